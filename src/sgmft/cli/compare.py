@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Option
+from typer import Context, Option
 
 from sgmft.cli import console
 from sgmft.cli import options as opt
@@ -17,53 +17,33 @@ if TYPE_CHECKING:
 
 @opt.reads_posts
 def compare_command(
+    context: Context,
     source: "opt.Source",
     output: opt.Output,
     encoder: Annotated[str, Option(help="Whose features are used; as for train.")] = "compact",
-    encoders: Annotated[
-        str | None,
-        Option(help="Compare these with each other, commas between; the first is the reference."),
-    ] = None,
+    encoders: Annotated[str | None, Option(help=opt.HELP["encoders"])] = None,
     seeds: Annotated[int, Option(help="Runs of each row, with seeds 0, 1, ...", min=1)] = 5,
-    tables: Annotated[
-        str | None,
-        Option(
-            help="1 systems, 2 modules, 3 fusion modules, 4 guided modality, 5 ours; 2e and 4e in "
-            "the elements view; 6 encoders, alone with --encoders unless others are named."
-        ),
-    ] = None,
-    figures: Annotated[
-        str | None, Option(help="Of the paper, 6,6e,8,9,9e; empty for none. None with --encoders.")
-    ] = None,
+    tables: Annotated[str | None, Option(help=opt.HELP["tables"])] = None,
+    figures: Annotated[str | None, Option(help=opt.HELP["figures"])] = None,
     methods: Annotated[str | None, Option(help="Only these rows: sgmft-tokens,mplug,...")] = None,
-    rows: Annotated[
-        Path | None, Option(metavar="FILE", help="TOML file of rows and tables of your own.")
-    ] = None,
-    answers: Annotated[
-        list[str] | None,
-        Option(help="NAME=FILE of id and label, or NAME=COLUMN: answers as a row. Repeat."),
-    ] = None,
+    rows: Annotated[Path | None, Option(help=opt.HELP["rows"], metavar="FILE")] = None,
+    answers: Annotated[list[str] | None, Option(help=opt.HELP["answers"])] = None,
     test: Annotated[str | None, Option(help="COLUMN=VALUE of test posts; else a fifth.")] = None,
     test_size: Annotated[float | None, Option(help="Share of test posts; by default 0.2.")] = None,
-    folds: Annotated[
-        int | None, Option(help="Test each post once, in one of so many splits.", min=2)
-    ] = None,
+    folds: Annotated[int | None, Option(help=opt.HELP["folds"], min=2)] = None,
     repeats: Annotated[int, Option(help="How often splits or folds are drawn.", min=1)] = 1,
     split_seed: Annotated[int, Option(help="Of the first draw; the next have the next.")] = 0,
-    splits: Annotated[
-        str | None, Option(help="Table of id, split, role (train, validation, test); or id, fold.")
-    ] = None,
+    splits: Annotated[str | None, Option(help=opt.HELP["splits"])] = None,
     split_by: Annotated[str, Option(help="label, user, or auto: by user if known.")] = "auto",
     by: opt.By = None,
     trials: Annotated[int, Option(help="Values tried of a system's setting.", min=1, max=7)] = 3,
     epochs: Annotated[int | None, Option(help="At most, for a quick look.", min=1)] = None,
-    workers: Annotated[
-        int | None, Option(help="Processes; one for each processor, or 1 with a GPU.", min=1)
-    ] = None,
+    workers: Annotated[int | None, Option(help=opt.HELP["compare_workers"], min=1)] = None,
     finished_only: Annotated[bool, Option(help="Run nothing; report what is finished.")] = False,
     features: opt.Features = None,
     features_table: opt.FeaturesTable = None,
     device: opt.Device = None,
+    config: opt.Config = None,
 ) -> None:
     """Compare the default, SG-MFT and other systems, whole and in parts; writes report.html.
 
@@ -94,6 +74,7 @@ def compare_command(
         finished_only=finished_only,
     )
     chosen = next(iter(opt.parse_pairs([test] if test else [], "--test").items()), None)
+    command = shlex.join(["sgmft", *sys.argv[1:]])
     with console.ProgressBars() as bars:
         summary, results, report = compare_table(
             source,
@@ -103,10 +84,11 @@ def compare_command(
             by=by or (),
             answers=opt.parse_pairs(answers, "--answers"),
             features=console.feature_folder(features),
-            command=shlex.join(["sgmft", *sys.argv[1:]]),
+            command=command,
             on_encoded=lambda stage, done: bars.show(f"Encoding posts, {stage}", done),
             on_progress=lambda done, total, what: bars.show("Trials and runs", done, total, what),
         )
+    opt.write_config(context, report.with_name("config.toml"), command)
     console.print_errors(summary)
     print_comparison(results)
     console.print_line(f"Report: {report}")
@@ -116,11 +98,11 @@ def print_comparison(tables: "Sequence[ResultTable]") -> None:
     """Print the figures of every row, and what failed."""
     from rich.table import Table
 
-    from sgmft.evaluation.compare.report import ESTIMATES, view_table
+    from sgmft.evaluation.compare.report import view_table
 
     for grid in (view_table(table).main for table in tables):
-        table = Table(*grid.header[: ESTIMATES + 1], title=grid.title, title_justify="left")
-        for entry in grid.entries:
-            cells = (", ".join([x.text, *x.more]) for x in entry.cells[:ESTIMATES])
+        table = Table(*grid.header[:4], title=grid.title, title_justify="left")
+        for entry in grid.entries:  # an interval and a p-value; the report has the rest
+            cells = (", ".join([x.text, *x.more[1:2]]) for x in entry.cells[:3])
             table.add_row(entry.title, *cells)
         console.screen.print(table)

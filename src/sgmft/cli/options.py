@@ -1,5 +1,6 @@
 """Options that several commands share, and the objects made of them."""
 
+import json
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -8,10 +9,11 @@ from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from sgmft.cli import console
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, check_name
+from sgmft.utils.files import write_file
 
 if TYPE_CHECKING:
     from sgmft.data.source import Source as Source
@@ -21,6 +23,49 @@ if TYPE_CHECKING:
 
 TUNE = "tune."  # of settings of fine-tuning
 HELP: dict[str, str] = tomllib.loads(Path(__file__).with_name("help.toml").read_text("utf-8"))
+
+
+def read_config(context: Context, path: str | None) -> str | None:
+    """Make what a TOML file says of options, by their names, the defaults of a command's own."""
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SgmftError(f"{path} cannot be read as TOML: {error}.") from error
+    named = {word.lstrip("-"): option for option in context.command.params for word in option.opts}
+    context.default_map = found = dict[str, Any]()
+    for key, value in values.items():
+        check_name(key, named, f"{path}: there is no option")
+        option: Any = named[key]
+        if isinstance(value, dict):
+            value = [f"{name}={_as_typed(x)}" for name, x in value.items()]
+        several = value if isinstance(value, list) else [value]
+        found[option.name] = [*map(_as_typed, several)] if option.multiple else _as_typed(value)
+        try:
+            option.process_value(context, found[option.name])
+        except Exception as error:  # of Typer's own kind, which no version of it makes public
+            raise SgmftError(f"{path}: {key} = {value!r}: {error}") from None
+    return path
+
+
+def _as_typed(value: Any) -> str:
+    """Return a value of TOML as one types it on the command line."""
+    if isinstance(value, list):
+        return ",".join(map(_as_typed, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def write_config(context: Context, path: Path, command: str) -> None:
+    """Write a file for `read_config`, with which a command runs as it did."""
+    lines, apart = [f"# {' '.join(command.split())}"], ("config", "finished_only")
+    for option in context.command.params:
+        value = context.params[option.name]
+        if value not in (None, (), []) and option.name not in apart:
+            text = json.dumps(value, ensure_ascii=False, default=str)
+            lines.append(f"{option.opts[0].lstrip('-')} = {text}")
+    write_file(path, "\n".join([*lines, ""]).encode(errors="replace"))
+
 
 PostsTable = Annotated[str, Argument(help=HELP["posts_table"])]
 Model = Annotated[str, Argument(help="A folder that `sgmft train` wrote.")]
@@ -47,6 +92,7 @@ Device = Annotated[str | None, Option(help="cpu, cuda, ...; by default what is t
 Engine = Annotated[str | None, Option(help="local, or ray (pip install 'sgmft\\[scale]').")]
 Address = Annotated[str | None, Option(help=HELP["address"])]
 Workers = Annotated[int | None, Option(min=1, help="With --engine ray; else one a processor.")]
+Config = Annotated[str | None, Option(is_eager=True, callback=read_config, help=HELP["config"])]
 
 
 def make_source(

@@ -33,6 +33,7 @@ def train_command(
     features_table: opt.FeaturesTable = None,
     track: Annotated[str | None, Option(help="Folder for TensorBoard logs.")] = None,
     device: opt.Device = None,
+    config: opt.Config = None,
 ) -> None:
     """Train a model on labelled posts. A run that was stopped continues where it was.
 

@@ -52,7 +52,7 @@ def confusion_figure(evaluation: Evaluation) -> str:
 def save_confusion(evaluation: Evaluation, path: Path) -> None:
     """Write the confusion matrix as a PNG file, on white."""
     with drawing_style(cjk_fonts()):
-        save_png(_confusion(evaluation), path, 160)
+        save_figure(_confusion(evaluation), path, 160)
 
 
 def reliability_figure(after: Calibration, before: Calibration | None = None) -> str:
@@ -191,9 +191,12 @@ def drawing_style(fonts: list[str], salt: str = "sgmft") -> Iterator[None]:
             fonts_log.setLevel(level)
 
 
-def save_png(figure: Figure, path: Path, dpi: int) -> None:
-    """Write a figure as a PNG file, on white, whole; see `make_file`."""
-    make_file(path, lambda at: figure.savefig(at, format="png", dpi=dpi, facecolor="white"))
+def save_figure(figure: Figure, path: Path, dpi: int) -> None:
+    """Write a figure as a PNG or PDF file, on white, whole; see `make_file`."""
+    kind = path.suffix[1:]
+    options: dict[str, Any] = {"metadata": {"CreationDate": None}} if kind == "pdf" else {}
+    options |= {"format": kind, "dpi": dpi, "facecolor": "white"}
+    make_file(path, lambda at: figure.savefig(at, **options))
 
 
 def svg_text(figure: Figure) -> str:

@@ -80,6 +80,7 @@ def compare_table(
     tables = results.make_tables(comparison)
     results.write_predictions(comparison, folder / "predictions.parquet")
     write_splits(folder / "splits.csv", data.places, data.divisions)
+    results.write_runs(comparison, tables, folder / "runs.csv")
     write_json(folder / "results.json", nan_to_none([asdict(table) for table in tables]))
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
     page = write_report(

@@ -2,6 +2,8 @@
 
 import math
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,7 +17,9 @@ from html_page import Page
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.figures import ReportFigure, TsnePanel, render_panels, save_panels
 from sgmft.evaluation.compare.report import (
+    LATEX,
     _ticks,
+    escape_latex,
     escape_markdown,
     escape_paragraph,
     format_percent,
@@ -26,7 +30,7 @@ from sgmft.evaluation.compare.report import (
     write_report,
 )
 from sgmft.evaluation.compare.results import ResultRow, ResultTable
-from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
+from sgmft.evaluation.compare.statistics import Difference, Estimate, Group, Summary
 from sgmft.evaluation.metrics import ClassScore
 
 EVIL = f"{SCRIPT}|`*b*` [x](http://evil.example) _i_ $y$"
@@ -92,7 +96,7 @@ def test_cells_of_a_finished_row():
     assert against[1].more == ["−3.0 to +1.0", "p = 0.213, within chance"]
     assert against[2].text == "reference"
     over_posts = replace(
-        shown_line := line("A", gap=0.1), against=shown_line.against._replace(p_posts=0.02)
+        shown_line := line("A", gap=0.1), against=replace(shown_line.against, p_posts=0.02)
     )
     assert column(view_table(table(over_posts)), "Against")[0].more[-1] == "over posts p = 0.020"
     for name in ("Accuracy", "Macro", "Calibration"):
@@ -194,9 +198,9 @@ def test_verdict_without_the_reference():
 
 def test_each_label_and_each_group():
     scores = [ClassScore("家", 1.0, 1.0, 0.5, 12), ClassScore("", 1.0, 1.0, 0.25, 1)]
-    users = {f"u{k}": (100 - k, k / 50) for k in range(50)}
+    users = {f"u{k}": Group(100 - k, k / 50) for k in range(50)}
     one = line("A", summary=summary(per_class=scores, groups={"user": users, "kind": {}}))
-    groups = {"user": {"u1": (99, 0.9), "": (200, 0.1)}}
+    groups = {"user": {"u1": Group(99, 0.9), "": Group(200, 0.1)}}
     two = line("B", summary=summary(0.7, groups=groups))
     labels, by_user, by_kind = view_table(table(one, two)).details
     assert labels.header == ["System", "家 (12)", "(empty) (1)"]
@@ -214,7 +218,9 @@ def test_each_label_and_each_group():
 def comparison(word, number):
     """A table with every kind of row; `word` stands wherever a user's words can."""
     scores = [ClassScore(word, 1.0, 0.5, 0.66, 12), ClassScore("学校", 1.0, 0.5, 0.7, 3)]
-    shown = summary(0.8, per_class=scores, groups={"user": {word: (12, 0.8), "": (3, 0.5)}})
+    shown = summary(
+        0.8, per_class=scores, groups={"user": {word: Group(12, 0.8), "": Group(3, 0.5)}}
+    )
     options = {"paper": 86.59, "parameters": 1_200_000, "seconds": 61.0, "setting": word}
     lines = [
         line(word, gap=-0.042, p=0.0004, summary=shown, note=word, **options),
@@ -229,7 +235,9 @@ def comparison(word, number):
 def figure(number="6", word="Image-wise"):
     look = ([[0, 1], [1, 2]], ["家", word], 0.5, 2)
     panels = [TsnePanel(f"{k}{number}", word, *look) for k in (2, 3)]
-    return panels, ReportFigure(number, word, render_panels(panels), [f"figure-{number}.png"])
+    return panels, ReportFigure(
+        number, word, render_panels(panels), [f"figure-{number}.{x}" for x in ("svg", "pdf", "png")]
+    )
 
 
 def written(folder, word="one word"):
@@ -267,7 +275,8 @@ def seen(inline):
 def test_report_shows_every_part(tmp_path):
     folder = tmp_path / "new" / "folder"
     page, text = written(folder)
-    assert sorted(file.name for file in folder.iterdir()) == ["report.html", "report.md"]
+    names = ["paper.tex", "report.html", "report.md", "tables"]
+    assert sorted(file.name for file in folder.iterdir()) == names
     flat = " ".join(page.text.replace("\xa0", " ").split())
     for words in (
         "Table 1. one word",
@@ -337,6 +346,58 @@ def test_identifiers_are_unique_and_links_lead_somewhere(tmp_path):
     write_report(tmp_path, title="t", tables=[], figures=[part], data={}, versions={})
     assert "](figure%206.png)" in (tmp_path / "report.md").read_text("utf-8")
     assert part.svg in (tmp_path / "report.html").read_text("utf-8")
+
+
+def latex_rows(text):
+    """Rows of a table in LaTeX as cells; a cell's text is what a reader sees of `escape_latex`."""
+    body = re.split(r"\\midrule\n(?:\\endhead\n)?", text)[1].split("\\bottomrule")[0]
+    return [[read_latex(x) for x in row.split(" & ")] for row in body.split(r" \\" + "\n")[:-1]]
+
+
+def read_latex(text):
+    text = re.sub(r"\$\^\{(\*+)\}\$|^\\textbf\{(.*)\}$|^\{\}", r"\1\2", text)
+    for sign, command in LATEX.items():
+        if command[-2:] == "{}" or command[0] == "$":
+            text = text.replace(command, sign)
+    return re.sub(r"\\([#$%&_{}])", r"\1", text).replace("--", "–")
+
+
+def test_latex_has_every_table_with_marks_and_every_figure(tmp_path):
+    written(tmp_path, EVIL)
+    paper = (tmp_path / "paper.tex").read_text("utf-8")
+    inputs = re.findall(r"\\input\{(.*)\}", paper)
+    assert [f"{name}.tex" for name in inputs] == [
+        f"tables/{x}.tex" for x in ("table-1", "table-5", "hyperparameters")
+    ]
+    assert re.findall(r"\\includegraphics\[.*\]\{(.*)\}", paper) == ["figure-6.pdf", "figure-9.pdf"]
+    table = (tmp_path / "tables" / "table-1.tex").read_text("utf-8")
+    evil, failed, *_, last = latex_rows(table)
+    assert evil[0] == EVIL and evil[1:3] == ["80.0~±~1.0", "−4.2***"] and "***" not in last[2]
+    assert failed[1:] == ["–"] * 5 + ["86.62"] and last[0] == REFERENCE
+    settings = latex_rows((tmp_path / "tables" / "hyperparameters.tex").read_text("utf-8"))
+    assert [row[0] for row in settings] == [EVIL, "Failed", "Missing", "One seed", REFERENCE]
+    for file in (tmp_path / "paper.tex", *(tmp_path / "tables").iterdir()):
+        text = re.sub(r"\\[{}]", "", file.read_text("utf-8"))
+        assert text.count("{") == text.count("}")
+
+
+@given(st.text())
+@example(EVIL)
+def test_nothing_acts_as_latex(text):
+    known = r"\\(text\w+|dots)\{\}|\$(\\pm|\\times|-)\$|\\[#$%&_{}]|~"
+    left = re.sub(known, "", escape_latex(text))
+    assert not set(left) & set("\\#$%&_{}^~\n")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs LaTeX")
+@pytest.mark.slow
+def test_the_document_builds(tmp_path):
+    save_panels(figure()[0], tmp_path, "figure-6")
+    save_panels(figure()[0], tmp_path, "figure-9")
+    written(tmp_path, EVIL)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_chart_places_accuracies_on_one_axis(tmp_path):

@@ -1,5 +1,6 @@
 """A comparison from posts to tables: fair, resumable, and not stopped by what fails."""
 
+import csv
 import json
 import math
 from dataclasses import asdict, replace
@@ -21,6 +22,7 @@ from sgmft.evaluation.compare.results import (
     make_tables,
     read_predictions,
     write_predictions,
+    write_runs,
 )
 from sgmft.evaluation.compare.runs import Comparison
 from sgmft.evaluation.compare.splits import Split
@@ -227,6 +229,13 @@ def test_every_row_runs_on_every_split_with_every_seed(compare, small_posts, mon
     write_predictions(comparison, comparison.folder / "all.parquet")
     rows = pq.read_table(comparison.folder / "all.parquet", columns=["row", "split", "seed"])
     assert len({tuple(row.values()) for row in rows.to_pylist()}) == 3 * 5 * 2
+    write_runs(comparison, make_tables(comparison), path := comparison.folder / "runs.csv")
+    with path.open(encoding="utf-8-sig") as file:
+        found = [row for row in csv.DictReader(file) if row["metric"] == "accuracy"]
+    assert len(found) == 2 * 5 * 2
+    values = [float(row["value"]) for row in found if row["row"] == "unis-mmc"]
+    assert np.mean(values) == pytest.approx(expected)
+    assert np.std(values, ddof=1) == pytest.approx(summary.accuracy.sd)
     lost = comparison.found["text-only"][2].runs[1]["name"]
     (comparison.folder / "cells" / f"{lost}.json").unlink()
     early = compare("unis-mmc,text-only", split=Split(by="label", folds=5), finished_only=True)
@@ -394,7 +403,7 @@ def test_figures_come_from_the_rows_first_seed(compare):
     comparison.run()
     (figure,) = make_figures(comparison, comparison.folder)
     assert figure.number == "9" and "<svg" in figure.svg
-    assert sorted(figure.files) == ["figure-9.png", "figure-9.svg"]
+    assert sorted(figure.files) == ["figure-9.pdf", "figure-9.png", "figure-9.svg"]
     assert all((comparison.folder / name).stat().st_size > 1000 for name in figure.files)
 
 

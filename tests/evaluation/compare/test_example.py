@@ -52,7 +52,7 @@ def test_a_comparison_on_the_command_line(plugin, run, sample, store, tmp_path):
     assert str(tmp_path / "report" / "report.html") in done.stderr
     files = {file.name for file in (tmp_path / "report").iterdir()}
     assert {"report.html", "report.md", "results.json", "predictions.parquet"} <= files
-    assert {"figure-8.svg", "figure-8.png"} <= files
+    assert {"figure-8.svg", "figure-8.pdf", "figure-8.png", "runs.csv", "paper.tex"} <= files
     (table,) = json.loads((tmp_path / "report" / "results.json").read_text("utf-8"))
     lines = {line["key"]: line for line in table["lines"]}
     rows = pq.read_table(tmp_path / "report" / "predictions.parquet").to_pylist()
@@ -61,8 +61,11 @@ def test_a_comparison_on_the_command_line(plugin, run, sample, store, tmp_path):
     for key, line in lines.items():
         mine = [row for row in rows if row["row"] == key]
         right = [max(labels, key=row.get) == f"p_{row['true_label']}" for row in mine]
-        assert line["summary"]["accuracy"][0] == pytest.approx(sum(right) / len(right))
-        assert line["summary"]["groups"]["informative"]
+        assert line["summary"]["accuracy"]["mean"] == pytest.approx(sum(right) / len(right))
+        groups = line["summary"]["groups"]["informative"].values()
+        assert sum(group["posts"] for group in groups) == len(mine)
+        assert line["against"] is None or {"value", "p", "p_holm"} < line["against"].keys()
+        assert {"view", "learning_rate"} < line["settings"].keys()
     page = (tmp_path / "report" / "report.html").read_text("utf-8")
     assert "gated-sum" in page and "sgmft --plugin" in page
 
@@ -92,6 +95,10 @@ def test_splits_are_written_for_others(run, sample, store, tmp_path):
     assert done.returncode == 0, done.stderr
     done = run(*words, tmp_path / "two", "--splits", tmp_path / "one" / "splits.csv")
     assert done.returncode == 0, done.stderr
+    (tmp_path / "one" / "cells").rename(tmp_path / "cells")  # all is done again, and alike
+    done = run("compare", "--config", tmp_path / "one" / "config.toml", "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "cells").iterdir())) == 4
     one, two = ((tmp_path / x / "splits.csv").read_bytes() for x in ("one", "two"))
     assert one == two and one.count(b"test") >= 26
     cells = [{x.name for x in (tmp_path / name / "cells").iterdir()} for name in ("one", "two")]

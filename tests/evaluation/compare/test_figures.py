@@ -180,8 +180,9 @@ def test_save_panels(tmp_path, monkeypatch, fonts):
     panels = [scattered("one", ["家", "学校", "Shopping Center"], title="图像引导 Image-wise")]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        svg, png = save_panels(panels, tmp_path / "new" / "folder", "figure-6")
-    assert (svg.name, png.name) == ("figure-6.svg", "figure-6.png")
+        svg, pdf, png = save_panels(panels, tmp_path / "new" / "folder", "figure-6")
+    assert [x.name for x in (svg, pdf, png)] == [f"figure-6.{x}" for x in ("svg", "pdf", "png")]
+    assert pdf.read_bytes().startswith(b"%PDF") and b"CreationDate" not in pdf.read_bytes()
     assert svg.read_text("utf-8") == render_panels(panels)
     with Image.open(png) as picture:
         assert picture.format == "PNG" and min(picture.size) > 400

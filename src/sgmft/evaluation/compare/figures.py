@@ -18,7 +18,7 @@ from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.figures import cjk_fonts, drawing_style, save_png, shorten, svg_text
+from sgmft.evaluation.figures import cjk_fonts, drawing_style, save_figure, shorten, svg_text
 from sgmft.models.arrays import Array, Doubles
 from sgmft.utils.files import write_file
 
@@ -119,13 +119,14 @@ def _lighter(group: re.Match[str]) -> str:
     return f"<g{style[0] if style else ''}>{points}"
 
 
-def save_panels(panels: Sequence[TsnePanel], folder: Path, name: str) -> tuple[Path, Path]:
-    """Write `name`.svg and `name`.png (on white, 200 dots an inch); return both paths."""
-    svg, png = folder / f"{name}.svg", folder / f"{name}.png"
+def save_panels(panels: Sequence[TsnePanel], folder: Path, name: str) -> list[Path]:
+    """Write `name`.svg, .pdf, .png (on white, 200 dots an inch), and return the paths."""
+    svg, *others = (folder / f"{name}.{kind}" for kind in ("svg", "pdf", "png"))
     write_file(svg, render_panels(panels).encode(errors="replace"))
     with drawing_style(cjk_fonts()):
-        save_png(_figure(panels), png, 200)
-    return svg, png
+        for path in others:
+            save_figure(_figure(panels), path, 200)
+    return [svg, *others]
 
 
 def _figure(panels: Sequence[TsnePanel]) -> Figure:

@@ -19,6 +19,11 @@ from sgmft.utils.templates import render
 NOTHING = "–"
 SPACE = "\N{NO-BREAK SPACE}"
 SIGNIFICANT = 0.05  # a difference is called one where its Holm-corrected p is below this
+LATEX = {SPACE: "~", "±": r"$\pm$", "×": r"$\times$", "\N{MINUS SIGN}": "$-$", NOTHING: "--"}
+LATEX |= {x: f"\\{x}" for x in "#$%&_{}"} | {"…": r"\dots{}", "\\": r"\textbackslash{}"}
+LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
+LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}"}
+OFF_PAPER = ("95 % interval", "Reads", "Training time, s", "Chosen in trials")  # columns, in LaTeX
 ESTIMATES = 5  # columns that a row without figures leaves to the reason why
 
 
@@ -70,10 +75,10 @@ def write_report(
     versions: Mapping[str, str],
     notes: Sequence[str] = (),  # what a reader must keep in mind; before the tables
 ) -> Path:
-    """Write `report.html` and `report.md`, and return the page's path.
+    """Write `report.html`, `report.md`, tables/*.tex and `paper.tex`; return the page's path.
 
-    Whatever they are given is shown as it is: nothing in it acts as HTML or as Markdown. The page
-    holds the figures' SVG text, the Markdown links their PNG files.
+    Whatever they are given is shown as it is: nothing in it acts as HTML, Markdown or LaTeX. The
+    page holds the figures' SVG text, the Markdown links their PNG files, the document PDF files.
     """
     folder = Path(folder)
     values = {
@@ -91,7 +96,23 @@ def write_report(
     text = render("evaluation/templates/compare.md", **values, **functions, fence=fence)
     write_file(folder / "report.html", page.encode(errors="replace"))
     write_file(folder / "report.md", text.encode(errors="replace"))
+    for path, text in _latex(tables, values):
+        write_file(folder / path, text.encode(errors="replace"))
     return folder / "report.html"
+
+
+def _latex(tables: Sequence[ResultTable], values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield paths and texts: the tables, every row's settings, and a document with all of them."""
+    for table in tables:
+        columns = _columns(table).items()
+        kept = {x: y for x, y in columns if x not in OFF_PAPER and any(cell.text for cell in y)}
+        basis = _basis([line.summary for line in table.lines if line.summary is not None])
+        shown = {"table": table, "columns": kept, "basis": basis, "escape": escape_latex}
+        yield f"tables/table-{table.number}.tex", render("evaluation/templates/table.tex", **shown)
+    lines = {line.key: line for table in tables for line in table.lines}.values()
+    for name, path in (("hyperparameters.tex", "tables/hyperparameters.tex"), ("paper.tex",) * 2):
+        own = {**values, "tables": tables, "lines": lines, "escape": escape_latex}
+        yield path, render(f"evaluation/templates/{name}", **own)
 
 
 def view_table(table: ResultTable) -> TableView:
@@ -122,23 +143,9 @@ def view_table(table: ResultTable) -> TableView:
 
 def verdict(table: ResultTable) -> str:
     """Return a sentence or two on which rows differ from the reference, and in which direction."""
-    finished = [line for line in table.lines if line.summary is not None]
-    tested = [(line, line.against) for line in finished if line.against is not None]
-    apart = [(line, abs(gap.value)) for line, gap in tested if differs(gap)]
-    missing = [line for line in table.lines if line.summary is None]
-    text = render(
-        "evaluation/templates/compare_verdict.txt",
-        table=table,
-        finished=finished,
-        apart=[line for line, _ in sorted(apart, key=lambda x: -x[1])],
-        rest=[line for line, gap in tested if not differs(gap)],
-        alone=[x.title for x in finished if x.against is None and x.title != table.reference],
-        missing=[f"{x.title} ({'failed' if x.failed else 'not run'})" for x in missing],
-        level=f"{SIGNIFICANT:.2f}",
-        percent=format_percent,
-        signed=signed,
-        p_value=p_value,
-    )
+    functions = {"differs": differs, "signed": signed, "p_value": p_value}
+    values = {"table": table, "percent": format_percent, "level": f"{SIGNIFICANT:.2f}"}
+    text = render("evaluation/templates/compare_verdict.txt", **values, **functions)
     return re.sub("[ \n]+", " ", text).strip()
 
 
@@ -221,10 +228,10 @@ def _by_group(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[G
     """Yield a table for each column: its values, the largest first, as rows; systems beside."""
     for column in dict.fromkeys(name for summary in summaries for name in summary.groups):
         rows = [summary.groups.get(column, {}) for summary in summaries]
-        posts = {value: number for row in rows for value, (number, _) in row.items()}
+        posts = {value: group.posts for row in rows for value, group in row.items()}
         entries = []
         for value in sorted(posts, key=lambda value: -posts[value])[:MOST_VALUES]:
-            shares = _shares([row[value][1] if value in row else None for row in rows])
+            shares = _shares([row[value].accuracy if value in row else None for row in rows])
             entries.append(Entry(value or "(empty)", [Cell(f"{posts[value]:,}"), *shares]))
         about = "Bold: the highest of its row."
         if len(posts) > MOST_VALUES:
@@ -288,6 +295,11 @@ def _ticks(least: float, most: float) -> list[int]:
     first = min(math.floor(least), 99)
     ticks = MaxNLocator(6, steps=[1, 2, 5, 10], integer=True)
     return [int(tick) for tick in ticks.tick_values(first, max(math.ceil(most), first + 1))]
+
+
+def escape_latex(text: str) -> str:
+    """Return text on one line in which nothing acts as LaTeX, and signs that every font has."""
+    return "".join(LATEX.get(c, c if c.isprintable() else " ") for c in text)
 
 
 def escape_markdown(text: str) -> str:

@@ -1,8 +1,8 @@
 """Results of a comparison: from the records and predictions of its runs to tables and figures."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
+from sgmft.data.tables import open_writer
 from sgmft.evaluation.compare import statistics
 from sgmft.evaluation.compare.answers import as_probabilities
 from sgmft.evaluation.compare.catalogue import Row
@@ -18,7 +19,7 @@ from sgmft.evaluation.compare.figures import ReportFigure, project_representatio
 from sgmft.evaluation.compare.prepare import EncoderSetting
 from sgmft.evaluation.compare.runs import Comparison, RowRecords
 from sgmft.evaluation.compare.splits import TEST
-from sgmft.evaluation.compare.statistics import Difference, Summary
+from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
 from sgmft.models.arrays import Doubles
 from sgmft.utils.files import make_file
 
@@ -35,6 +36,8 @@ class ResultRow:
     parameters: int | None = None  # trainable ones
     seconds: float | None = None  # median training time of one run, trials not counted
     reads: str = ""  # what decides its predictions: "text vector, picture vector"
+    method: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the method and its training
     setting: str = ""  # what the trials chose, if anything: "learning_rate=0.001"
     note: str = ""  # what a reader must know of this row
     failed: Sequence[str] = ()  # reasons of failed runs, empty when all finished
@@ -52,8 +55,8 @@ class ResultTable:
 
 
 def finished_seeds(found: Sequence[RowRecords]) -> list[int]:
-    """Return the seeds whose runs are finished in every division."""
-    return sorted(set.intersection(*(set(each.runs) for each in found)))
+    """Return the seeds whose runs are finished in every division; 0 of answers from outside."""
+    return sorted(set.intersection(*(set(each.runs) for each in found))) if found else [0]
 
 
 def read_predictions(folder: Path, found: Sequence[RowRecords], labels: Sequence[str]) -> Doubles:
@@ -91,7 +94,7 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
     }
     tables = []
     for key in data.answers:  # how sure they are is not known
-        nothing = statistics.Estimate(*[math.nan] * 4)
+        nothing = Estimate(math.nan, math.nan, math.nan, math.nan)
         summaries[key] = replace(summaries[key], calibration_error=nothing)
     for number, plan in enumerate(comparison.plan.tables):
         rows = [*data.answers, *plan.rows] if number == 0 else plan.rows
@@ -102,9 +105,11 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
             against = dict(zip(compared, statistics.corrected(gaps), strict=True))
         lines = []
         for key in rows:
-            found = {"summary": summaries.get(key), "against": against.get(key)}
-            records, paper = comparison.found.get(key, ()), plan.paper.get(key)
-            lines.append(_result_row(known[key], records, paper=paper, **found))
+            records = comparison.found.get(key, ())
+            figures = {"summary": summaries.get(key), "against": against.get(key)}
+            settings = comparison.settings(known[key]) if records else {}
+            own: dict[str, Any] = {"paper": plan.paper.get(key), "settings": settings}
+            lines.append(_result_row(known[key], records, **figures, **own))
             if known[key].encoder is not None:
                 lines[-1] = replace(lines[-1], note=_cost_of_features(known[key], comparison))
         reference = known[plan.reference].title
@@ -113,7 +118,7 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
 
 
 def _result_row(row: Row, found: Sequence[RowRecords], **figures: Any) -> ResultRow:
-    """Return a row with these `paper`, `summary` and `against`."""
+    """Return a row with these `paper`, `settings`, `summary` and `against`."""
     runs = [run for each in found for run in each.runs.values()]
     choices = [x.choice for x in found if x.choice is not None and x.trials]
     chosen = [x["settings"] | {"epochs": x["epochs"]} for x in choices]
@@ -126,6 +131,7 @@ def _result_row(row: Row, found: Sequence[RowRecords], **figures: Any) -> Result
         row.key,
         row.title,
         **figures,
+        method=row.method if found else "",
         parameters=runs[0]["parameters"] if runs else None,
         seconds=float(np.median([run["seconds"] for run in runs])) if runs else None,
         reads=runs[0].get("reads", "") if runs else "",  # not known of runs before 0.2
@@ -144,7 +150,7 @@ def _cost_of_features(row: Row, comparison: Comparison) -> str:
 
 
 def make_figures(comparison: Comparison, folder: Path) -> list[ReportFigure]:
-    """Return every figure of the plan as far as its rows ran; write SVG and PNG files."""
+    """Return every figure of the plan as far as its rows ran; write SVG, PDF and PNG files."""
     data, known, figures = comparison.data, comparison.plan.known, []
     truth = [data.labels[data.classes[i]] for i in data.divisions[0].where(TEST)]
     for plan in comparison.plan.figures:
@@ -155,10 +161,26 @@ def make_figures(comparison: Comparison, folder: Path) -> list[ReportFigure]:
                 fused = load_file(path)["fused"]
                 panels.append(project_representations(key, known[key].title, fused, truth))
         if panels:
-            svg, png = save_panels(panels, folder, f"figure-{plan.number}")
-            drawn = svg.read_text("utf-8")
-            figures.append(ReportFigure(plan.number, plan.title, drawn, [svg.name, png.name]))
+            paths = save_panels(panels, folder, f"figure-{plan.number}")
+            drawn, files = paths[0].read_text("utf-8"), [path.name for path in paths]
+            figures.append(ReportFigure(plan.number, plan.title, drawn, files))
     return figures
+
+
+def write_runs(comparison: Comparison, tables: Sequence[ResultTable], path: Path) -> None:
+    """Write a table of all figures: a line for each row, split, seed and metric."""
+    shown = {x.key: x.summary for table in tables for x in table.lines if x.summary is not None}
+    found = comparison.found
+    rows = [
+        {"row": key, "split": division.name, "seed": seed, "metric": metric, "value": value}
+        for key, summary in shown.items()
+        for metric, figure in vars(summary).items()
+        if isinstance(figure, Estimate) and figure.runs
+        for seed, values in zip(finished_seeds(found.get(key, ())), figure.runs, strict=True)
+        for division, value in zip(comparison.data.divisions, values, strict=True)
+    ]
+    with open_writer(path, ("row", "split", "seed", "metric", "value")) as writer:
+        writer.write(rows)
 
 
 def write_predictions(comparison: Comparison, path: Path) -> None:

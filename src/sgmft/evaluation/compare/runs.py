@@ -39,7 +39,7 @@ from sgmft.evaluation.compare.splits import TEST, VALIDATION
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.models.arrays import softmax
-from sgmft.models.base import Model, predict_logits
+from sgmft.models.base import ClosedFormModel, Model, predict_logits
 from sgmft.models.presets import Preset
 from sgmft.models.registry import DEFAULT, LOADED, get_method, load_plugin
 from sgmft.training.fit import TrainingTask, train_on_all, train_with_validation
@@ -243,6 +243,14 @@ class Comparison:
                             on_progress(done, total, run.row.title)
         return self.found
 
+    def settings(self, row: Row) -> dict[str, Any]:
+        """Return the settings of a row's runs, a tuned one as its trials find it."""
+        method, preset = get_method(row.method), self._run(row, 0).preset
+        kinds = method.setting_kinds()
+        own = {x.name: x.default for x in fields(method.config) if x.name in kinds}
+        solved = issubclass(method.network, ClosedFormModel)  # without epochs
+        return {**own, **preset.model, **({} if solved else asdict(preset.train))}
+
     def _stages(self) -> Iterator[list[Run]]:
         """Yield what can be run at once, each list after what the one before found is kept."""
         for is_like in (False, True):
@@ -296,11 +304,9 @@ class Comparison:
         if row.like is not None:
             choice = self.found[row.like][division].choice or {}
             return [self._run(row, division, settings=choice.get("settings", {}))]
-        method, preset = get_method(row.method), self._run(row, division).preset
-        if not (name := method.tuned):
+        if not (name := get_method(row.method).tuned):
             return [self._run(row, division)]
-        default = {x.name: x.default for x in fields(method.config)} | vars(preset.train)
-        value = {**default, **preset.model}[name]
+        value = self.settings(row)[name]
         factors = FACTORS[: self.plan.trials]
         return [self._run(row, division, settings={name: value * x}) for x in factors]
 

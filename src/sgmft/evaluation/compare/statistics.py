@@ -7,7 +7,7 @@ speak of other training and test posts, too.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -30,16 +30,19 @@ class Splits(NamedTuple):
     disjoint: bool  # whether no post is tested twice
 
 
-class Estimate(NamedTuple):
+@dataclass(frozen=True)
+class Estimate:
     """A figure over the runs of S seeds in J splits, with the 95 % interval of its mean."""
 
     mean: float
     sd: float  # over runs, n - 1; NaN for one run
     low: float
     high: float
+    runs: Sequence[Sequence[float]] = ()  # (S, J) of each run
 
 
-class Difference(NamedTuple):
+@dataclass(frozen=True)
+class Difference:
     """Accuracy of a row minus that of the reference, on the same posts."""
 
     value: float
@@ -48,6 +51,14 @@ class Difference(NamedTuple):
     p: float  # two-sided, of the paired test
     p_holm: float  # corrected for the number of rows compared with the reference
     p_posts: float | None = None  # of splits that test no post twice: over posts, and corrected
+
+
+@dataclass(frozen=True)
+class Group:
+    """The posts with one value of a column, and the mean accuracy on them."""
+
+    posts: int
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -60,8 +71,8 @@ class Summary:
     macro_f1: Estimate
     calibration_error: Estimate  # the expected calibration error
     per_class: Sequence[metrics.ClassScore]  # means over seeds, one entry a label
-    # column -> value -> (posts, mean accuracy), the largest group first
-    groups: Mapping[str, Mapping[str, tuple[int, float]]] = field(default_factory=dict)
+    # by column and value, the largest group first
+    groups: Mapping[str, Mapping[str, Group]] = field(default_factory=dict)
     splits: int = 1  # J
 
 
@@ -113,7 +124,10 @@ def summarise(
     sd = found.std(axis=(0, 2), ddof=1) if several else np.full(3, np.nan)
     table = np.stack([found.mean(axis=(0, 2)), sd, low, high], axis=1)  # (3, 4)
     right = (predicted == true).mean(axis=0)  # (N,)
-    by_group = {x: metrics.accuracy_by_value(x, y, right) for x, y in (groups or {}).items()}
+    found_groups = {
+        column: {x: Group(*y) for x, y in metrics.accuracy_by_value(column, values, right).items()}
+        for column, values in (groups or {}).items()
+    }
     names = [*labels, *[""] * (outputs - classes)]
     confusions = [metrics.count_confusions(true, run, outputs) for run in predicted]
     by_run = [metrics.class_scores(confusion, names)[:classes] for confusion in confusions]
@@ -122,8 +136,9 @@ def summarise(
         metrics.ClassScore(score.label, precision, recall, f1, score.support)
         for score, (precision, recall, f1) in zip(by_run[0], means.tolist(), strict=True)
     ]
-    accuracy, macro_f1, error = (Estimate(*row) for row in table.tolist())
-    return Summary(runs, posts, accuracy, macro_f1, error, scores, by_group, len(masks))
+    each = zip(table.tolist(), found.swapaxes(0, 1).tolist(), strict=True)
+    accuracy, macro_f1, error = (Estimate(a, b, c, d, x) for (a, b, c, d), x in each)
+    return Summary(runs, posts, accuracy, macro_f1, error, scores, found_groups, len(masks))
 
 
 def difference(
@@ -193,7 +208,7 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
     adjusted, over_posts = holm([each.p for each in differences]), list[float | None]()
     over_posts += holm([each.p_posts for each in differences if each.p_posts is not None])
     rows = zip(differences, adjusted, over_posts or [None] * len(adjusted), strict=True)
-    return [each._replace(p_holm=p, p_posts=posts) for each, p, posts in rows]
+    return [replace(each, p_holm=p, p_posts=posts) for each, p, posts in rows]
 
 
 def _masks(splits: Splits | None, posts: int) -> Integers:
