@@ -117,7 +117,7 @@ def test_every_preset_from_posts_to_a_loaded_model(tiny, small_posts, tmp_path, 
     for _ in ("empty", "full"):  # a feature store changes no figure
         kept = tiny(preset=preset, features=tmp_path / "f").fit(small_posts)
         assert np.array_equal(kept.predict_proba(small_posts), found)
-        assert repr(kept.record) == repr(plain.record)
+        assert repr(kept.training.to_config()) == repr(plain.training.to_config())
     assert list(tmp_path.rglob("part-*.parquet"))
     kept.save_pretrained(tmp_path / "m")
     loaded = SemanticLocator.from_pretrained(tmp_path / "m")
@@ -152,9 +152,9 @@ def default(tiny, small_posts):
 def test_the_default_learns_from_all_posts_and_measures_each_in_its_turn(default, small_posts):
     found = default.predict(small_posts)
     assert np.mean([a == post.label for a, post in zip(found, small_posts, strict=True)]) > 0.9
-    data, metrics = default.record["data"], default.record["metrics"]
+    data, metrics = default.training.to_config()["data"], default.training.to_config()["metrics"]
     assert (data["posts"], data["train"], data["validation"]) == (36, 36, 0)
-    (line,) = default.record["history"]
+    (line,) = default.training.to_config()["history"]
     assert metrics == {
         "validation accuracy": line["val_accuracy"],
         "validation loss": line["val_loss"],
@@ -205,7 +205,7 @@ def test_a_saved_default_predicts_the_same_and_learns_anew(default, small_posts,
 
 def test_posts_held_out_from_the_default_are_learned_from_in_the_end(tiny, small_posts, default):
     locator = tiny(preset="default", val_size=0.25).fit(small_posts)
-    data, metrics = locator.record["data"], locator.record["metrics"]
+    data, metrics = locator.training.to_config()["data"], locator.training.to_config()["metrics"]
     assert (data["train"], data["validation"]) == (27, 9)
     assert metrics["validation accuracy"] * 9 == pytest.approx(
         round(metrics["validation accuracy"] * 9)
@@ -222,7 +222,7 @@ def test_posts_held_out_from_the_default_are_learned_from_in_the_end(tiny, small
 def test_posts_left_out_are_counted(tiny, small_posts):
     unlabelled = [replace(post, label=None) for post in small_posts[:3]]
     broken = [replace(post, label="Home") for post in UNUSABLE]
-    record = tiny().fit([*small_posts, *unlabelled, *broken]).record["data"]
+    record = tiny().fit([*small_posts, *unlabelled, *broken]).training.to_config()["data"]
     assert record["posts"] == 36 == record["train"] + record["validation"]
     assert record["validation"] > 0
     assert record["skipped"].pop("no label") == 3
@@ -233,7 +233,7 @@ def test_posts_left_out_are_counted(tiny, small_posts):
 
 def test_the_fingerprint_is_of_posts_and_labels_not_of_their_order(tiny, small_posts):
     def fingerprint(posts):
-        return tiny({"epochs": 1}).fit(posts).record["data"]["fingerprint"]
+        return tiny({"epochs": 1}).fit(posts).training.to_config()["data"]["fingerprint"]
 
     relabelled = [replace(small_posts[0], label="Work"), *small_posts[1:]]
     assert fingerprint(small_posts) == fingerprint(small_posts[::-1])
@@ -256,14 +256,14 @@ HASTY = {"epochs": 40, "learning_rate": 2e-2, "patience": 4}
 
 
 def test_metrics_are_those_of_the_best_epoch(tiny, confused):
-    record = tiny(HASTY, val_size=0.3).fit(confused).record
+    record = tiny(HASTY, val_size=0.3).fit(confused).training.to_config()
     best = min(record["history"], key=lambda epoch: epoch["val_loss"])
     assert best["epoch"] == len(record["history"]) - 4 < 36
     assert record["metrics"] == {
         "validation accuracy": best["val_accuracy"],
         "validation loss": best["val_loss"],
     }
-    assert tiny(val_size=0.0).fit(confused).record["metrics"] == {}
+    assert tiny(val_size=0.0).fit(confused).training.to_config()["metrics"] == {}
 
 
 @pytest.mark.parametrize("refit", [False, True])
@@ -281,7 +281,7 @@ def test_held_out_posts_choose_and_may_then_be_learned_from(tiny, confused, monk
     monkeypatch.setattr(module, "train", watched)
     locator = tiny(HASTY, val_size=0.25)
     locator.preset = replace(locator.preset, refit=refit)
-    record = locator.fit(confused).record
+    record = locator.fit(confused).training.to_config()
     assert (record["data"]["train"], record["data"]["validation"]) == (27, 9)
     assert runs[0] == (27, True, 4, len(record["history"]))
     if refit:
@@ -349,7 +349,7 @@ def test_interrupted_training_continues_to_the_same_model(tiny, small_posts, tmp
             continue
         assert at == 6
     resumed = tiny(settings).fit(small_posts, checkpoint=tmp_path)
-    assert repr(resumed.record) == repr(expected.record)
+    assert repr(resumed.training.to_config()) == repr(expected.training.to_config())
     assert equal_weights(resumed.network.state_dict(), expected.network.state_dict())
 
 
@@ -363,7 +363,7 @@ def test_fit_finds_a_temperature_that_only_scales(fitted, small_posts, options):
     temperatures = locator.temperatures
     assert all(x != 1 and 0.05 <= x <= 20 for x in temperatures)
     first, *others = temperatures.tolist()
-    assert locator.record["calibration"] == {"temperature": first, "by_parts": others}
+    assert locator.training.to_config()["calibration"] == {"temperature": first, "by_parts": others}
     scaled, labels = locator.predict_proba(small_posts), locator.predict(small_posts)
     locator.training.temperatures = (1.0,) * 4
     raw = locator.predict_proba(small_posts).astype(float)

@@ -43,11 +43,11 @@ def test_config_says_what_it_is_of(small_model, saved):
     assert config["train"]["epochs"] == 12 and config["train"]["seed"] == 0
     assert config["model"]["width"] == 16 and config["model"]["classes"] == 3
     assert config["model"]["fusion"] == "sfm" and "sfm" not in config["model"]
-    assert config["data"]["fingerprint"] == small_model.record["data"]["fingerprint"]
+    assert config["data"]["fingerprint"] == small_model.training.to_config()["data"]["fingerprint"]
     assert config["metrics"] == {} and len(config["history"]) == 12
     assert config["versions"] == versions() and {"sgmft", "torch"} <= set(versions())
     # NaN, as the history has it without held-out posts, is no JSON.
-    assert math.isnan(small_model.record["history"][0]["val_loss"])
+    assert math.isnan(small_model.training.to_config()["history"][0]["val_loss"])
     assert config["history"][0]["val_loss"] is None
     names = sorted(x.name for x in saved.iterdir())
     assert names == ["README.md", "config.json", "held_out.safetensors", "model.safetensors"]
@@ -83,7 +83,7 @@ def test_the_model_card_is_renewed_but_a_written_one_stays(tiny, small_posts, tm
     locator.save_pretrained(tmp_path)
     first = card.read_text("utf-8")
     assert "Labels: Home, School, Work" in first and "library_name: sgmft" in first
-    assert locator.record["data"]["fingerprint"] in first
+    assert locator.training.to_config()["data"]["fingerprint"] in first
     assert "validation accuracy" in first and "from_pretrained" in first
     renamed = [replace(post, label=f"{post.label}!") for post in small_posts]
     tiny().fit(renamed).save_pretrained(tmp_path)

@@ -147,11 +147,6 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         """
         return np.array(self.training.temperatures)
 
-    @property
-    def record(self) -> dict[str, Any]:
-        """`training` as plain values, by the names that config.json has for them."""
-        return self.training.to_config()
-
     def fit(
         self,
         posts: Sequence[Post],

@@ -3,20 +3,14 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from sgmft.data.preprocessing.markup import PATTERNS
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, Cleaning, split_words, unmark
 
 SHORTEST, LONGEST = 8, 32  # words of a window
 MAX_WINDOWS = 64  # of one text, about: where it needs more, they hold more words
 
-# There are at most as many words: letters and digits in a row, every other character.
-_AT_MOST = re.compile(r"[A-Za-z0-9\u00c0-\u02af\u0370-\u052f]+|\S")
 # First ends of sentences, but not "3.5", "t.cn/A6?b=1", and a mark before another or a bracket.
-_ENDS = (
-    re.compile(
-        r"(?<=[。！？…；\n])(?![。！？…；\n”’」』）])|(?<=[.!?;])(?![!-~。！？…；”’」』）])"
-    ),
-    re.compile(r"(?<=[，、：,\s])(?!\s)"),
-)
+_ENDS = PATTERNS["sentence_end"], PATTERNS["clause_end"]
 
 
 def window_of(texts: Sequence[str], cleaning: Cleaning) -> int:
@@ -33,7 +27,7 @@ def split_windows(text: str, cleaning: Cleaning, window: int = LONGEST) -> list[
     Whole sentences of at most `window` words together, or a part of a longer one.
     """
     text = unmark(text, cleaning)[:MAX_CHARACTERS]
-    if len(_AT_MOST.findall(text)) <= window:
+    if len(PATTERNS["word_at_most"].findall(text)) <= window:
         return [text]
     words = len(split_words(text, cleaning))
     if words <= window:

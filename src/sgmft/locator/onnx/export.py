@@ -115,7 +115,7 @@ def export_model(
                 "method": locator.method.name,
                 "model": asdict(network.config),
                 "preset": locator.preset.name,
-                **{key: value for key, value in locator.record.items() if key in KEPT},
+                **{k: x for k, x in locator.training.to_config().items() if k in KEPT},
                 "versions": versions(),
                 DIGESTS: file_digests(target / name for name in FILES if name != "README.md"),
             }
