@@ -14,9 +14,7 @@ def align_command(
     source: "opt.Source",
     output: opt.Output,
     encoder: opt.Encoder = None,
-    tune: Annotated[
-        str | None, Option(help="Of a dual encoder: lora (by default) or full.")
-    ] = None,
+    tune: Annotated[str | None, Option(help=opt.HELP["tune"])] = None,
     tune_last: opt.TuneLast = None,
     merge: opt.Merge = False,
     width: Annotated[int, Option(min=2, help="Of a shared space; not of a dual encoder.")] = 256,

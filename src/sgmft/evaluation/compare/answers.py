@@ -13,11 +13,7 @@ from sgmft.models.arrays import Doubles
 
 
 def read_answers(name: str, source: str, posts: Sequence[Post]) -> list[str]:
-    """Return the answer to each post, "" where there is none.
-
-    They are in a column of the posts' table, or in a table of id and label. SgmftError where there
-    is neither, or a row of that table cannot be used.
-    """
+    """Return the answer to each post, from a column or a table of id and label; "" without one."""
     if any(source in post.row for post in posts):
         return [to_text(post.row.get(source)).strip() for post in posts]
     if not Path(source).is_file():

@@ -74,8 +74,7 @@ _VALUES = {  # of keys in a file; others have texts
 def read_catalogue(encoders: Sequence[str] = (), file: str | Path | None = None) -> Catalogue:
     """Return what `rows.toml` and a user's file have, and a row of every method and fusion module.
 
-    Of `encoders` there is a row for each, of the default and of the linear probe. SgmftError names
-    file, row and key of what is wrong.
+    Of `encoders` there is a row for each. SgmftError names file, row and key of what is wrong.
     """
     on = [(name, METHODS[x]) for name in encoders for x in ON_ENCODERS]
     made = [
@@ -173,8 +172,7 @@ def make_plan(
 ) -> ComparisonPlan:
     """Return a plan from numbers of tables and figures and keys of rows, with commas between.
 
-    Only those rows are shown, the reference always runs; `file` has rows of a user's own, `options`
-    are of `ComparisonPlan`.
+    The reference always runs; `file` has a user's own rows, `options` are of `ComparisonPlan`.
     """
     for name in encoders:
         METHODS[DEFAULT].pick_encoder(name)

@@ -58,10 +58,9 @@ def project_representations(key: str, title: str, fused: Array, labels: Sequence
     perplexity min(30, (N - 1) / 3); for 4 posts or fewer, the principal components themselves. The
     mean silhouette (Rousseeuw, 1987), NaN unless there are 2 to N - 1 labels, and the separation,
     trace(S_b) / trace(S_w) of Fisher's scatter matrices, NaN where all posts are alike and infinite
-    where all posts of each label are, are measured on the D numbers, not on the map. Distances are
-    Euclidean, of the features as the classifier gets them, not standardised, so that noise is not
-    blown up; shifting, turning or scaling them all alike changes neither measure. SgmftError where
-    not all of `fused` (N, D) is finite.
+    where all posts of each label are, are measured on the D numbers, not on the map, in Euclidean
+    distances, not standardised, so that noise is not blown up. SgmftError where not all of `fused`
+    (N, D) is finite.
     """
     features = np.asarray(fused, dtype=np.float64)
     if not np.isfinite(features).all():
@@ -102,10 +101,7 @@ def _separation(features: Doubles, classes: Array) -> float:
 
 
 def render_panels(panels: Sequence[TsnePanel]) -> str:
-    """Return the panels, of the same posts in the same order, as SVG text with one legend.
-
-    A label has its own marker and colour, the same in every panel.
-    """
+    """Return panels of the same posts as SVG text with one legend, each label in its own look."""
     salt = "-".join(panel.key for panel in panels)  # names of markers are unlike in other figures
     with drawing_style([], f"sgmft-{salt}"):
         svg = svg_text(_figure(panels))

@@ -118,9 +118,8 @@ def prepare_comparison(
 ) -> ComparisonData:
     """Encode posts under every encoder setting that the rows need, and split them.
 
-    A post that one setting cannot use (no word is left after cleaning, say) is left out for all,
-    so that every row learns from and is tested on the same posts; with `strict` it is refused.
-    SgmftError for fewer than two labels, no test posts, or a column of `by` that is not there.
+    A post that one setting cannot use (no word is left after cleaning, say) is left out for all, so
+    that every row learns from and is tested on the same posts; with `strict` it is refused.
     """
     posts = [require_label(post, "has no label to learn from") for post in posts]
     readable = [post for post in posts if post.error is None]
@@ -175,8 +174,8 @@ def _encode(
 ) -> tuple[dict[str, EncodedSetting], dict[int, str]]:
     """Fill the store setting by setting; note what is wrong with a post in `posts`.
 
-    Pictures that another setting's encoder has seen in the same way are not encoded again. Returns
-    where the features of each setting are, and content keys by the place of the post.
+    Pictures seen in the same way are encoded once. Returns where the features of each setting are,
+    and content keys by the place of the post.
     """
     encoded: dict[str, EncodedSetting] = {}
     keys: dict[int, str] = {}

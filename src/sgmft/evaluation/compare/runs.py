@@ -94,10 +94,7 @@ class Run:
 
 
 def load_record(run: Run, data: ComparisonData) -> Record | None:
-    """Return what was found, if this run was done before and its files are as they were written.
-
-    Files that are not are named in an `SgmftWarning`.
-    """
+    """Return what was found if this run was done before; warn of files that are not as written."""
     if run.features not in data.encoded or not (path := run.path(data, "cells", "json")).exists():
         return None
     record, damaged = read_json(path), [path]
@@ -172,10 +169,7 @@ def _train_and_predict(run: Run, data: ComparisonData) -> Record:
 
 
 def inputs_read(model: Model, posts: Features, encoder: str) -> str:
-    """Name what decides a model's predictions of some posts, found by giving each input to others.
-
-    Words of `compact` are encoded one by one, and no model here adds their order.
-    """
+    """Name what decides a model's predictions of some posts: inputs that others' change."""
     batch = posts.batch(slice(0, 64), model.uses_ngrams)
     inputs = {"text": "text vector", "image": "picture vector", "text_tokens": "words"}
     inputs |= {"image_tokens": "regions", "joint": "joint vector"}
@@ -226,10 +220,7 @@ class Comparison:
         self._tuned = {row.key for row in self.rows if self._run(row, 0).preset.val_size > 0}
 
     def run(self, on_progress: OnProgress | None = None) -> Mapping[str, Sequence[RowRecords]]:
-        """Do what is not done yet, and return what was found for each row in each division.
-
-        Trials come first, those of the rows like another after the other's.
-        """
+        """Do what is not done yet, trials first; return what was found by row and division."""
         done, total = 0, sum(len(self._trials(*x)) + len(self._seeds(*x)) for x in self._each)
         with _workers(self.plan.workers) as execute:
             for runs in self._stages():
@@ -326,10 +317,7 @@ class Comparison:
 
 @contextmanager
 def _workers(count: int) -> Iterator[Callable[[list[Run]], Iterable[tuple[Run, Record]]]]:
-    """Yield a function that executes runs, in this process or in `count` with a pool each.
-
-    An exception, and so a signal to this process, ends the workers, and their temporary files go.
-    """
+    """Yield what executes runs, here or in `count` processes, which end with an exception."""
     idle: list[ProcessPoolExecutor] = []
     busy: dict[Future[Record], tuple[ProcessPoolExecutor, Run]] = {}
     others = set(multiprocessing.active_children())
@@ -365,10 +353,7 @@ def _workers(count: int) -> Iterator[Callable[[list[Run]], Iterable[tuple[Run, R
 def _submit(
     run: Run, idle: list[ProcessPoolExecutor], threads: int
 ) -> tuple[Future[Record], ProcessPoolExecutor]:
-    """Give a run to an idle process, or to a fresh one where none is left alive.
-
-    It is spawned: a fork would inherit torch's threads as they stand.
-    """
+    """Give a run to an idle process, or to a fresh one, spawned, where none is left alive."""
     while idle:
         pool = idle.pop()
         try:

@@ -54,10 +54,7 @@ class Division:
 
 
 def divide(posts: Sequence[Post], split: Split) -> list[Division]:
-    """Divide the posts that have no error; a division has a role for each of these.
-
-    SgmftError where one has nothing to train on or to test on, or a file does not fit the posts.
-    """
+    """Divide the posts that have no error; a division has a role for each of these."""
     good, found = [post for post in posts if post.error is None], []
     named = _read_splits(split.file, posts) if split.file is not None else _draw(good, split)
     for name, roles in named:
