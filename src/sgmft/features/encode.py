@@ -358,7 +358,7 @@ def _read(post: Post) -> tuple[dict[int, bytes], dict[int, str]]:
 def encode_prepared(
     posts: Sequence[PreparedPost], encoder: Encoder, tokens: bool, seen: Mapping[str, PostFeatures]
 ) -> dict[str, PostFeatures]:
-    """Encode prepared posts, by key, equal texts and images once; those of `seen` are taken."""
+    """Encode prepared posts, by key; equal texts and images once, images of `seen` not at all."""
     texts = list(dict.fromkeys(post.text for post in posts if post.text))
     digests = [[_digest(image) for image in post.images] for post in posts]
     different: dict[bytes, Any] = {}

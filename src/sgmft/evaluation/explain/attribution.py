@@ -280,7 +280,7 @@ def _losses(predictor: MaskedPredictor, rows: Sequence[PostFeatures], label: int
 def shapley_values(
     game: Game, players: int, budget: int = MOST_EXACT, seed: int = 0
 ) -> tuple[Doubles, bool]:
-    """Return the values of n players; False beside them where a small `budget` has them sampled."""
+    """Return the values of n players, and whether they are exact: not with a small `budget`."""
     if 2**players <= budget:
         return _exact_values(game, players), True
     orders = max(2, (budget - 2) // players)
