@@ -44,6 +44,14 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
+class Group:
+    """The posts that share one value of a column, and the accuracy on them."""
+
+    posts: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class GroupScore:
     """Accuracy on the posts that share one value of a column."""
 
@@ -237,9 +245,9 @@ def class_scores(confusion: Integers, labels: list[str]) -> list[ClassScore]:
 
 def _by_value(name: str, column: Sequence[str], right: Flags, rng: _Rng) -> dict[str, GroupScore]:
     scores = {}
-    for value, (posts, share) in accuracy_by_value(name, column, right).items():
-        draws = rng.binomial(posts, share, size=RESAMPLES) / posts  # cells: right, wrong
-        scores[value] = GroupScore(posts, _interval(share, draws))
+    for value, group in accuracy_by_value(name, column, right).items():  # cells: right, wrong
+        draws = rng.binomial(group.posts, group.accuracy, size=RESAMPLES) / group.posts
+        scores[value] = GroupScore(group.posts, _interval(group.accuracy, draws))
     return scores
 
 
@@ -255,9 +263,7 @@ def _by_parts(
     return scores
 
 
-def accuracy_by_value(
-    name: str, column: Sequence[str], right: Array
-) -> dict[str, tuple[int, float]]:
+def accuracy_by_value(name: str, column: Sequence[str], right: Array) -> dict[str, Group]:
     """Return posts and accuracy of each value of a column, the largest group first."""
     if len(column) != len(right):
         raise SgmftError(f"group {name!r} has {len(column)} values for {len(right)} posts")
@@ -265,7 +271,7 @@ def accuracy_by_value(
     values, which, posts = np.unique(names, return_inverse=True, return_counts=True)
     shares = np.bincount(which, weights=right) / posts
     largest_first = np.argsort(-posts, kind="stable")
-    return {str(values[k]): (int(posts[k]), float(shares[k])) for k in largest_first}
+    return {str(values[k]): Group(int(posts[k]), float(shares[k])) for k in largest_first}
 
 
 def score_sets(members: Flags, true: Integers, labels: Sequence[str], promised: float) -> SetScore:

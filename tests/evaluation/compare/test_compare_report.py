@@ -30,8 +30,8 @@ from sgmft.evaluation.compare.report import (
     write_report,
 )
 from sgmft.evaluation.compare.results import ResultRow, ResultTable
-from sgmft.evaluation.compare.statistics import Difference, Estimate, Group, Summary
-from sgmft.evaluation.metrics import ClassScore
+from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
+from sgmft.evaluation.metrics import ClassScore, Group
 
 EVIL = f"{SCRIPT}|`*b*` [x](http://evil.example) _i_ $y$"
 REFERENCE = "SG-MFT (default)"

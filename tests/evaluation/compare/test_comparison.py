@@ -431,6 +431,9 @@ def test_answers_from_outside_are_a_row_and_none_is_wrong(compare, small_posts, 
     assert line.note.endswith(f"{none} of {len(test)} are none of the labels, so wrong.")
     assert math.isnan(line.summary.calibration_error.mean) and line.parameters is None
     assert lines["truth"].summary.accuracy.mean == 1
+    write_runs(comparison, make_tables(comparison), tmp_path / "runs.csv")
+    runs = (tmp_path / "runs.csv").read_text("utf-8").splitlines()
+    assert f"gpt,1,0,accuracy,{right.mean()}" in runs and "truth,1,0,accuracy,1.0" in runs
     gap = np.mean(right) - lines_of(comparison)["truth"].summary.accuracy.mean
     base = lines["truth"].against.value
     assert line.against.value - base == pytest.approx(gap) and line.against.p_holm >= line.against.p

@@ -17,7 +17,6 @@ from sgmft.evaluation.calibration import measure_calibration
 from sgmft.evaluation.compare import statistics
 from sgmft.evaluation.compare.statistics import (
     Difference,
-    Group,
     Splits,
     corrected,
     difference,
@@ -25,6 +24,7 @@ from sgmft.evaluation.compare.statistics import (
     resampled_t,
     summarise,
 )
+from sgmft.evaluation.metrics import Group
 
 
 def names(classes):

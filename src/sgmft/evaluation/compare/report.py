@@ -81,7 +81,7 @@ def write_report(
     page holds the figures' SVG text, the Markdown links their PNG files, the document PDF files.
     """
     folder = Path(folder)
-    values = {
+    values: dict[str, Any] = {
         "title": title,
         "tables": list(zip(map(view_table, tables), map(_chart, tables), strict=True)),
         "figures": figures,
@@ -89,6 +89,8 @@ def write_report(
         "commands": "\n".join(commands),
         "versions": versions,
         "notes": notes,
+        "differs": differs,
+        "share": format_percent,
     }
     fence = next("`" * n for n in count(3) if "`" * n not in values["commands"])
     functions = {"escape": escape_markdown, "paragraph": escape_paragraph}
@@ -268,33 +270,20 @@ def p_value(value: float) -> str:
 
 
 def _chart(table: ResultTable) -> dict[str, Any] | None:
-    """Return accuracies and their intervals, if several, at percentages of the chart's width."""
+    """Return the rows with accuracies to draw, if several, and round percentages around them."""
     found = [(x, x.summary.accuracy) for x in table.lines if x.summary is not None]
     found = [(x, y) for x, y in found if all(map(math.isfinite, (y.mean, y.low, y.high)))]
     if len(found) < 2:
         return None
-    ends = [share for _, x in found for share in (x.mean, x.low, x.high)]
-    ticks = _ticks(100 * min(ends), 100 * max(ends))
-
-    def place(share: float) -> float:
-        return round(100 * (100 * share - ticks[0]) / (ticks[-1] - ticks[0]), 2)
-
-    bars, base = [], None
-    for line, accuracy in found:
-        kind = "apart" if line.against and differs(line.against) else "within"
-        if line.title == table.reference:
-            kind, base = "base", place(accuracy.mean)
-        bar = {"title": line.title, "text": format_percent(accuracy.mean), "kind": kind}
-        shares = {"at": accuracy.mean, "low": accuracy.low, "high": accuracy.high}
-        bars.append(bar | {end: place(share) for end, share in shares.items()})
-    return {"bars": bars, "ticks": [(place(t / 100), str(t)) for t in ticks], "base": base}
+    ends = [100 * share for _, x in found for share in (x.mean, x.low, x.high)]
+    lines, ticks = [line for line, _ in found], _ticks(min(ends), max(ends))
+    return {"lines": lines, "ticks": ticks, "reference": table.reference}
 
 
 def _ticks(least: float, most: float) -> list[int]:
     """Return two to eight round percentages that hold both between them."""
-    first = min(math.floor(least), 99)
-    ticks = MaxNLocator(6, steps=[1, 2, 5, 10], integer=True)
-    return [int(tick) for tick in ticks.tick_values(first, max(math.ceil(most), first + 1))]
+    first, axis = min(math.floor(least), 99), MaxNLocator(6, steps=[1, 2, 5, 10], integer=True)
+    return list(map(int, axis.tick_values(first, max(math.ceil(most), first + 1))))
 
 
 def escape_latex(text: str) -> str:

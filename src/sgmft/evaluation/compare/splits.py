@@ -120,15 +120,13 @@ def write_splits(
     path: Path, places: Sequence[tuple[str, str]], divisions: Sequence[Division]
 ) -> None:
     """Write a row for each post and division: its id, or else its place, split and role."""
-    columns = ("id", "split", "role")
-    with (
-        unwarned(),
-        open_writer(path, columns) as writer,
-    ):  # of ids, which no spreadsheet is to open
-        for division in divisions:
-            pairs = zip(places, division.roles, strict=True)
-            rows = ((name or place, division.name, role) for (place, name), role in pairs)
-            writer.write([dict(zip(columns, row, strict=True)) for row in rows])
+    rows = [
+        {"id": name or place, "split": division.name, "role": role}
+        for division in divisions
+        for (place, name), role in zip(places, division.roles, strict=True)
+    ]
+    with unwarned(), open_writer(path, ("id", "split", "role")) as writer:  # ids are for programs
+        writer.write(rows)
 
 
 def _split_by(posts: Sequence[Post], split: Split) -> str:

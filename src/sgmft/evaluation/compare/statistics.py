@@ -54,14 +54,6 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Group:
-    """The posts with one value of a column, and the mean accuracy on them."""
-
-    posts: int
-    accuracy: float
-
-
-@dataclass(frozen=True)
 class Summary:
     """The figures of one row."""
 
@@ -72,7 +64,7 @@ class Summary:
     calibration_error: Estimate  # the expected calibration error
     per_class: Sequence[metrics.ClassScore]  # means over seeds, one entry a label
     # by column and value, the largest group first
-    groups: Mapping[str, Mapping[str, Group]] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, metrics.Group]] = field(default_factory=dict)
     splits: int = 1  # J
 
 
@@ -124,10 +116,7 @@ def summarise(
     sd = found.std(axis=(0, 2), ddof=1) if several else np.full(3, np.nan)
     table = np.stack([found.mean(axis=(0, 2)), sd, low, high], axis=1)  # (3, 4)
     right = (predicted == true).mean(axis=0)  # (N,)
-    found_groups = {
-        column: {x: Group(*y) for x, y in metrics.accuracy_by_value(column, values, right).items()}
-        for column, values in (groups or {}).items()
-    }
+    by_group = {x: metrics.accuracy_by_value(x, y, right) for x, y in (groups or {}).items()}
     names = [*labels, *[""] * (outputs - classes)]
     confusions = [metrics.count_confusions(true, run, outputs) for run in predicted]
     by_run = [metrics.class_scores(confusion, names)[:classes] for confusion in confusions]
@@ -138,7 +127,7 @@ def summarise(
     ]
     each = zip(table.tolist(), found.swapaxes(0, 1).tolist(), strict=True)
     accuracy, macro_f1, error = (Estimate(a, b, c, d, x) for (a, b, c, d), x in each)
-    return Summary(runs, posts, accuracy, macro_f1, error, scores, found_groups, len(masks))
+    return Summary(runs, posts, accuracy, macro_f1, error, scores, by_group, len(masks))
 
 
 def difference(
