@@ -86,7 +86,6 @@ def test_commands_work_as_with_every_encoder(
         assert done.returncode == 2 and "cannot be exported: use the model as it" in done.stderr
 
 
-@pytest.mark.slow
 def test_commands_work_on_features_without_pictures(
     families, clip_posts, run, command, tmp_path
 ) -> None:

@@ -177,17 +177,17 @@ def gradients(encoded: Known, tuning: Tuning) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("change", [{"micro_batch": 5}, {"gradient_checkpointing": True}])
 @pytest.mark.parametrize("tuning", [PLAIN, FULL])
-def test_a_step_in_parts_has_the_gradient_of_the_whole(encoded, tuning, change):
-    expected = gradients(encoded, tuning)
-    found = gradients(encoded, replace(tuning, **change))
+def test_a_step_in_parts_has_the_gradient_of_the_whole(dual, tuning, change):
+    expected = gradients(dual, tuning)
+    found = gradients(dual, replace(tuning, **change))
     assert found.keys() == expected.keys()
     for name, x in expected.items():
         torch.testing.assert_close(found[name], x, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_bfloat16_is_close(encoded):
-    plain, raw = made(encoded, PLAIN)
-    low, _ = made(encoded, replace(PLAIN, precision="bfloat16"))
+def test_bfloat16_is_close(dual):
+    plain, raw = made(dual, PLAIN)
+    low, _ = made(dual, replace(PLAIN, precision="bfloat16"))
     with torch.no_grad():
         one, other = (m.eval().encode(raw.batch(None)) for m in (plain, low))
     for name in ("text", "image"):

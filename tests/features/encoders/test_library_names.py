@@ -17,6 +17,7 @@ from library_checkpoints import change_json, save_checkpoint
 from sgmft import SemanticLocator
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.registry import load_encoder
+from sgmft.training.finetune.settings import Tuning
 from small_posts import saved_config
 from tiny_clip import save_tiny_clip
 
@@ -136,6 +137,19 @@ def test_a_saved_model_asks_for_the_commit_it_was_trained_with(hub, clip_posts, 
     again = SemanticLocator.from_pretrained(tmp_path / "model")
     posts = [x for x in clip_posts if not x.images][:3]
     np.testing.assert_array_equal(again.predict_proba(posts), locator.predict_proba(posts))
+
+
+def test_a_fine_tuned_one_asks_for_the_commit_it_was_trained_from(
+    hub, clip_posts, tmp_path
+) -> None:
+    tuning = Tuning(epochs=1, rank=2, batch_size=12, augment=False)
+    locator = SemanticLocator("hf:owner/clip", tune=tuning).fit(clip_posts)
+    locator.save_pretrained(tmp_path)
+    described = json.loads((tmp_path / "encoder" / "encoder.json").read_text("utf-8"))
+    assert described["base"]["name"] == f"hf:owner/clip@{COMMIT}"
+    assert f"`hf:owner/clip@{COMMIT}, fine-tuned`" in (tmp_path / "README.md").read_text("utf-8")
+    again = SemanticLocator.from_pretrained(tmp_path)
+    assert again.predict(clip_posts) == locator.predict(clip_posts)
 
 
 def test_other_weights_of_that_name_are_refused(families, clip_posts, tmp_path) -> None:
