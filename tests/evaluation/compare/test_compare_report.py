@@ -198,14 +198,21 @@ def test_verdict_without_the_reference():
 
 def test_each_label_and_each_group():
     scores = [ClassScore("家", 1.0, 1.0, 0.5, 12), ClassScore("", 1.0, 1.0, 0.25, 1)]
+    scores.append(ClassScore("车", 0.0, 0.0, 0.0, 0))
+    figures = {"balanced_accuracy": 0.75, "auroc": 0.912, "log_loss": 0.5123}
     users = {f"u{k}": Group(100 - k, k / 50) for k in range(50)}
-    one = line("A", summary=summary(per_class=scores, groups={"user": users, "kind": {}}))
+    one = line(
+        "A", summary=summary(per_class=scores, groups={"user": users, "kind": {}}, **figures)
+    )
     groups = {"user": {"u1": Group(99, 0.9), "": Group(200, 0.1)}}
     two = line("B", summary=summary(0.7, groups=groups))
     labels, by_user, by_kind = view_table(table(one, two)).details
-    assert labels.header == ["System", "家 (12)", "(empty) (1)"]
-    assert [[c.text for c in e.cells] for e in labels.entries] == [["50.0", "25.0"], ["60.0", "–"]]
-    assert [[c.strong for c in e.cells] for e in labels.entries] == [[False, True], [True, False]]
+    further = ["Balanced accuracy", "AUROC", "Log loss"]
+    assert labels.header == ["System", *further, "家 (12)", "(empty) (1)", "车 (0)"]
+    cells = [["75.0", "91.2", "0.512", "50.0", "25.0", "–"], ["–", "–", "–", "60.0", "–", "–"]]
+    assert [[c.text for c in e.cells] for e in labels.entries] == cells
+    strong = [[True, True, False, False, True, False], [*[False] * 3, True, False, False]]
+    assert [[c.strong for c in e.cells] for e in labels.entries] == strong
     assert by_user.title == "Accuracy by user, %" and "40 largest of 51" in by_user.about
     assert by_user.header == ["Value", "Posts", "A", "B"] and len(by_user.entries) == 40
     first, second, third = by_user.entries[:3]
@@ -286,7 +293,7 @@ def test_report_shows_every_part(tmp_path):
         "chance (Holm-corrected p < 0.05): one word (−4.2 points). Not told apart from it: One "
         "seed. Without figures: Failed (failed), Missing (not run).",
         "sgmft compare posts.csv # one word",
-        "F1 of each label, %",
+        "F1 of each label and figures over labels, %",
         "Accuracy by user, %",
     ):
         assert words in flat

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import measure_calibration
@@ -80,6 +87,23 @@ def test_class_scores_are_means_over_seeds():
         found = (score.precision, score.recall, score.f1, score.support)
         assert found == pytest.approx(tuple(np.mean(expected, axis=0)[:, k]))
     assert scores[2].support == 0
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes")
+def test_figures_over_labels_are_scikit_learns_over_those_with_posts():
+    probabilities, truth = random_runs(3, runs=3, posts=50, classes=4)
+    assert summarise(probabilities, truth, names(4)).auroc == pytest.approx(
+        np.mean([roc_auc_score(truth, x, multi_class="ovr") for x in probabilities])
+    )
+    truth[truth == 2] = 1
+    found = summarise(probabilities, truth, names(4))
+    expected = [balanced_accuracy_score(truth, x) for x in probabilities.argmax(axis=2)]
+    assert found.balanced_accuracy == pytest.approx(np.mean(expected))
+    losses = [log_loss(truth, x, labels=range(4)) for x in probabilities]
+    assert found.log_loss == pytest.approx(np.mean(losses))
+    areas = [roc_auc_score(truth == k, x[:, k]) for x in probabilities for k in (0, 1, 3)]
+    assert found.auroc == pytest.approx(np.mean(areas))
+    assert math.isnan(summarise(probabilities, np.ones(50), names(4)).auroc)  # nothing to rank
 
 
 def test_intervals_agree_with_resampling_posts_one_by_one():

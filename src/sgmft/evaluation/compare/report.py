@@ -215,15 +215,27 @@ def _basis(found: Sequence[Summary]) -> str:
 
 
 def _by_label(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[Grid]:
-    """Yield the table of F1 by label: systems as rows, labels as columns."""
+    """Yield the table of figures over labels, and of F1 by label: systems as rows."""
     support = {x.label: x.support for summary in summaries for x in summary.per_class}
-    rows = [{x.label: x.f1 for x in summary.per_class} for summary in summaries]
-    columns = [_shares([row.get(label) for row in rows]) for label in support]
-    header = ["System", *(f"{label or '(empty)'} ({posts:,})" for label, posts in support.items())]
-    entries = [Entry(title, cells) for title, *cells in zip(titles, *columns, strict=True)]
-    about = "In brackets, the test posts that truly are it. Bold: the highest of its column."
+    # without test posts a label has no F1, rather than one of 0
+    rows = [{x.label: x.f1 for x in summary.per_class if x.support} for summary in summaries]
+    columns = {
+        "Balanced accuracy": _shares([x.balanced_accuracy for x in summaries]),
+        "AUROC": _shares([x.auroc for x in summaries]),
+        "Log loss": [Cell(f"{x.log_loss:.3f}".replace("nan", NOTHING)) for x in summaries],
+    }
+    for label, posts in support.items():
+        columns[f"{label or '(empty)'} ({posts:,})"] = _shares([row.get(label) for row in rows])
+    entries = [Entry(title, cells) for title, *cells in zip(titles, *columns.values(), strict=True)]
+    about = (
+        "Balanced accuracy: mean recall of the labels. AUROC: mean of the labels, each against the "
+        "rest. Log loss in nats. The other columns have the F1 of a label; in brackets, the test "
+        "posts that truly are it. Bold: the highest of its column."
+    )
     if support:
-        yield Grid("F1 of each label, %", header, entries, about)
+        yield Grid(
+            "F1 of each label and figures over labels, %", ["System", *columns], entries, about
+        )
 
 
 def _by_group(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[Grid]:
@@ -243,11 +255,10 @@ def _by_group(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[G
 
 def _shares(values: Sequence[float | None]) -> list[Cell]:
     """Return a cell for each system, the highest of several in bold."""
-    best = max((x for x in values if x is not None), default=None)
-    several = len(values) > 1
+    found = [x for x in values if x is not None and math.isfinite(x)]
+    best = max(found) if len(values) > 1 and found else None
     return [
-        Cell(NOTHING) if x is None else Cell(format_percent(x), strong=x == best and several)
-        for x in values
+        Cell(NOTHING) if x is None else Cell(format_percent(x), strong=x == best) for x in values
     ]
 
 

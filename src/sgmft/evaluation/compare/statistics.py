@@ -66,6 +66,10 @@ class Summary:
     # by column and value, the largest group first
     groups: Mapping[str, Mapping[str, metrics.Group]] = field(default_factory=dict)
     splits: int = 1  # J
+    # means over runs; not of a row that gives no probabilities, but for the first
+    balanced_accuracy: float = math.nan  # mean recall of the labels with test posts
+    log_loss: float = math.nan  # of the true label, in nats
+    auroc: float = math.nan  # mean over these labels, each against the rest
 
 
 def summarise(
@@ -127,7 +131,17 @@ def summarise(
     ]
     each = zip(table.tolist(), found.swapaxes(0, 1).tolist(), strict=True)
     accuracy, macro_f1, error = (Estimate(a, b, c, d, x) for (a, b, c, d), x in each)
-    return Summary(runs, posts, accuracy, macro_f1, error, scores, by_group, len(masks))
+    common = accuracy, macro_f1, error, scores, by_group, len(masks)
+    balanced = float(np.mean([score.recall for score in scores if score.support]))
+    some = [k for k, score in enumerate(scores) if 0 < score.support < posts]
+    if outputs > classes or not some:
+        return Summary(runs, posts, *common, balanced)
+    from sklearn.metrics import roc_auc_score
+
+    likely = np.maximum(probs[:, np.arange(posts), true], np.finfo(np.float64).eps)
+    loss = -float(np.log(likely).mean())
+    areas = [roc_auc_score(true == k, run[:, k]) for run in probs for k in some]
+    return Summary(runs, posts, *common, balanced, loss, float(np.mean(areas)))
 
 
 def difference(
