@@ -1,3 +1,4 @@
+import json
 import random
 import re
 import subprocess
@@ -336,6 +337,11 @@ def test_a_repaired_text_is_told():
         assert describe_repair(wrong, LIGHT) == f"the text was {was} read as Latin-1; repaired"
         assert clean_text(wrong, LIGHT) == "在电影院看电影,真好看"
     assert describe_repair(POST, LIGHT) is None
+    for wrong, what in ((json.dumps(POST)[1:-1], "JSON's escapes"), (repr(POST.encode()), "bytes")):
+        assert clean_text(wrong, LIGHT) == clean_text(POST, LIGHT)
+        assert what in describe_repair(wrong, LIGHT)
+    lost = POST.encode("gb18030").decode("utf-8", "replace")
+    assert "much of the text was lost" in describe_repair(lost, LIGHT)
     assert describe_repair(POST.encode().decode("latin-1"), NONE) is None
 
 

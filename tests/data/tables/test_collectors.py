@@ -294,9 +294,10 @@ def test_posts_passed_on_in_the_database_of_weibo_crawler(
 
 def test_the_database_of_weibo_search(tmp_path: Path) -> None:
     path = database(tmp_path / "weibo.db", {"weibo": [POST | {"user_authentication": ""}]})
-    touch(tmp_path, "看电影/images/7-0.jpg", "a/images/8.jpg")
+    touch(tmp_path, "看电影/images/7-0.jpg", "看电影/images/7-1.jpg?KID=1", "a/images/8.jpg")
     (post,), told = read(path)
-    assert pictures([post]) == [["7-0.jpg"]] and "weibo-search: 1 posts" in told[-1]
+    assert pictures([post]) == [["7-0.jpg", "7-1.jpg?KID=1"]]
+    assert "weibo-search: 1 posts" in told[-1]
 
 
 # --- MediaCrawler
@@ -346,6 +347,43 @@ def test_older_tables_of_mediacrawler(tmp_path: Path) -> None:
     assert pictures([post]) == [["0.jpg", "0.mp4"]] and told[-1].endswith(
         "2 pictures found, 1 missing"
     )
+
+
+DOUYIN = {"aweme_id": "74", "title": "在家", "desc": "在家", "create_time": 1756700000}
+DOUYIN |= {"user_id": "5", "aweme_url": "https://d/74", "cover_url": "https://d/c.jpg"}
+VIDEO = {"video_id": "11", "title": "在家", "desc": "做饭", "create_time": "1756700000"}
+VIDEO |= {"user_id": "5", "video_url": "https://b/11", "video_cover_url": "https://b/c.jpg"}
+TIEBA = {"note_id": "9", "title": "在家", "desc": "做饭", "publish_time": "2025-09-01 12:00"}
+ZHIHU = {
+    "content_id": "8",
+    "title": "在家？",
+    "desc": "",
+    "content_text": "做饭",
+    "content_url": "u",
+}
+
+
+@pytest.mark.parametrize(
+    ("at", "row", "text", "found", "missing"),
+    [
+        ("douyin", DOUYIN | {"note_download_url": "https://d/1,https://d/2"}, "在家", 2, []),
+        ("douyin", DOUYIN | {"note_download_url": ""}, "在家", 0, ["https://d/c.jpg"]),
+        ("bili", VIDEO, "在家\n做饭", 0, ["https://b/c.jpg"]),
+        ("tieba", TIEBA | {"tieba_name": "家"}, "在家\n做饭", 0, []),
+        ("zhihu", ZHIHU | {"user_id": "5"}, "在家？\n做饭", 0, []),
+    ],
+)
+def test_other_platforms_of_mediacrawler(
+    tmp_path: Path, at: str, row: dict[str, Any], text: str, found: int, missing: list[str]
+) -> None:
+    data = tmp_path / "data" / at
+    write_csv(data / "csv/search_contents_2025-09-05.csv", [row])
+    write_csv(data / "csv/search_comments_2025-09-05.csv", [{"comment_id": "1", "content": "好"}])
+    touch(data, *(f"images/74/{n:03}.jpeg" for n in range(found)))
+    (post,), told = read(tmp_path)
+    assert post.text == text and len(pictures([post])[0]) == found
+    assert post.row.get("image_addresses", []) == missing
+    assert f"read as mediacrawler: 1 posts, {found} pictures found, {len(missing)} m" in told[-1]
 
 
 def test_the_database_of_mediacrawler(collected: Path) -> None:

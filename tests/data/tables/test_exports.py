@@ -195,6 +195,41 @@ def test_other_networks_of_snscrape(tmp_path: Path, row: Any, text: str, address
     assert (post.text, post.time, addresses(path)) == (text, "2021", [[address]])
 
 
+SKEET = {"uri": "at://did/post/3k", "cid": "b", "author": {"did": "did", "handle": "anna"}}
+SKEET["record"] = {"text": HOME, "createdAt": "2025-09-01T12:00:00Z"}
+SKEET["embed"] = {"images": [{"thumb": "https://b/t.jpg", "fullsize": "https://b/f.jpg"}]}
+TOOT = {"id": "1", "content": HOME, "account": {"acct": "anna"}, "created_at": "2025-09-01"}
+TOOT["media_attachments"] = [{"url": "https://m/1.jpg", "preview_url": "https://m/p.jpg"}]
+
+
+@pytest.mark.parametrize(
+    ("tool", "data", "address"),
+    [
+        ("bluesky", [SKEET], "https://b/f.jpg"),
+        ("bluesky", {"posts": [SKEET], "cursor": "c"}, "https://b/f.jpg"),
+        ("bluesky", {"feed": [{"post": SKEET}], "cursor": "c"}, "https://b/f.jpg"),
+        ("mastodon", [TOOT], "https://m/1.jpg"),
+    ],
+)
+def test_bluesky_and_mastodon(tmp_path: Path, tool: str, data: Any, address: str) -> None:
+    path = write(tmp_path / ("p.jsonl" if data == [SKEET] else "p.json"), data)
+    (post,), told = read(path)
+    assert (post.text, post.user, post.row["image_addresses"]) == (HOME, "anna", [address])
+    assert post.id and post.time and f"read as {tool}: 1 posts, 0 pictures found, 1 m" in told[-1]
+
+
+def test_the_archive_of_mastodon(tmp_path: Path) -> None:
+    post = {"id": "p1", "content": HOME, "attachment": [{"url": "/media_attachments/1.jpg"}]}
+    about = {"type": "Create", "actor": "https://m/users/anna", "published": "2025-09-01"}
+    items = [about | {"object": post}, about | {"object": "https://elsewhere/1"}]
+    write(tmp_path / "outbox.json", {"@context": "x", "orderedItems": items})
+    write(tmp_path / "actor.json", {"id": "u", "type": "Person"})
+    write_pictures(tmp_path / "media_attachments", "1.jpg")
+    posts, told = read(tmp_path)
+    assert facts(posts) == [(HOME, "p1", "anna", "2025-09-01")] and pictures(posts) == [["1.jpg"]]
+    assert told[-1].endswith("1 posts, 1 pictures found, 0 missing, 1 other records left out")
+
+
 def test_lines_may_be_called_json_and_ids_of_json_are_whole(tmp_path: Path) -> None:
     rows = [tweet(1960000000000000000 + n, HOME) for n in (0, 1)]
     lines = write(tmp_path / "tweets.jsonl", rows)

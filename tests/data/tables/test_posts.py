@@ -134,6 +134,10 @@ def read_cell(tmp_path: Path, cell: object) -> Post:
         "array(['p/a.jpg', 'p/b 2.png'], dtype=object)",
         "array(['p/a.jpg', 'p/b 2.png'], dtype='<U9')",
         "{'p/a.jpg', 'p/b 2.png'}",
+        "Index(['p/a.jpg', 'p/b 2.png'], dtype='object')",
+        "[PosixPath('p/a.jpg'), PosixPath('p/b 2.png')]",
+        "frozenset({'p/a.jpg', 'p/b 2.png'})",
+        "(p/a.jpg, p/b 2.png)",
         "'p/a.jpg','p/b 2.png'",
         "'p/a.jpg';'p/b 2.png'",
         "[np.str_('p/a.jpg'), np.str_('p/b 2.png')]",
@@ -165,6 +169,33 @@ def test_lists_of_pictures_as_people_write_them(tmp_path, cell):
 def test_names_of_files_that_are_there_are_not_taken_apart(tmp_path, recwarn, name):
     assert read_cell(tmp_path, picture(tmp_path, name)).images == (tmp_path / name,)
     assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *("d/a.jpg & d/b.png", "d/a.jpg#d/b.png", "<d/a.jpg> <d/b.png>", "【d/a.jpg】【d/b.png】"),
+        *("![](d/a.jpg) ![x](d/b.png)", '<img src="d/a.jpg"><img src="d/b.png">'),
+        *(
+            "1. d/a.jpg 2. d/b.png",
+            "d/a.jpg（封面）,d/b.png",
+            "d/a.jpg','d/b.png",
+            "“d/a.jpg” d/b.png",
+        ),
+        *("\u202ad/a.jpg d/b.png", "d/a.jpg,nan,d/b.png", "d/a.jpg!large d/b.png"),
+        *('[{"file_name": "d/a.jpg"}, {"url": "d/b.png"}]', "here/d/a.jpg|D/b.PNG"),
+    ],
+)
+def test_names_of_pictures_among_other_words(tmp_path, cell):
+    there = [tmp_path / "here" / picture(tmp_path / "here", x) for x in ("d/a.jpg", "d/b.png")]
+    path = table(tmp_path / "here", json.dumps({"text": "t", "image": cell}), "p.jsonl")
+    (post,) = read_posts(path)
+    assert (list(post.images), post.warnings) == (there, ())
+    lost = cell.replace("b.", "c.")
+    (post,) = read_posts(
+        table(tmp_path / "here", json.dumps({"text": "t", "image": lost}), "p.jsonl")
+    )
+    assert not all(image.exists() for image in post.images), "and so it is told"
 
 
 @pytest.mark.parametrize("mark", [";", ", ", "，", " ", "|"])
@@ -208,6 +239,10 @@ NOTHING = [
     "",
     " ",
     "[None]",
+    "/",
+    "''",
+    "None,None",
+    "#REF!",
 ]
 
 
@@ -219,7 +254,7 @@ def test_words_for_nothing_are_no_picture(tmp_path, cell):
 
 
 def test_words_for_nothing_in_other_columns(tmp_path):
-    path = table(tmp_path, "text,id,label,user\nnan,NULL,nan,无\nNone,\\N,None,-\n家,None,无,a\n")
+    path = table(tmp_path, "text,id,label,user\nnan,NULL,nan,无\nNone,\\N,NA,-\n家,None,无,a\n")
     with pytest.warns(SgmftWarning, match="2 x a word for nothing in the column 'text'"):
         first, second, third = read_posts(path)
     assert (first.text, first.id, first.label, first.user) == ("", None, None, None)
@@ -305,6 +340,23 @@ def test_a_column_of_pictures_that_is_not_read_is_said(tmp_path, recwarn):
     (warned,) = recwarn.list
     assert "the column '上传' seems to hold pictures and is not read" in str(warned.message)
     assert "--column image=上传" in str(warned.message)
+
+
+def test_a_column_of_texts_that_is_not_read_is_said(tmp_path, recwarn):
+    read_posts(table(tmp_path, "image,说的话,n\na.jpg,今天在家做饭，真好吃,1\nb.jpg,,2\n"))
+    (warned,) = recwarn.list
+    assert "'说的话' seems to hold texts and is not read; see --column text=说的话" in str(
+        warned.message
+    )
+    recwarn.clear()
+    read_posts(table(tmp_path, "image,text,title\na.jpg,在家,今天在家做饭，真好吃\n"))
+    assert not recwarn.list, "there is another"
+
+
+@pytest.mark.parametrize("cell", ["['Home']", '["Home"]', ["Home"], {"$name": "Home"}])
+def test_a_label_in_a_list_is_that_label(tmp_path, cell):
+    (post,) = read_posts(table(tmp_path, json.dumps({"text": "t", "label": cell}), "p.jsonl"))
+    assert (post.label, post.warnings) == ("Home", ())
 
 
 WORDS = st.sampled_from(["a.jpg", "b c.png", "é.JPG", "d/e.webp", "x,y.jpg", "无.jpg", "[1].gif"])
@@ -403,6 +455,18 @@ def test_image_folder(tmp_path):
 # --- tables in parts, and pictures inside a table
 
 
+def test_image_folders_of_splits(tmp_path):
+    for split in ("test", "train"):
+        (tmp_path / split).mkdir()
+        table(tmp_path / split, f"file_name,text,label\n1.jpg,{split},Home\n", "metadata.csv")
+        picture(tmp_path, f"{split}/1.jpg")
+    posts = read_posts(tmp_path)
+    assert [(post.text, post.label, post.images[0].parent.name) for post in posts] == [
+        ("test", "Home", "test"),
+        ("train", "Home", "train"),
+    ]
+
+
 def png(shade: int) -> bytes:
     data = BytesIO()
     Image.new("RGB", (20, 10), (shade, 0, 0)).save(data, "PNG")
@@ -479,6 +543,11 @@ def test_classes_of_a_hugging_face_table_have_their_names(tmp_path):
     posts = read_posts(tmp_path / "t.parquet")
     assert [post.label for post in posts] == ["School", "Home", None, "7"]
     assert posts[0].row["label"] == "School"
+    about["info"]["features"] = {"place": about["info"]["features"]["label"]}
+    renamed = columns.rename_columns(["text", "place"])
+    renamed = renamed.replace_schema_metadata({"huggingface": json.dumps(about)})
+    pq.write_table(renamed, tmp_path / "t.parquet")
+    assert read_posts(tmp_path / "t.parquet")[0].label == "School", "the only such column"
     for damaged in (b"{", b"[]", b'{"info": {"features": {"label": 3}}}'):
         pq.write_table(
             columns.replace_schema_metadata({"huggingface": damaged}), tmp_path / "t.parquet"

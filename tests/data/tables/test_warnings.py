@@ -126,7 +126,7 @@ def test_posts_that_hold_a_name_of_a_column_are_no_headers(tmp_path, row):
 
 
 def test_cells_that_a_command_does_not_need(tmp_path):
-    row = {"text": "a", "id": {"$oid": "6"}, "user": {"name": "u"}, "label": ["x", "y"]}
+    row = {"text": "a", "id": {"oid": "6"}, "user": {"name": "u"}, "label": ["x", "y"]}
     (post,) = read_posts(write(tmp_path / "p.jsonl", row))
     assert (post.error, post.id, post.user, post.label) == (None, None, None, None)
     assert post.row == row and [x.template for x in post.warnings] == [

@@ -56,6 +56,23 @@ def test_a_title_above_the_header(tmp_path: Path) -> None:
         read_posts(path)
 
 
+def test_merged_cells_have_one_value(tmp_path: Path) -> None:
+    rows = [["编号", "正文", "图片", None, "标签"], [None, None, "图1", "图2", None]]
+    rows += [["1", "在家", "a.jpg", "b.jpg", "Home"], ["2", "做饭", "c.jpg", None, None]]
+    rows += [["3", "上课", "d.jpg", None, "School"], [None, None, "e.jpg", None, None]]
+    path = workbook(tmp_path / "p.xlsx", a=rows)
+    book = load_workbook(path)
+    for cells in ("A1:A2", "B1:B2", "C1:D1", "E1:E2", "E3:E4", "A5:A6", "B5:B6", "E5:E6"):
+        book.active.merge_cells(cells)
+    book.save(path)
+    with pytest.warns(SgmftWarning, match="other headers, by which rows below are read"):
+        posts = read_posts(path)
+    assert [post.label for post in posts] == ["Home", "Home", "School", "School"]
+    assert [post.text for post in posts] == ["在家", "做饭", "上课", "上课"]
+    assert [len(post.images) for post in posts] == [2, 1, 1, 1]
+    assert "'3' is already that of row 5" in posts[3].warnings[0]
+
+
 def test_a_post_that_holds_the_name_of_a_column_is_no_header(tmp_path: Path) -> None:
     rows = [[None, "编号", "帖", "类型"], [0, "1", "在家", "视频"], [1, "2", "电影", "图片"]]
     with pytest.raises(SgmftError, match=r"neither a text nor an image column.*编号, 帖, 类型"):

@@ -1,8 +1,10 @@
 """What web pages and wrong encodings add to a text: HTML, links that pages show, mojibake."""
 
 import html
+import json
 import re
 import tomllib
+from ast import literal_eval
 from contextlib import suppress
 from functools import lru_cache
 from itertools import product
@@ -52,6 +54,11 @@ def repair_encoding(text: str) -> tuple[str, tuple[str, str] | None]:
 
     Of UTF-8 ftfy is, of GB18030 and Big5 we are where the text becomes common Chinese characters.
     """
+    if (escaped := PATTERNS["escaped"]).search(text):
+        return escaped.sub(lambda x: json.loads(f'"{x[0]}"'), text), ("Unicode", "JSON's escapes")
+    if PATTERNS["bytes"].fullmatch(text):
+        with suppress(ValueError, SyntaxError):
+            return literal_eval(text).decode(), ("UTF-8", "Python's bytes")
     if PATTERNS["pairs"].search(text):
         for wrong, was in product(("latin-1", "cp1252"), ("GB18030", "Big5")):
             with suppress(UnicodeError):

@@ -90,6 +90,8 @@ def describe_repair(text: str, cleaning: Cleaning) -> Message | None:
     """Return in which wrong encoding a text was read, where `clean_text` mends that."""
     text = text[: 4 * MAX_CHARACTERS]
     found = repair_encoding(text)[1] if cleaning.markup and is_marked(text) else None
+    if found is None and 4 * text.count("\ufffd") > len(text):
+        return Message("much of the text was lost when it was saved (\ufffd): export it again")
     was, wrong = found or ("", "")
     return found and Message(f"the text was {was} read as {{encoding}}; repaired", encoding=wrong)
 

@@ -21,11 +21,7 @@ from sgmft.data.tables.base import RawRow, RawTable
 from sgmft.data.tables.collectors import Collector, adapt_table, list_names, number_rows, pick
 from sgmft.errors import Message, warn
 
-_TEXTS = ("content", "text_raw", "description", "caption", "selftext", "text", "body")
-_IDS = ("tweet_id", "post_id", "idstr", "id", "media_id", "post_shortcode")
-_USERS = ["author.name", "user.name", "user.screen_name", "owner.username", "username", "uploader"]
-_USERS += ("author.handle", "author.username", "author.uniqueId", "account.acct", "user.username")
-_USERS += ("blog_name", "author", "user")
+_OF = tools.FIELDS["gallery-dl"]
 _RECORD = re.compile(r'\s*\{(?=.*"category":).*"subcategory":', re.DOTALL)
 _DUMP = re.compile(r'\s*\[\s*\[\s*-?\d+,.*"category":', re.DOTALL)  # [[2, {...}], [3, "https:...
 _INSTAGRAM = re.compile(r"(posts_\d+|reels|stories|archived_posts|igtv_videos|media)\.json")
@@ -82,16 +78,15 @@ def _adapt_gallery(raw: RawTable, path: Path, tool: str) -> RawTable:
 
     def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
         post = pick(row, "status") or row  # Weibo's
-        text = "\n".join(str(x) for x in (pick(post, "title"), pick(post, *_TEXTS)) if x)
-        time = pick(post, "post_date", "date", "created_at")
-        users = (x for name in _USERS if isinstance(x := pick(post, name), str))
-        return text, [*images], pick(post, *_IDS), next(users, None), time
+        text = "\n".join(str(x) for x in (pick(post, "title"), pick(post, *_OF["text"])) if x)
+        users = (x for name in _OF["user"] if isinstance(x := pick(post, name), str))
+        return text, [*images], pick(post, *_OF["id"]), next(users, None), pick(post, *_OF["time"])
 
     return adapt_table(replace(raw, rows=rows()), tool, to_post)
 
 
 def _key(data: dict[str, Any]) -> str:
-    return f"{data.get('category')} {pick(pick(data, 'status') or data, *_IDS)}"
+    return f"{data.get('category')} {pick(pick(data, 'status') or data, *_OF['id'])}"
 
 
 def _media(finder: tools.FileFinder, folder: Path, data: dict[str, Any]) -> list[str | None]:
@@ -328,11 +323,9 @@ def _iter_media(folder: Path) -> Iterator[tuple[str, ...]]:
                 yield Path(at, name).relative_to(folder).parts
 
 
-_GALLERY = {"category", "subcategory"}
-_OF_GALLERY = (_GALLERY | {"extension", "filename"}, _GALLERY | {"count", "date"})
 CLASS_FOLDERS = Collector("class-folders", parts=find_class_folders, read=_open_class_folders)
 ARCHIVES = (
-    Collector("gallery-dl", _OF_GALLERY, _adapt_gallery, _list_gallery, _open_gallery),
+    Collector("gallery-dl", _adapt_gallery, _list_gallery, _open_gallery),
     Collector("instagram", parts=_list_instagram, read=_open_instagram),
     Collector("instaloader", parts=_list_instaloader, read=_open_instaloader),
     Collector("telegram", parts=_list_telegram, read=_open_telegram),

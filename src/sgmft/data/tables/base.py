@@ -82,16 +82,8 @@ def open_member(
     if name is None or name not in members:
         there = ", ".join(members) or "none"
         raise SgmftError(f"{file} has no {what} {name or 'with cells'}; there are: {there}.")
-    check_header(path, members[name])
     shown = file.name if len(members) == 1 else f"{file.name}/{name}"
     return RawTable(shown, file.parent, members[name], iter_rows(file, name, members[name]))
-
-
-def check_header(path: Path, columns: list[str]) -> None:
-    """Raise SgmftError where two columns have one name, of which one would be lost."""
-    for name, count in Counter(columns).items():
-        if count > 1:
-            raise SgmftError(f"{path} has more than one column {name!r}: rename one of them.")
 
 
 def follow_headers(raw: RawTable) -> RawTable:

@@ -11,8 +11,9 @@ from sgmft.errors import Message
 
 MAX_DEPTH = 100  # of lists and objects in a record: deeper could be read, but not written again
 
-NO_LABEL = frozenset({"nan", "nat", "null", "<na>", "#n/a", "\\n", "undefined"})
-NOTHING = NO_LABEL | {"none", "n/a", "无", "無"}  # None and 无 may be labels
+NO_LABEL = frozenset({"na", "n/a", "nan", "nat", "null", "<na>", "\\n", "undefined"})
+NO_LABEL |= {"#n/a", "#ref!", "#value!", "#name?", "#div/0!"}  # of Excel
+NOTHING = NO_LABEL | {"none", "无", "無"}  # None and 无 may be labels
 
 
 def replace_surrogates(text: str) -> str:
@@ -63,6 +64,8 @@ def to_text(value: Any) -> str:
             raise ValueError("bytes that are not UTF-8")
         case list() | tuple():
             raise ValueError("a list where one value is needed")
+        case dict() if len(value) == 1 and next(iter(value))[:1] == "$":  # of MongoDB
+            return to_text(*value.values())
         case dict():
             raise ValueError("an object where one value is needed")
         case _:
@@ -71,6 +74,9 @@ def to_text(value: Any) -> str:
 
 def to_label(value: Any) -> str:
     """Convert a label cell to text as `to_text` does; a list of one label counts as that label."""
+    if isinstance(value, str) and value[:2] in ("['", '["'):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value.replace("'", '"'))
     if not isinstance(value, (list, tuple)):
         return to_text(value)
     labels = [label for label in map(to_text, value) if label]

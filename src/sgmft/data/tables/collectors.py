@@ -7,6 +7,7 @@ github.com/dataabc, NanmiCoder/MediaCrawler and JoeanAmier/XHS-Downloader.
 import json
 import os
 import re
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -33,11 +34,12 @@ _PASSED_ON = re.compile(r"(?:^|\n)(?:原始用户|转发内容): ")  # of weiboS
 _IMAGES = ("img/原创微博图片", "img", "原创微博图片")
 _VIDEOS = ("video/原创微博视频", "video", "原创微博视频")
 _MOVING = ("live_photo/原创微博Live Photo视频", "原创微博Live Photo视频")  # of live photos
-_VIDEO_URLS = ("视频url", "微博视频url", "video_url")
-_TIMES = ("created_at", "日期", "publish_time", "发布时间", "完整日期")
 _XHS_KEY = re.compile(r"[0-9a-f]{24}|\d{4}-\d\d-\d\d_\d\d\.\d\d\.\d\d")  # an id, or a time
 _GONE = ("[removed]", "[deleted]", "[deleted by user]")
-_USERS = ("user.username", "username", "author", "user.account", "user.screenname", "user.id")
+_KNOWN: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+COLUMNS = {tool: [{*x.split()} for x in listed] for tool, listed in _KNOWN.pop("columns").items()}
+"""A table that has all of one of these is the tool's."""
+FIELDS = {of: {name: x.split() for name, x in fields.items()} for of, fields in _KNOWN.items()}
 ToPost = Callable[[dict[str, Any]], tuple[Any, ...] | None]
 
 
@@ -51,7 +53,6 @@ class Collector:
     """
 
     name: str  # as ``--format`` and messages have it; given to `adapt` and `read`
-    columns: Sequence[set[str]] = ()  # a table that has all of one of these is the tool's
     adapt: Callable[[RawTable, Path, str], RawTable] | None = None  # returns the posts of such
     parts: Callable[[Path], list[Path]] | None = None
     read: Callable[[Path, str], RawTable] | None = None
@@ -207,7 +208,8 @@ class FileFinder:
     def _list(self, at: str) -> dict[str, str]:
         with suppress(OSError, ValueError):
             names = os.listdir(self._folder / at)  # noqa: PTH208
-            return {re.sub(r"^\d{8}T?_", "*_", x): x for x in names} | {x: x for x in names}
+            days = {re.sub(r"^\d{8}T?_", "*_", x): x for x in names}
+            return days | {x.partition("?")[0]: x for x in names}  # "a.jpg?KID=1", of an address
         return {}
 
 
@@ -223,14 +225,14 @@ def _adapt_weibo_user(raw: RawTable, path: Path, tool: str) -> RawTable:
     alone = sum(1 for file in path.parent.glob("*.csv") if file.stem.isdigit()) < 2
     owner = path.parent.name if alone else path.stem  # several users' were put into one folder
     owner = pick(raw.about, "user.screen_name", "user.nickname") or owner
-    files = FileFinder(raw.folder)
+    files, of = FileFinder(raw.folder), FIELDS["weibo"]
     whose = set[str]()  # ids and names of those whose posts were to be collected
     with suppress(SgmftError):  # there is a table of them in weibo-crawler's database alone
         people = open_sqlite(path.parent / "user").rows if in_database else ()
         whose = {str(row.values.get(x)) for row in people for x in ("id", "nick_name")}
 
     def to_post(row: dict[str, Any]) -> tuple[Any, ...] | None:
-        key, time = name_part(pick(row, "id", "微博id")), str(pick(row, *_TIMES) or "")
+        key, time = name_part(pick(row, *of["id"])), str(pick(row, *of["time"]) or "")
         users = [pick(row, "screen_name"), pick(row, "user_id")]
         if whose and whose.isdisjoint(map(str, users)):
             return None  # it was passed on
@@ -241,13 +243,13 @@ def _adapt_weibo_user(raw: RawTable, path: Path, tool: str) -> RawTable:
         homes += [f"{home}{month}/" for home in homes]
         second = re.sub("[T ]", "_", time).replace(":", "-")
         stems = [f"{x}{at}/{y}" for x in homes for at in _IMAGES for y in (f"*_{key}", second)]
-        images = files.media(stems, pick(row, "原始图片url", "pics", "original_pictures"))
+        images = files.media(stems, pick(row, *of["pictures"]))
         clips = [f"{x}{at}/*_{key}" for x in homes for at in _VIDEOS]
-        images += files.media(clips, pick(row, *_VIDEO_URLS), kinds=VIDEOS)
+        images += files.media(clips, pick(row, *of["videos"]), kinds=VIDEOS)
         clips = [f"{x}{at}/*_{key}" for x in homes for at in _MOVING]
         moving = files.media(clips, pick(row, "Live Photo视频url", "live_photo_url"), kinds=VIDEOS)
         images += [x for x in moving if x and not find_web_address(x)]  # its picture is counted
-        text = str(pick(row, "正文", "微博正文", "text", "content") or "")
+        text = str(pick(row, *of["text"]) or "")
         text = _PASSED_ON.split(text)[0] if tool == "weibospider" else text
         user = users[0] or (users[1] if in_database else owner)
         time = pick(row, "完整日期", "full_created_at") or time
@@ -264,13 +266,13 @@ def _adapt_weibo_search(raw: RawTable, path: Path, tool: str) -> RawTable:
     homes: dict[str, str] = {}  # of the pictures of a post, where all are in a database
     for at in raw.folder.iterdir() if path.parent.is_file() else ():
         homes |= {re.split("[-.]", name)[0]: f"{at.name}/" for name in list_names(at / "images")}
-    files = FileFinder(raw.folder)
+    files, of = FileFinder(raw.folder), FIELDS["weibo"]
 
     def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
         key, text = name_part(row.get("id")), pick(row, "微博正文", "text") or ""
         stems, clips = ([f"{homes.get(key, '')}{at}/{key}"] for at in ("images", "videos"))
-        images = files.media(stems, pick(row, "微博图片url", "pics"), "-0")
-        images += files.media(clips, pick(row, *_VIDEO_URLS), kinds=VIDEOS)
+        images = files.media(stems, pick(row, *of["pictures"]), "-0")
+        images += files.media(clips, pick(row, *of["videos"]), kinds=VIDEOS)
         user = pick(row, "用户昵称", "screen_name", "user_id")
         return text, images, key, user, pick(row, "发布时间", "created_at")
 
@@ -280,8 +282,8 @@ def _adapt_weibo_search(raw: RawTable, path: Path, tool: str) -> RawTable:
 def _adapt_mediacrawler(raw: RawTable, path: Path, tool: str) -> RawTable:
     """Read notes from any of its tables, which lie in ``data/<platform>[/<format>]``.
 
-    Pictures of Xiaohongshu are ``data/xhs/images/<id>/<n>.jpg`` from 0. Those of Weibo have names
-    that no table holds.
+    Pictures are ``data/<platform>/images/<id>/<n>.jpg`` from 0, or 000. Those of Weibo have names
+    that no table holds. Of a video that is not there the cover counts, if it has one.
     """
     platform = tool.rpartition("-")[2]
     inside, at = Path("data", platform), raw.folder
@@ -292,21 +294,21 @@ def _adapt_mediacrawler(raw: RawTable, path: Path, tool: str) -> RawTable:
             f"{raw.name}: MediaCrawler does not write which post of Weibo a picture belongs to; "
             f"{len(unused)} files in {folder / 'images'} are not used."
         )
-    files = FileFinder(folder)
+    files, of = FileFinder(folder), FIELDS["note"]
 
     def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
-        key, title = name_part(row.get("note_id")), str(row.get("title") or "")
-        text = str(pick(row, "desc", "content") or "")
+        key, title = name_part(pick(row, *of["id"])), str(row.get("title") or "")
+        text = str(pick(row, *of["text"]) or "")
         if not text.startswith(title):  # the tool makes a title of the text where there is none
             text = f"{title}\n{text}" if text else title
         clips = [f"{x}/{key}/{name}" for x in ("videos", "images") for name in ("0", "video")]
-        stems = [f"images/{key}/"] if key else []
-        images = files.media(stems, row.get("image_list"), "0")
+        stems = [f"images/{key}/{zeros}" for zeros in ("", "00", "0")] if key else []
+        images = files.media(stems, pick(row, "image_list", "note_download_url"), "0")
         copies = str(row.get("video_url") or "").split(",")
+        if cover := pick(row, "cover_url", "video_cover_url"):  # elsewhere the other is a page
+            copies = [""] if images else [cover]
         images += files.media(clips, copies[0], kinds=VIDEOS)
-        user = pick(row, "user_id", "creator_hash", "nickname")  # newer nicknames are masked
-        time = to_time(pick(row, "create_date_time", "time", "create_time"))
-        return text, images, key, user, time
+        return text, images, key, pick(row, *of["user"]), to_time(pick(row, *of["time"]))
 
     return adapt_table(raw, tool, to_post, folder)
 
@@ -380,11 +382,20 @@ def _read_submission(row: dict[str, Any]) -> tuple[Any, ...] | None:
 
 def _read_tweet(row: dict[str, Any]) -> tuple[Any, ...]:
     """Read a post; a repost without pictures of its own has those of the post passed on."""
-    media = [pick(row, x) for x in _POSTED]
-    text = pick(row, "rawContent", "content", "renderedContent", "text")
-    images = next(filter(None, map(_list_addresses, media)), [])
-    key, time = pick(row, "id_str", "id", "url"), pick(row, "date", "createdAt")
-    return text, images, key, pick(row, *_USERS), time
+    media = (_list_addresses(pick(row, x)) for x in FIELDS["tweet"]["media"])
+    text, *others = (pick(row, *FIELDS["tweet"][x]) for x in ("text", "id", "user", "time"))
+    return text, next(filter(None, media), []), *others
+
+
+def _read_toot(row: dict[str, Any]) -> tuple[Any, ...] | None:
+    """Read a post of Mastodon's API, or one in the outbox of an archive, where boosts have none."""
+    if "account" in row:
+        return _read_tweet(row)
+    post, user = row["object"], str(row["actor"]).rpartition("/")[2]
+    if not isinstance(post, dict):
+        return None
+    images = [str(pick(x, "url") or "").lstrip("/") for x in post.get("attachment") or ()]
+    return pick(post, "content"), images, pick(post, "id"), user, row["published"]
 
 
 def _list_addresses(media: Any) -> list[str]:
@@ -395,34 +406,23 @@ def _list_addresses(media: Any) -> list[str]:
     for item in media if isinstance(media, list) else (x for some in kinds for x in some or ()):
         variants = [x for x in pick(item, "variants") or () if pick(x, "bitrate")]
         best = max(variants, key=lambda x: float(x["bitrate"]), default=item)
-        address = pick(best, "fullUrl", "videoUrl", "url", "thumbnailUrl")
+        address = pick(best, "fullUrl", "videoUrl", "fullsize", "url", "thumbnailUrl")
         found += filter(None, [item if isinstance(item, str) else address])
     return found
 
 
-_WEIBO = {"id", "bid", "text", "pics", "screen_name"}  # a database
-_SPIDER = {"微博id", "微博正文", "原始图片url"}
-_SPIDER_JSON = {"id", "content", "original_pictures", "publish_time"}
-_SEARCH = {"id", "微博正文", "用户昵称", "微博图片url"}
-_NOTES_XHS = ({"note_id", "desc", "image_list"}, {"note_id", "desc", "liked_count"})
-_NOTE_WEIBO = {"note_id", "content", "create_date_time", "shared_count"}
-_POSTED = ("media", "pictures", "displayUrl", "retweetedTweet.media", "repost.pictures")
-_COMMENT = {"subreddit", "body", "author", "created_utc", "link_id"}
-_REDDIT = ({"subreddit", "title", "author", "created_utc"}, _COMMENT, {"subreddit", "_snscrape"})
-_SNSCRAPE = (
-    {"rawContent", "renderedContent", "date"},
-    {"content", "date", "outlinks"},
-    {"_type", "_snscrape"},
-)
 CRAWLERS = (
-    Collector("weibo-search", (_SEARCH, _WEIBO | {"user_authentication"}), _adapt_weibo_search),
-    Collector("weibo-crawler", ({"id", "正文", "原始图片url"}, _WEIBO), _adapt_weibo_user),
-    Collector("weibospider", (_SPIDER, _SPIDER_JSON), _adapt_weibo_user),
-    Collector("mediacrawler-xhs", _NOTES_XHS, _adapt_mediacrawler),
-    Collector("mediacrawler-weibo", (_NOTE_WEIBO,), _adapt_mediacrawler),
-    Collector("xhs-downloader", ({"作品ID", "作品描述", "下载地址"},), _adapt_xhs_downloader),
-    Collector("reddit", _REDDIT, to_post=_read_submission),
-    Collector("snscrape", _SNSCRAPE, to_post=_read_tweet),
-    Collector("twscrape", ({"rawContent", "date", "user"},), to_post=_read_tweet),
+    Collector("weibo-search", _adapt_weibo_search),
+    Collector("weibo-crawler", _adapt_weibo_user),
+    Collector("weibospider", _adapt_weibo_user),
+    Collector("mediacrawler-xhs", _adapt_mediacrawler),
+    Collector("mediacrawler-weibo", _adapt_mediacrawler),
+    Collector("mediacrawler", _adapt_mediacrawler),
+    Collector("xhs-downloader", _adapt_xhs_downloader),
+    Collector("reddit", to_post=_read_submission),
+    Collector("snscrape", to_post=_read_tweet),
+    Collector("twscrape", to_post=_read_tweet),
+    Collector("bluesky", to_post=_read_tweet),
+    Collector("mastodon", to_post=_read_toot),
 )
 """In the order in which a table's columns are looked at."""

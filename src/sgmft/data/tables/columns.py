@@ -1,45 +1,35 @@
-"""The names under which people have the columns of a post."""
+"""The names under which people have the columns of a post: those of `columns.toml`."""
 
 import re
-from collections.abc import Collection, Iterable
+import tomllib
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
-USUAL: dict[str, tuple[str, ...]] = {
-    role: (role,) for role in ("text", "image", "id", "label", "user", "time")
-}
-USUAL["image"] += ("images", "file_name")
+from sgmft.errors import warn
+
+TITLE_ROWS = 10  # above the header, at most
+_KNOWN: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+_ROLES = ("text", "image", "id", "label", "user", "time")
+USUAL: dict[str, tuple[str, ...]] = {role: (*_KNOWN[role]["usual"].split(),) for role in _ROLES}
 """Best first; images of all that there are count together."""
-_NUMBERED = re.compile(r"(images?|img|pic|picture|photo|file_name|图片?|配图|照片)[ _-]?\d{1,3}")
-
-_ENGLISH = {
-    "text": "full_text content caption message post_text body tweet sentence",
-    "image": "picture pictures image_path image_paths img photo photos filename",
-    "id": "post_id tweet_id weibo_id note_id mid id_str",
-    "label": "category class",
-    "user": "username user_name screen_name nickname author user_id",
-    "time": "created_at create_time timestamp date datetime publish_time",
-}
-_CHINESE = {
-    "text": "正文 微博正文 微博内容 微博文本 博文 内容 文本 文案 正文内容 笔记内容 "
-    "帖子内容 发帖内容 贴文",
-    "image": "图片 图片路径 图像 照片 配图 微博图片 图片链接 图片地址",
-    "id": "微博id 编号 帖子id 贴文id 笔记id 作品id",
-    "label": "标签 类别 分类 语义位置 位置标签 位置类别",
-    "user": "用户 用户昵称 昵称 用户名 作者 作者昵称 博主 用户id 使用者",
-    "time": "发布时间 时间 日期 创建时间 完整日期",
-}
-SYNONYMS = {role: [*_ENGLISH[role].split(), *_CHINESE[role].split()] for role in USUAL}
+SYNONYMS: dict[str, list[str]] = {role: _KNOWN[role]["others"].split() for role in _ROLES}
 """Counted only in a table that has none of the usual names; best first."""
 NAMES = [name for role in USUAL for name in (*USUAL[role], *SYNONYMS[role])]
 COMMENTS = re.compile("comment|评论|評論|repl(y|ies)|回复|回覆", re.IGNORECASE)  # in a table's name
 IDS = ("id", "comment_id", "评论id", *SYNONYMS["id"])
-_SIMPLIFIED = str.maketrans(
-    "標籤內類圖號戶稱發時間創語義編暱筆記貼連結", "标签内类图号户称发时间创语义编昵笔记贴连结"
-)
+_SIMPLIFIED = str.maketrans(_KNOWN["traditional"], _KNOWN["simplified"])
+_NUMBERED = re.compile(rf"(?:{_KNOWN['image']['numbered']})_?\d{{1,3}}")
+_BEFORE = re.compile(f"^(?:{_KNOWN['before']})_?(?=.)")
+_AFTER = {role: re.compile(f"_?(?:{_KNOWN[role]['after']})$") for role in _ROLES}
 
 
 def fold_name(name: str) -> str:
     """Return a column's name without what people write in one way or another."""
-    return "_".join(name.strip('\ufeff "').casefold().translate(_SIMPLIFIED).split())
+    bare = re.sub(r"(?<=.)\(.*\)$", "", unicodedata.normalize("NFKC", name).strip('\ufeff "'))
+    words = re.split(r"[\s_.-]+|(?<=[a-z])(?=[A-Z])", bare.translate(_SIMPLIFIED))
+    return "_".join(filter(None, words)).casefold()
 
 
 def find_columns(columns: Iterable[str], names: Iterable[str]) -> list[str]:
@@ -51,14 +41,49 @@ def find_columns(columns: Iterable[str], names: Iterable[str]) -> list[str]:
 
 
 def find_role(columns: Iterable[str], role: str) -> list[str]:
-    """List the columns that can hold a role by their usual names, or else by one synonym."""
+    """List the columns that can hold a role by their usual names, by one synonym, or by part."""
     there = list(columns)
     found = find_columns(there, USUAL[role])
     if role == "image":  # and "image1", "image_2", "图片3"
         found += [name for name in there if _NUMBERED.fullmatch(fold_name(name))]
-    return found or find_columns(there, SYNONYMS[role])[:1]
+    if found := found or find_columns(there, SYNONYMS[role])[:1]:
+        return found
+    for affix in (_BEFORE, _AFTER[role]):
+        bare = {affix.sub("", fold_name(name)): name for name in reversed(there)}
+        if found := find_columns(bare, (*USUAL[role], *SYNONYMS[role])):
+            break
+    return [bare[name] for name in found]
 
 
 def holds_posts(columns: Collection[str]) -> bool:
     """Return whether a table of these columns has texts or pictures."""
     return bool(find_role(columns, "text") or find_role(columns, "image"))
+
+
+def find_header(rows: Iterable[tuple[int, Sequence[Any]]]) -> tuple[int, list[str]]:
+    """Return the first row that names columns of posts, with its number; else that with cells."""
+    longest, first = 0, (0, list[str]())
+    for number, cells in rows:
+        names = ["" if cell is None else str(cell) for cell in cells]
+        there = {*map(str.strip, names)} - {""}
+        # Below another row it is longer than those above, or names little else: a cell may be 图片.
+        roles = {name for role in USUAL for name in find_role(there, role)}
+        found = holds_posts(there) and (len(there) > longest or 2 * len(roles) > len(there))
+        if found or (there and not first[1]):
+            first = number, names
+        if found or (first[1] and number > first[0] + TITLE_ROWS):
+            break
+        longest = max(longest, len(there))
+    return first
+
+
+def number_columns(path: Path, names: Sequence[str]) -> list[str]:
+    """Return columns of which each has a name of its own; warns where two had the same."""
+    columns = list[str]()
+    for i, name in enumerate(names, 1):
+        columns.append(name or f"column {i}")
+        while columns[-1] in columns[:-1]:
+            columns[-1] += " 2"
+    if again := [x for x, name in zip(columns, names, strict=True) if name not in ("", x)]:
+        warn(f"{path}: columns with the name of an earlier one are read as {', '.join(again)}.")
+    return columns

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from sgmft.data.tables.base import DAMAGED, SURPLUS, RawRow, RawTable, TableFormat, check_header
+from sgmft.data.tables.base import DAMAGED, SURPLUS, RawRow, RawTable, TableFormat
 from sgmft.data.tables.cells import replace_surrogates, to_json
+from sgmft.data.tables.columns import find_header, number_columns
 from sgmft.data.tables.encoding import TextEncoding, detect_encoding, has_undecoded
 from sgmft.errors import Message, SgmftError, warn
 
@@ -17,26 +18,25 @@ _ESCAPED_QUOTE = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
 MAX_CELL = 2**26  # characters: beyond them, a quotation mark was surely never closed
 
 
-def open_delimited(path: Path, delimiters: str) -> RawTable:
-    """Open a CSV or TSV file; the delimiter that gives the first record the most cells is taken."""
+def open_delimited(path: Path, delimiters: str = ",;\t|") -> RawTable:
+    """Open a CSV or TSV file; the delimiter that gives the header the most cells is taken."""
     encoding = detect_encoding(path)
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
     with path.open(encoding=encoding.encoding, errors="replace") as text:
         named = _DELIMITER_LINE.fullmatch(text.readline(20))
-    marks = delimiters if named is None else named[1]
-    headers = [(x := _File(path, encoding, y), _read_header(x, named is not None)) for y in marks]
-    file, header = max(headers, key=lambda x: len(x[1].cells))
-    cells = map(replace_surrogates, header.cells)
-    names = [re.sub(r'^\ufeff+"?(.*?)"?$', r"\1", x) for x in cells]  # the mark comes twice
-    columns = [name or _name_surplus(i, names) for i, name in enumerate(names)]
-    check_header(path, columns)
+    files = [_File(path, encoding, mark) for mark in (delimiters if named is None else named[1])]
+    headers = [(file, *find_header(_iter_headers(file, named is not None))) for file in files]
+    file, header, names = max(headers, key=lambda x: len(x[2]))
+    if not names:
+        raise SgmftError("{name} is empty: a table needs at least a header.", name=path)
+    columns = number_columns(path, names)
     if {"annotation_id", "annotator", "lead_time"} <= {*columns}:
         raise SgmftError(
             f"{path} is a CSV export of Label Studio, with one row for each annotation: export as "
             "JSON, in which annotators are counted and pictures are found."
         )
     file = file._replace(escaped=_has_escaped_quotes(file, len(columns)))
-    return RawTable(path.name, path.parent, columns, _iter_rows(file, columns, header.number))
+    return RawTable(path.name, path.parent, columns, _iter_rows(file, columns, header))
 
 
 class DelimitedWriter:
@@ -57,13 +57,13 @@ class DelimitedWriter:
 
 CSV = TableFormat(
     (".csv",),
-    partial(open_delimited, delimiters=",;\t"),
+    open_delimited,
     partial(DelimitedWriter, delimiter=",", encoding="utf-8-sig"),  # the mark is for Excel
 )
 
 TSV = TableFormat(
     (".tsv",),
-    partial(open_delimited, delimiters="\t"),
+    partial(open_delimited, delimiters="\t,;|"),
     partial(DelimitedWriter, delimiter="\t", encoding="utf-8"),
 )
 
@@ -81,19 +81,21 @@ class _File(NamedTuple):
     escaped: bool = False
 
 
-def _read_header(file: _File, second: bool) -> _Record:
-    """Return the first record that is not a blank line; the `second`, the first from line 2."""
+def _iter_headers(file: _File, second: bool) -> Iterator[tuple[int, list[str]]]:
+    """Yield the first records, of which one is the header; without line 1 for the `second`."""
+    begun = False
     for record in _iter_records(file):
-        if second and record.number == 1:
-            continue
         if record.unclosed:
+            if begun:
+                return  # perhaps the delimiter is another
             raise SgmftError(
                 f"{file.path}, row {record.number} (the header), has a quotation mark that is "
                 "never closed: close it."
             )
-        if record.cells:
-            return record
-    raise SgmftError("{name} is empty: a table needs at least a header.", name=file.path)
+        if record.number > second:
+            cells = map(replace_surrogates, record.cells)
+            yield record.number, [re.sub(r'^\ufeff+"?(.*?)"?$', r"\1", x) for x in cells]  # twice
+            begun = True
 
 
 def _has_escaped_quotes(file: _File, width: int) -> bool:
@@ -156,26 +158,20 @@ def _iter_rows(file: _File, columns: list[str], header: int) -> Iterator[RawRow]
         if number <= header or not cells:  # a blank line is counted, and is no record
             continue
         values: dict[str, Any] = dict(zip(columns, cells, strict=False))
-        if len(cells) != width:
+        if surplus := any(cells[width:]):
+            names = number_columns(file.path, [*columns, *[""] * (len(cells) - width)])
+            values = dict(zip(names, cells, strict=True))
+        elif len(cells) < width:
             values |= dict.fromkeys(columns[len(cells) :])
-            values |= {_name_surplus(i, columns): cells[i] for i in range(width, len(cells))}
         error = None
         if unclosed:
             error = (
                 "a quotation mark is opened here and never closed, "
                 "so that all lines after it became part of this row; close or remove it"
             )
-        elif len(cells) > width:
+        elif surplus:
             error = Message(SURPLUS, cells=len(cells), width=width)
         elif file.encoding.errors != "strict" and any(map(has_undecoded, cells)):
             values = {name: value and replace_surrogates(value) for name, value in values.items()}
             error = DAMAGED
         yield RawRow(number, values, error)
-
-
-def _name_surplus(index: int, columns: list[str]) -> str:
-    """Name a cell without a header, as no column is named."""
-    name = f"column {index + 1}"
-    while name in columns:
-        name = f"extra {name}"
-    return name

@@ -13,7 +13,7 @@ from typing import Any
 from sgmft.data.tables.archives import ARCHIVES, CLASS_FOLDERS, find_class_folders
 from sgmft.data.tables.base import RawRow, RawTable, TableFormat, follow_headers, reading
 from sgmft.data.tables.cells import is_missing
-from sgmft.data.tables.collectors import CRAWLERS, OWN, Collector, adapt_table, rebase
+from sgmft.data.tables.collectors import COLUMNS, CRAWLERS, OWN, Collector, adapt_table, rebase
 from sgmft.data.tables.columns import COMMENTS, IDS, find_columns, find_role, holds_posts
 from sgmft.data.tables.csv import CSV, TSV
 from sgmft.data.tables.json import JSON, JSON_LINES, read_standard_input
@@ -101,7 +101,9 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
             others = [x for x in parts if plain or x.suffix.lower() in STREAMED]
             others = [x for x in others if x not in found and find_columns(_peek(x), ("text",))]
             if name is None and not found and not any(holds_posts(_peek(x)) for x in parts):
-                found, others = find_class_folders(path), parts
+                inner = sorted({x.parent for y in METADATA for x in path.glob(f"**/{y}")})  # splits
+                found = [Path(x) for at in inner for x in list_tables(at)]
+                found, others = found or find_class_folders(path), parts
             if found and not plain and name is None and (own := [*filter(_is_labelled, files)]):
                 parts, plain = own, True
             if found:
@@ -174,7 +176,8 @@ def _open(path: Path, kind: TableFormat | None) -> RawTable:
     if kind is None:
         raise SgmftError(
             f"{path} is no table sgmft can read: use one of {', '.join(READABLE)}, "
-            "or a folder with a metadata file; --format NAME where its name ends otherwise."
+            "or a folder with a metadata file; --format NAME where its name ends otherwise. "
+            "Unpack an archive, and save an old workbook as .xlsx."
         )
     with reading(path):
         if table_file(path).stat().st_size == 0:
@@ -212,9 +215,8 @@ def _reader_of(path: Path, tools: Sequence[Collector]) -> Collector | None:
 
 def _tool_of(columns: Iterable[str], tools: Sequence[Collector]) -> Collector | None:
     there = {name.strip() for name in columns}
-    if there >= {"text", "images"}:
-        return None
-    return next((tool for tool in tools if any(there >= x for x in tool.columns)), None)
+    known = (tool for tool in tools if any(there >= x for x in COLUMNS.get(tool.name, ())))
+    return None if there >= {"text", "images"} else next(known, None)
 
 
 def _are_plain(tables: Sequence[Path]) -> bool:
@@ -248,10 +250,9 @@ def _is_labelled(path: Path) -> bool:
     if not columns >= {*OWN} or columns & {"probability", "suggested_rank"}:
         return False
     with suppress(OSError, SgmftError):
-        rows = _open(path, None).rows
-        return any(
-            not is_missing(x.values[y]) for x in rows for y in find_columns(x.values, ("label",))
-        )
+        rows = (row.values for row in _open(path, None).rows)
+        cells = (row[name] for row in rows for name in find_columns(row, ("label",)))
+        return not all(map(is_missing, cells))
     return False
 
 

@@ -16,6 +16,7 @@ from sgmft.data.tables.paths import PathResolver
 from sgmft.errors import Message
 
 MAX_NAMES = 1000  # in one cell
+_PATHS = ("path", "file_name", "filename", "url", "src")  # in an object
 Pictures = list[str | Attachment]  # paths, and pictures that the table itself holds
 _SUFFIX = (
     r"\.(?:jpe?g|jpe|jfif|png|gif|webp|bmp|tiff?|avif|hei[cf]|svg|jp2|ico|mp4|m4v|mov|3gp|webm|mkv"
@@ -23,17 +24,22 @@ _SUFFIX = (
 )
 _FILE_NAME = re.compile(rf".+{_SUFFIX}(?:\?\S*)?['\"]?", re.IGNORECASE)
 _NO_PICTURE = re.compile(
-    r"[-—]+|\[\s*\]|\{\s*\}|\(\s*\)|na|nil|(?:暂?无|無|没有|空)(?:图片?|配图)?"
+    r"[-—/]+|['\"]{2}|\[\s*\]|\{\s*\}|\(\s*\)|na|nil|(?:暂?无|無|没有|空)(?:图片?|配图)?"
 )
-_PLAIN = re.compile(r"[^\s|;,；，、\[\](){}'\"]+")
+_PLAIN = re.compile(r"[^\s|;,；，、\[\](){}'\"【】“”（）：#!@]+")
+_BLANKS = " \t\r\n\f\v\u3000\xa0\ufeff\u200b\u200e\u202a\u202c"  # Windows adds some
 _SEPARATORS = ("\n", ";", "；", ",", "，", "、")
 _BEFORE_ADDRESS = re.compile(r"[\s|;,；，、]+(?=(?:https?|file)://|data:)", re.IGNORECASE)
 _BASE64 = re.compile("/9j/|iVBORw0KGgo|R0lGOD[dl]|UklGR[A-Za-z0-9+/]{6}XRUJQ|AAAA[^=]{4}Z0eX")
 _QUOTED = r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
-_MEMBER = re.compile(rf"\s*(?:(?:np\.)?str_\()?({_QUOTED}|None|nan|null)\)?\s*,?\s*", re.DOTALL)
+_LISTED = re.compile(  # where a ' stands for what was quoted
+    r"(?:\w{1,30}\()?[\[({]*\s*(?:(?:[\w.]{1,30}\()?(?:'|None|nan|null)\)?[\s,;]*)+[\])}]*"
+)
+_DTYPE = re.compile(r",\s*dtype=[^()]+(?=\)$)")
 _STORED = re.compile(rf"\{{'bytes': (b{_QUOTED}|None), 'path': ({_QUOTED}|None)\}}")
-_ARRAY = re.compile(r"array\((.*?)(?:,\s*dtype=[^()]+)?\)", re.DOTALL)
-_BEGUN = re.compile(r"array\(|[\[({]\s*['\"]|\[[^\]]*$")  # a list, or what is left of one
+_NAME = re.compile(rf"(.+?{_SUFFIX})(?![\w.])", re.IGNORECASE)
+_NO_NAME = re.compile(r"[\s|;,；，、\[\](){}'\"<>【】“”（）：#&+=]+")
+_BEGUN = re.compile(r"\w{1,30}\(\[|[\[({]\s*['\"]|\[[^\]]*$")  # a list, or what is left of one
 _ESCAPE = re.compile(r"\\(?:([\\'\"])|x([0-9a-f]{2})|u([0-9a-f]{4}))")
 _WEB = re.compile(r"https?://|//[\w-]+(\.[\w-]+)+/", re.IGNORECASE)
 
@@ -61,7 +67,7 @@ def parse_image_cell(cell: Any, files: PathResolver) -> Pictures:
     """
     files.refused.clear()
     if isinstance(cell, str):
-        return _parse_text(text, files) if (text := cell.strip()) else []
+        return _parse_text(text, files) if (text := cell.strip(_BLANKS)) else []
     members = cell if isinstance(cell, (list, tuple)) else [cell]
     return _parse_each(members, _parse_member, files)
 
@@ -94,7 +100,7 @@ def strip_bytes(cell: Any) -> Any:
 def _parse_text(text: str, files: PathResolver) -> Pictures:
     """List the pictures in a cell of text; a separator is one where no file has the whole name."""
     nothing = says_nothing(text) or _NO_PICTURE.fullmatch(text.casefold())
-    if nothing and not files.exists(text):
+    if nothing and (text == "/" or not files.exists(text)):
         files.guesses["a word for nothing (nan, None, 无, ...) read as no picture"] += 1
         return []
     if _PLAIN.fullmatch(text) or ("|" not in text and files.exists(text)):
@@ -105,9 +111,13 @@ def _parse_text(text: str, files: PathResolver) -> Pictures:
     if members is not None:
         return _parse_each(members, _parse_member, files)
     parts = [part for x in _split(text, files) if (part := x.strip())]
-    if parts == [text]:
-        return [_parse_name(text, files)]
-    return _parse_each(parts, _parse_text, files)
+    if parts != [text]:
+        return _parse_each(parts, _parse_text, files)
+    names = [found[1] for x in _NO_NAME.split(text) if (found := _NAME.match(x))]
+    if names and all(map(files.exists, names[:MAX_NAMES])):
+        files.guesses["names of pictures among other words"] += 1
+        return _parse_each(names, _parse_member, files)
+    return [_parse_name(text, files)]
 
 
 def _parse_list(text: str, files: PathResolver) -> Sequence[Any] | None:
@@ -115,25 +125,18 @@ def _parse_list(text: str, files: PathResolver) -> Sequence[Any] | None:
     if stored := _STORED.fullmatch(text):
         files.guesses["a picture's bytes as Python writes them"] += 1
         return [dict(zip(("bytes", "path"), map(literal_eval, stored.groups()), strict=True))]
-    array = _ARRAY.fullmatch(text)
-    inner = text if array is None else array[1]
-    closed = inner[:1] + inner[-1:] in ("[]", "()", "{}")
-    if not closed and not _BEGUN.match(text):
-        return None
-    with suppress(ValueError, RecursionError):
-        value = json.loads(text)
-        return value if isinstance(value, list) else [value]
-    members: list[str] = []
-    at = 1
-    while found := _MEMBER.match(inner, at, len(inner) - 1):
-        members += [_unquote(found[1])] if found[1][0] in "'\"" else []
-        at = found.end()
-    if at == len(inner) - 1 and closed:
+    closed, begun = text[:1] + text[-1:] in ("[]", "()", "{}"), _BEGUN.match(text)
+    if closed or begun:
+        with suppress(ValueError, RecursionError):
+            value = json.loads(text)
+            return value if isinstance(value, list) else [value]
+    bare = _DTYPE.sub("", text)
+    if _LISTED.fullmatch(re.sub(_QUOTED, "'", bare)) and (not begun or text[-1] in "])}"):
         files.guesses["a list as Python or NumPy writes it"] += 1
-        return members
-    if closed and inner[0] == "[" and len(parts := _split(inner[1:-1], files)) > 1:
+        return [*map(_unquote, re.findall(_QUOTED, bare))]
+    if closed and len(parts := _split(text[1:-1], files)) > 1:
         return [_unquote(x) if re.fullmatch(_QUOTED, x) else x for x in parts]
-    if not closed or (inner[0] == "[" and ("'" in inner or '"' in inner)):
+    if (begun and not closed) or (closed and text[0] == "[" and re.search("['\"]", text)):
         raise ValueError(
             f"the image cell {text[:80]} begins as a list and is none that JSON, Python or NumPy "
             "writes, or was cut off: give the names as a JSON list, or separated by |"
@@ -159,10 +162,6 @@ def _split(text: str, files: PathResolver) -> list[str]:
             shown = "line breaks" if mark == "\n" else repr(mark)
             files.guesses[f"pictures in one cell taken apart at {shown}"] += 1
             return parts
-    words = text.split()
-    if 1 < len(words) <= MAX_NAMES and all(map(files.exists, words)):
-        files.guesses["pictures in one cell taken apart at spaces"] += 1
-        return words
     return [text]
 
 
@@ -190,7 +189,8 @@ def _parse_member(member: Any, files: PathResolver) -> Pictures:
     if isinstance(member, bytes):
         return [Attachment(member)]
     if isinstance(member, dict):  # how Hugging Face stores an image
-        data, path = member.get("bytes"), member.get("path")
+        data = member.get("bytes")
+        path = next((x for key in _PATHS if isinstance(x := member.get(key), str)), None)
         name = Path(path).name if isinstance(path, str) else "picture"
         if isinstance(data, bytes) and data:
             return [Attachment(data, name)]

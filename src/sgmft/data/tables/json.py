@@ -6,21 +6,27 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
 from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat
 from sgmft.data.tables.cells import MAX_DEPTH, is_deep, replace_surrogates, to_json
-from sgmft.data.tables.columns import USUAL, find_columns, find_role, holds_posts
+from sgmft.data.tables.columns import COMMENTS, USUAL, find_columns, find_role, holds_posts
 from sgmft.data.tables.encoding import detect_encoding, detect_utf16, has_undecoded
 from sgmft.data.tables.label_studio import find_post, flatten, is_task, local_path
 from sgmft.errors import Message, SgmftError, SgmftNotice, warn
 
 
 def open_json_lines(path: Path) -> RawTable:
-    """Open a file of JSON lines, in UTF-8 or UTF-16."""
-    return RawTable(path.name, path.parent, None, _iter_file(path))
+    """Open a file of JSON lines, in UTF-8 or UTF-16; also JSON under that name."""
+    rows = _iter_file(path)
+    first = next(rows)
+    line = str(first.values["line"]).strip() if first.error and "line" in first.values else ""
+    if line[:1] == "[" or line == "{" or line[-1:] == ",":
+        with suppress(SgmftError):
+            return open_json(path)
+    return RawTable(path.name, path.parent, None, chain([first], rows))
 
 
 def read_standard_input() -> RawTable:
@@ -32,17 +38,20 @@ def open_json(path: Path) -> RawTable:
     """Open a list of records, alone or in an object, one record, or an export of Label Studio."""
     encoding = detect_encoding(path)
     try:
-        items = json.loads(path.read_text(*encoding))
+        text = path.read_text(*encoding).lstrip()
+        with suppress(ValueError, RecursionError):  # lines, under a name that many give them
+            first, _, others = text.partition("\n")
+            if others.strip() and isinstance(json.loads(first), dict):
+                return RawTable(path.name, path.parent, None, _iter_file(path))
+        items = _parse_all(text)
     except (ValueError, RecursionError) as error:
-        if str(error).startswith("Extra data") and getattr(error, "lineno", 1) > 1:
-            return open_json_lines(path)  # under a name that many give them
         raise SgmftError(f"{path} is not valid JSON ({error}): export it again.") from error
     about: dict[str, Any] = {}
     if isinstance(items, dict):
         items, about = _find_records(items, path)
     if not isinstance(items, list):
         raise SgmftError(f"{path} is not a list of records: give a list, or JSON lines as .jsonl.")
-    items = _join_lists(items)
+    items = [*map(_unwrap, _join_lists(items))]
     posts: dict[str | int, tuple[int, list[Any]]] = {}  # their records, by the number of the first
     for number, item in enumerate(items, 1):
         key = (find_post(item) if _reject(item) is None else None) or number
@@ -81,7 +90,8 @@ class JsonLinesWriter:
         self._file.flush()
 
 
-_COMMENTS = re.compile("comment|repl(?:y|ies)$|评论|回复", re.IGNORECASE)
+_WRAPS = ("_source", "properties", "row", "post", "node")
+_GAP = re.compile(r"[\s,]*")
 JSON_LINES = TableFormat((".jsonl", ".ndjson"), open_json_lines, JsonLinesWriter)
 JSON = TableFormat((".json",), open_json, streamed=False)
 
@@ -117,7 +127,7 @@ def _iter_lines(stream: TextIO, name: str) -> Iterator[RawRow]:
 
 def _parse_line(number: int, line: str) -> RawRow:
     try:
-        value: Any = None if (damaged := has_undecoded(line)) else json.loads(line)
+        value: Any = None if (damaged := has_undecoded(line)) else _unwrap(json.loads(line))
         if (reason := _reject(value)) is None:
             own = {"text", "id"} & value.keys() or not find_role(value, "text")
             pages = ", ".join({} if own else _find_usable(value))  # of a server's answer
@@ -133,10 +143,42 @@ def _parse_line(number: int, line: str) -> RawRow:
     return RawRow(number, {"line": replace_surrogates(line[:500])}, error)
 
 
+def _parse_all(text: str) -> Any:
+    """Return the value of a JSON text; the records of all where several follow each other."""
+    items, at = list[Any](), 0
+    while at < len(text) or not items:
+        value, end = json.JSONDecoder().raw_decode(text, at)
+        at = next(gap.end() for gap in _GAP.finditer(text, end))
+        if not items and at == len(text):
+            return value
+        items += value if isinstance(value, list) else [value]
+    return items
+
+
+def _turn(item: dict[str, Any]) -> Any:
+    """Return the records of an object that pandas wrote by columns; any other as it is."""
+    cells = [[*x.values()] if isinstance(x, dict) else x for x in item.values()]
+    sizes = {len(x) if isinstance(x, list) else 0 for x in cells}
+    texts = [x for name, x in zip(item, cells, strict=True) if name in find_role(item, "text")]
+    if not texts or 0 in sizes or len(sizes) > 1 or isinstance(texts[0][0], dict):
+        return item
+    return [dict(zip(item, row, strict=True)) for row in zip(*cells, strict=True)]
+
+
+def _unwrap(item: Any) -> Any:
+    """Return the record that a server or a database has wrapped, with what stands beside it."""
+    there = item if isinstance(item, dict) else {}
+    name = next((x for x in _WRAPS if isinstance(there.get(x), dict)), None)
+    if name is None or holds_posts(there):
+        return item
+    return {key: value for key, value in there.items() if key != name} | there[name]
+
+
 def _find_records(item: dict[str, Any], path: Path) -> tuple[list[Any], dict[str, Any]]:
     """Return the records in an object, see `_iter_lists`, and what stands beside; or itself."""
-    lists = dict(_iter_lists(item))
-    usable = _find_usable(item)
+    if (records := _turn(item)) is not item:
+        return records, {}
+    lists, usable = dict(_iter_lists(item)), _find_usable(item)
     name = next(iter(usable), None)
     if len(usable) > 1:
         raise SgmftError(
@@ -159,8 +201,8 @@ def _find_usable(item: dict[str, Any]) -> dict[str, list[Any]]:
     own = item["data"] if is_task(item) else item
     held = [*lists.values(), *(x for x in own.values() if isinstance(x, dict))]
     said = [x for x in (*find_role(own, "text"), *find_role(own, "image")) if own[x] not in held]
-    some = {name: x for name, x in lists.items() if not _COMMENTS.search(name)}
-    usable = {name: x for name, x in some.items() if holds_posts(x[0])}
+    some = {name: x for name, x in lists.items() if not COMMENTS.search(name)}
+    usable = {name: x for name, x in some.items() if holds_posts(_unwrap(x[0]))}
     if said and (find_columns(said, USUAL["text"]) or find_role(own, "id") or not usable):
         return {}
     return usable or ({} if is_task(item) else some or lists)
@@ -185,7 +227,7 @@ def _join_lists(items: list[Any]) -> list[Any]:
     for item in items:
         if not isinstance(item, dict) or is_task(item):
             return items
-        records = [x for x in _find_usable(item).values() if holds_posts(x[0])]
+        records = [x for x in _find_usable(item).values() if find_role(x[0], "text")]
         if len(records) != 1:
             return items
         joined += records[0]

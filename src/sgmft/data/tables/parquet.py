@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sgmft.data.tables.base import RawRow, RawTable, check_header, parsing
+from sgmft.data.tables.base import RawRow, RawTable, parsing
 from sgmft.data.tables.cells import to_json
+from sgmft.data.tables.columns import find_role, number_columns
 
 GROUP_ROWS = 4096  # rows per row group; they wait in memory until so many have come
 _DAMAGED = "a damaged Parquet file", "write it again"
@@ -24,9 +25,11 @@ _MAX_EXACT = 2**53  # larger integers may change when they become doubles
 def open_parquet(path: Path) -> RawTable:
     """Open a Parquet file; classes of Hugging Face's `ClassLabel` by their names."""
     with parsing(path, *_DAMAGED):
-        columns = list(pq.read_schema(path).names)
-    check_header(path, columns)
-    return RawTable(path.name, path.parent, columns, _iter_rows(path))
+        schema = pq.read_schema(path)
+    columns = number_columns(path, schema.names)
+    classes = () if find_role(columns, "label") else tuple(_class_names(schema))
+    labels = classes if len(classes) == 1 else ("label",)
+    return RawTable(path.name, path.parent, columns, _iter_rows(path, columns), labels)
 
 
 def _class_names(schema: Any) -> dict[str, dict[int, str | None]]:
@@ -170,10 +173,10 @@ def to_python(column: Any) -> list[Any]:
         return list(column.cast(pa.string()).to_pylist())
 
 
-def _iter_rows(path: Path) -> Iterator[RawRow]:
+def _iter_rows(path: Path, columns: list[str]) -> Iterator[RawRow]:
     number = 0
     with parsing(path, *_DAMAGED), pq.ParquetFile(path) as file:
-        columns, classes = file.schema_arrow.names, _class_names(file.schema_arrow)
+        classes = _class_names(file.schema_arrow)
         groups = map(file.metadata.row_group, range(file.num_row_groups))
         size = max(1, sum(group.total_byte_size for group in groups))
         fit = _BATCH_BYTES * file.metadata.num_rows // size  # pictures make long rows

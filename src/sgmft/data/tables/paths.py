@@ -85,30 +85,35 @@ class PathResolver:
             return path
         if _ABSOLUTE.match(path):
             return self._find_elsewhere(path)
-        bare = re.sub(r"\?[^/]*$", "", path) if "?" in path else path  # as in "a.jpg?x=1"
+        bare = path.partition("?")[0]  # as in "a.jpg?x=1"
         for name in dict.fromkeys((path, bare, unquote(path), unquote(bare))):
             forms = unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)
             for spelling in dict.fromkeys(forms):
-                parent, slash, last = spelling.rpartition("/")
-                found = self._spellings(os.path.join(self._folder, parent)).get(_fold(last))
-                if found is not None:
+                found = ""
+                for part in spelling.split("/"):
+                    there = self._spellings(os.path.join(self._folder, found)).get(_fold(part))
+                    found = os.path.join(found, there or part)
+                if self.exists(found):
                     self.guesses["the path of a picture in another spelling"] += 1
-                    return parent + slash + found
-        return path
+                    return found
+        return self._find_elsewhere(path)
 
     def _find_elsewhere(self, path: str) -> str:
         """Return what is in the table's folder of an absolute path of another computer.
 
-        Once a path has shown which folder there was copied, others of the drive must lie in it,
-        too: else "u1/0.jpg" and "u2/0.jpg" could both become the one "0.jpg" that there is.
+        Before a relative one may stand the names of the table's own folders. Once a path has shown
+        which folder was copied, others of the drive must lie in it, too: else "u1/0.jpg" and
+        "u2/0.jpg" could both become the one "0.jpg" that there is.
         """
-        parts = path.split("/")
+        parts, absolute = path.split("/"), _ABSOLUTE.match(path)
         for start in range(1, len(parts)):
             head, tail = "/".join(parts[:start]), "/".join(parts[start:])
+            if not absolute and not self._real_folder(self._folder).endswith(f"/{head}"):
+                continue
             if tail and self.exists(tail) and self._elsewhere.setdefault(parts[0], head) == head:
                 self.guesses[f"{head}/, a folder of another computer, read as the table's"] += 1
                 return tail
-        if path.startswith("/") and not self._elsewhere:
+        if not absolute or (path[0] == "/" and not self._elsewhere):
             return path
         raise _refusal(_ELSEWHERE, path)
 

@@ -24,6 +24,7 @@ from sgmft.errors import Message, SgmftError, SgmftNotice, join_messages, make_p
 
 LOOKED_AT = 100  # rows in which pictures are looked for in columns that are not read
 LOOK_AHEAD = 1000  # rows of JSON lines within which a column that was named must occur
+_SENTENCE = re.compile(r"[\u4e00-\u9fff]{3}.*[，。！？、]|[\u4e00-\u9fff]{6}|(?:[^\W\d_]+,? +){4}")
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,9 @@ def iter_posts(
     warning that counts them. Two tables of a folder that hold the same posts are pointed out, too.
 
     Args:
-        table: a .csv, .tsv, .jsonl, .ndjson, .parquet or .json file (Label Studio, a list of
-            records, or one record), a folder with ``metadata.csv|jsonl|parquet``, a folder of
-            tables that are read one after another (see `list_tables`), the output of a tool that
-            collects posts, or "-": JSON lines on standard input, with pictures relative to the
-            current folder.
+        table: a file, a folder with ``metadata.csv|jsonl|parquet``, a folder of tables that are
+            read one after another (see `list_tables`), what a tool has collected, or "-": JSON
+            lines on standard input, with pictures relative to the current folder.
         columns: which column holds what, when they have other names than the usual.
         where: keep only rows whose columns equal these values as text. A row too damaged to have
             the column is kept, as a bad row.
@@ -93,10 +92,9 @@ def iter_posts(
             where it is a folder.
 
     Yields:
-        One post per row, in order. A row that cannot be used has `error` set, and whatever could
-        be read of it; another has `warnings` of pictures and cells that are left out, and of an id
-        that came before. Whether the pictures can be opened is not checked here. Pictures stored in
-        the table come as `Attachment`s, and `Post.row` has their names in their place.
+        One post per row, in order, with `error` where it cannot be used, and `warnings` of what is
+        left out. Whether pictures can be opened is not checked. Those stored in the table come as
+        `Attachment`s, and `Post.row` has their names in their place.
 
     Raises:
         SgmftError: when the table cannot be read, has no text and no image column, or lacks a
@@ -140,20 +138,21 @@ def _posts_of(
     rows = _check_columns(raw, finder, columns, where)
     resolve = PathResolver(raw, outside)
     seen.begin(raw.name)
-    unread: dict[str, None] = {}
+    unread: dict[tuple[str, str], None] = {}
     for number, row in enumerate(rows):
         if _matches(row, where):
             if number < LOOKED_AT and raw.tool is None and not row.values.keys() >= {*OWN}:
-                unread.update(dict.fromkeys(finder.unread_pictures(row.values)))
+                unread.update(dict.fromkeys(finder.unread(row.values)))
             yield _to_post(row, raw.name, finder, resolve, seen)
     seen.end()
     if guesses := finder.guesses + resolve.guesses:
         counts = "; ".join(f"{count} x {guess}" for guess, count in guesses.items())
         template = "{name}, understood by a guess: {counts}"
         warn(Message(template, name=raw.name, counts=counts), SgmftNotice)
-    for name in unread:
-        template = "{name}: the column {column!r} seems to hold pictures and is not read; see "
-        warn(Message(template + "--column image={column}.", name=raw.name, column=name))
+    for role, column in unread:
+        what = "pictures" if role == "image" else "texts"
+        template = f"{{name}}: the column {{column!r}} seems to hold {what} and is not read; see "
+        warn(Message(template + f"--column {role}={{column}}.", name=raw.name, column=column))
 
 
 def iter_image_cells(
@@ -217,13 +216,15 @@ class _ColumnFinder:
                 self.guesses[f"a word for nothing in the column {name!r}"] += 1
         return None
 
-    def unread_pictures(self, values: Mapping[str, Any]) -> list[str]:
-        """List columns that seem to hold pictures and are not read; none where one was named."""
-        if self._roles["image"] is not None:
-            return []
+    def unread(self, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """List columns not read that seem to hold pictures, or texts where there are no others."""
         read = {name for role in self._roles for name in self.names(values, role)}
         read |= {"error", "warning"}  # of an earlier prediction: sentences that may end in a name
-        return [name for name, cell in values.items() if name not in read and names_pictures(cell)]
+        left = {name: cell for name, cell in values.items() if name not in read}
+        found = [("image", name) for name in left if names_pictures(left[name])]
+        if not self.names(values, "text"):
+            found += [("text", x) for x in left if _SENTENCE.search(str(left[x]))]
+        return [(role, name) for role, name in found if self._roles[role] is None]
 
     def _find(self, columns: tuple[str, ...], role: str) -> list[str]:
         if named := self._roles[role]:

@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -9,15 +10,15 @@ from typing import Any
 
 from openpyxl import Workbook, load_workbook
 from openpyxl.cell import WriteOnlyCell
+from openpyxl.utils import column_index_from_string
 
 from sgmft.data.tables.base import RawRow, RawTable, open_member, parsing
 from sgmft.data.tables.cells import is_missing, to_json
-from sgmft.data.tables.columns import USUAL, find_role, holds_posts
+from sgmft.data.tables.columns import find_header, number_columns
 from sgmft.errors import SgmftError, warn
 
 MAX_ROWS, MAX_CELL = 2**20, 2**15 - 1  # of a sheet, and UTF-16 units of a cell: Excel's limits
 MAX_UNPACKED = 2**31  # bytes
-TITLE_ROWS = 10  # above the header, at most
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _EXACT = 10**15  # Excel keeps 15 digits of a number
 
@@ -25,9 +26,9 @@ _EXACT = 10**15  # Excel keeps 15 digits of a number
 def list_sheets(path: Path) -> dict[str, list[str]]:
     """Return the header of each sheet that has one."""
     with _open(path) as book:
-        headers = {
-            x.title: _read_header(x)[1] for x in book.worksheets if x.sheet_state == "visible"
-        }
+        shown = [x for x in book.worksheets if x.sheet_state == "visible"]
+        found = {x.title: [*map(str.strip, find_header(_iter_cells(x))[1])] for x in shown}
+        headers = {title: number_columns(path / title, names) for title, names in found.items()}
         if hidden := ", ".join(x.title for x in book.worksheets if x.title not in headers):
             warn(f"{path}: sheets that are hidden are not read: {hidden}; unhide what is needed.")
         if any(name.startswith("xl/media/") for name in zipfile.ZipFile(path).namelist()):
@@ -95,35 +96,36 @@ def _open(file: Path) -> Iterator[Any]:
             yield book
 
 
-def _read_header(sheet: Any) -> tuple[int, list[str]]:
-    """Return the first row that names columns of posts, with its number; else that with cells."""
+def _iter_cells(sheet: Any, merged: bool = False) -> Iterator[tuple[int, list[Any]]]:
+    """Yield rows with their numbers; with `merged`, cells of one column that are have one value."""
     sheet.reset_dimensions()  # which some programs write wrong
-    longest, first = 0, (0, list[str]())
-    for number, cells in enumerate(sheet.iter_rows(max_row=MAX_ROWS, values_only=True), 1):
-        names = ["" if is_missing(cell) else str(cell).strip() for cell in cells]
-        while names and not names[-1]:
-            names.pop()
-        found = number, [name or f"column {i}" for i, name in enumerate(names, 1)]
-        # Below another row it is longer than those above, or names little else: a cell may be 图片.
-        roles = {name for role in USUAL for name in find_role(names, role)}
-        if holds_posts(names) and (len(names) > longest or 2 * len(roles) > len({*names} - {""})):
-            return found
-        longest = max(longest, len(names))
-        first = first if first[1] else found
-        if first[1] and number > first[0] + TITLE_ROWS:
-            break
-    return first
+    end = b""  # of what openpyxl reads, too, but passes over in a workbook that is only read
+    with sheet._get_source() as source:
+        while merged and (part := source.read(2**20)):
+            end = (end + part)[-(2**21) :]
+    starts, held = defaultdict[int, list[Any]](list), dict[int, tuple[int, Any]]()
+    for name, top, bottom in re.findall(rb'<mergeCell ref="([A-Z]+)(\d+):\1(\d+)"', end):
+        starts[int(top)].append((column_index_from_string(name.decode()) - 1, int(bottom)))
+    for number, row in enumerate(sheet.iter_rows(max_row=MAX_ROWS, values_only=True), 1):
+        cells = [*row]
+        held |= {i: (bottom, cells[i]) for i, bottom in starts[number] if i < len(cells)}
+        for i, (bottom, value) in held.items():
+            if number <= bottom:
+                cells += [None] * (i + 1 - len(cells))
+                cells[i] = value
+        while cells and is_missing(cells[-1]):
+            cells.pop()
+        yield number, cells
 
 
 def _iter_rows(file: Path, title: str, columns: list[str]) -> Iterator[RawRow]:
     with _open(file) as book:
-        header, _ = _read_header(book[title])
-        rows = book[title].iter_rows(min_row=header + 1, max_row=MAX_ROWS, values_only=True)
-        for number, cells in enumerate(rows, header + 1):
+        header, _ = find_header(_iter_cells(book[title]))
+        for number, cells in _iter_cells(book[title], merged=True):
             values = dict.fromkeys(columns) | {
                 columns[i] if i < len(columns) else f"column {i + 1}": cell
                 for i, cell in enumerate(cells)
                 if i < len(columns) or cell is not None
             }
-            if not all(map(is_missing, values.values())):
+            if number > header and cells:
                 yield RawRow(number, values)
