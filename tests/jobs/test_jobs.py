@@ -272,7 +272,7 @@ def test_posts_that_a_model_was_trained_with_are_told(small_model, small_posts, 
 
 
 def test_what_cannot_be_evaluated(rows, small_posts, small_model, table, tmp_path):
-    with pytest.raises(SgmftError, match=r"no column 'city' for --by; it has id, text, .*城市"):
+    with pytest.raises(SgmftError, match=r"no column 'city': use id, text, .*城市"):
         evaluate_table(Source(str(table)), tmp_path / "e", small_model, by=["城市", "city"])
     moons = [row | {"label": "Moon"} for row in rows[:2]]
     table = write_rows(moons, small_posts[0].images[0].parent / "moons.csv")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.errors import SgmftError, SgmftWarning, check_name
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,13 @@ def require_label(post: Post, reason: str | None = None) -> Post:
         if template in SEEN_BEFORE or (template == BAD_LABEL and post.label is None):
             return replace(post, error=warning, warnings=())
     return post if post.label is not None or reason is None else replace(post, error=reason)
+
+
+def require_columns(posts: Sequence[Post], columns: Sequence[str]) -> None:
+    """Raise SgmftError for a column of `--by` that none of the posts has."""
+    known = dict.fromkeys(name for post in posts for name in post.row) if columns else {}
+    for column in columns:
+        check_name(column, known, "--by: the posts have no column")
 
 
 def warn_about_similar_labels(labels: Iterable[str]) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sgmft.data.posts import Post, raise_first_error
+from sgmft.data.posts import Post, raise_first_error, require_columns
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.data.tables import open_writer
-from sgmft.errors import Message, NoUsableRowError, SgmftError, warn
+from sgmft.errors import Message, NoUsableRowError, warn
 from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.evaluation.report import write_evaluation
 from sgmft.features.features import PARTS
@@ -60,10 +60,7 @@ def evaluate_table(
         refusal = NoUsableRowError(f"No row of {source.table} can be evaluated: {reasons}.")
         refusal.summary = summary
         raise refusal
-    for column in by:
-        if not any(column in p.post.row for p in good):
-            names = ", ".join(dict.fromkeys(key for p in good for key in p.post.row))
-            raise SgmftError(f"{source.table} has no column {column!r} for --by; it has {names}.")
+    require_columns([p.post for p in good], by)
     notice = ""
     if seen := int(locator.held_out.trained_with([p.key for p in good]).sum()):
         notice = (

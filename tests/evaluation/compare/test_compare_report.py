@@ -396,15 +396,17 @@ def test_nothing_acts_as_latex(text):
     assert not set(left) & set("\\#$%&_{}^~\n")
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs LaTeX")
+@pytest.mark.parametrize(("engine", "word"), [("pdflatex", EVIL), ("lualatex", "家与学校 – 图像…")])
 @pytest.mark.slow
-def test_the_document_builds(tmp_path):
-    save_panels(figure()[0], tmp_path, "figure-6")
-    save_panels(figure()[0], tmp_path, "figure-9")
-    written(tmp_path, EVIL)
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
+def test_the_document_builds(tmp_path, engine, word):
+    if shutil.which(engine) is None:
+        pytest.skip("needs LaTeX")
+    for number in "69":
+        save_panels(figure()[0], tmp_path, f"figure-{number}")
+    written(tmp_path, word)
+    command = [engine, "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:].decode(errors="replace")
 
 
 def test_chart_places_accuracies_on_one_axis(tmp_path):

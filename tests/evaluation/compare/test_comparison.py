@@ -132,7 +132,7 @@ def test_mistakes_are_found_before_anything_is_encoded(data_of, small_posts, mon
     for split, by, message in (
         (Split(test=("part", "test")), [], "part=test: both are needed"),
         (Split(by="place"), [], "cannot be split by 'place'"),
-        (BY_LABEL, ["season"], "no column 'season' for --by"),
+        (BY_LABEL, ["season"], "no column 'season'"),
     ):
         with pytest.raises(SgmftError, match=message):
             data_of(small_posts, split, by=by)

@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgmft.data.posts import Post, raise_first_error, require_label
+from sgmft.data.posts import Post, raise_first_error, require_columns, require_label
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.answers import read_answers
@@ -124,10 +124,7 @@ def prepare_comparison(
     posts = [require_label(post, "has no label to learn from") for post in posts]
     readable = [post for post in posts if post.error is None]
     divide(posts, split)  # a mistake in the split is reported now, not after an hour of encoding
-    for column in by:
-        if not any(column in post.row for post in readable):
-            names = ", ".join(dict.fromkeys(name for post in readable for name in post.row))
-            raise SgmftError(f"The posts have no column {column!r} for --by; they have {names}.")
+    require_columns(readable, by)
     told = {name: read_answers(name, x, posts) for name, x in (answers or {}).items()}
     rows_of: dict[EncoderSetting, list[Row]] = {}
     for row in rows:

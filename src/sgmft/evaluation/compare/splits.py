@@ -8,7 +8,7 @@ from sgmft.data.posts import Post
 from sgmft.data.splits import fold_posts, split_posts
 from sgmft.data.tables import open_table, open_writer
 from sgmft.data.tables.cells import to_text
-from sgmft.errors import SgmftError, unwarned
+from sgmft.errors import SgmftError, check_name, unwarned
 
 TEST_SIZE = 0.2  # of the posts, where nothing names the test posts
 VAL_SIZE = 0.1  # of the training posts, held out for trials
@@ -101,8 +101,7 @@ def _read_splits(path: str | Path, posts: Sequence[Post]) -> Iterator[tuple[str,
         name, role = cells.get("id", ""), cells.get("role", TEST)
         if row.error or name not in known:
             raise SgmftError(f"{where}: {row.error or f'no post has the id {name!r}'}.")
-        if role not in ROLES:
-            raise SgmftError(f"{where}: {name} has the role {role!r}: use {', '.join(ROLES)}.")
+        check_name(role, ROLES, f"{where}: {name} has the role")
         own = splits.setdefault(cells.get("split", cells.get("fold", "1")), {})
         if own.setdefault(name, role) != role:
             raise SgmftError(f"{where}: {name} has another role in this split, further up.")
