@@ -66,7 +66,13 @@ def create_app(engine: InferenceEngine, key: str | None = None) -> FastAPI:
         [(kind, "validation") for kind in (OnePost, ManyPosts, ExplainedPost)],
         ref_template=_SCHEMAS + "{model}",
     )
-    app.openapi()["components"]["schemas"].update(bodies["$defs"])
+
+    def document() -> dict[str, Any]:
+        found = FastAPI.openapi(app)
+        found["components"]["schemas"].update(bodies["$defs"])
+        return found
+
+    app.openapi = document  # type: ignore[method-assign]
     return app
 
 
