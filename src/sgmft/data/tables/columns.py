@@ -4,6 +4,7 @@ import re
 import tomllib
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ _BEFORE = re.compile(f"^(?:{_KNOWN['before']})_?(?=.)")
 _AFTER = {role: re.compile(f"_?(?:{_KNOWN[role]['after']})$") for role in _ROLES}
 
 
+@lru_cache(4096)
 def fold_name(name: str) -> str:
     """Return a column's name without what people write in one way or another."""
     bare = re.sub(r"(?<=.)\(.*\)$", "", unicodedata.normalize("NFKC", name).strip('\ufeff "'))

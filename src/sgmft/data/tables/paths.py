@@ -42,6 +42,7 @@ class PathResolver:
         self._to_path = raw.to_path
         self._real_folder = lru_cache(4096)(os.path.realpath)
         self._spellings = lru_cache(64)(_list_spellings)
+        self._spelled = lru_cache(4096)(self._spell)  # of folders
         self._elsewhere = dict[str, str]()  # by a drive, its folder that was copied here
 
     def __call__(self, path: str) -> Path:
@@ -89,14 +90,17 @@ class PathResolver:
         for name in dict.fromkeys((path, bare, unquote(path), unquote(bare))):
             forms = unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)
             for spelling in dict.fromkeys(forms):
-                found = ""
-                for part in spelling.split("/"):
-                    there = self._spellings(os.path.join(self._folder, found)).get(_fold(part))
-                    found = os.path.join(found, there or part)
-                if self.exists(found):
+                if (found := self._spell(spelling)) != path and self.exists(found):
                     self.guesses["the path of a picture in another spelling"] += 1
                     return found
         return self._find_elsewhere(path)
+
+    def _spell(self, path: str) -> str:
+        """Return a path with the spelling of what is there."""
+        parent, slash, last = path.rpartition("/")
+        parent = self._spelled(parent) if parent else parent
+        there = self._spellings(os.path.join(self._folder, parent))
+        return parent + slash + there.get(_fold(last), last)
 
     def _find_elsewhere(self, path: str) -> str:
         """Return what is in the table's folder of an absolute path of another computer.
