@@ -103,7 +103,52 @@ def _llava() -> tuple[Any, Any]:
     return hf.LlavaModel(config), hf.CLIPImageProcessorPil(**CROP)
 
 
+def _lit() -> tuple[Any, Any]:
+    parts = hf.CLIPVisionConfig(**IMAGE | {"hidden_size": 24}), hf.BertConfig(**TEXT)
+    config = hf.VisionTextDualEncoderConfig.from_vision_text_configs(*parts, projection_dim=12)
+    return hf.VisionTextDualEncoderModel(config), hf.CLIPImageProcessorPil(**CROP)
+
+
+def _aimv2() -> tuple[Any, Any]:  # without padding its texts are read in both directions
+    config = hf.Aimv2Config(text_config=TEXT, vision_config=IMAGE, projection_dim=12)
+    return hf.Aimv2Model(config), hf.CLIPImageProcessorPil(**CROP)
+
+
+def _flava() -> tuple[Any, Any]:
+    parts = {"text_config": TEXT, "image_config": IMAGE, "multimodal_config": LAYERS}
+    config = hf.FlavaConfig(**parts, projection_dim=12, hidden_size=16)
+    return hf.FlavaModel(config), hf.CLIPImageProcessorPil(**CROP)
+
+
+def _segformer() -> tuple[Any, Any]:
+    sizes = {"hidden_sizes": [8, 8, 8, 16], "num_attention_heads": [1] * 4, "depths": [1] * 4}
+    return hf.SegformerModel(hf.SegformerConfig(**sizes)), hf.SegformerImageProcessorPil(
+        size=SQUARE
+    )
+
+
+def _gpt2() -> tuple[Any, Any]:
+    sizes = {"n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    return hf.GPT2Model(hf.GPT2Config(vocab_size=len(VOCABULARY), **sizes)), None
+
+
+def _mpnet() -> tuple[Any, Any]:
+    config = hf.MPNetConfig(**TEXT | {"max_position_embeddings": 18, "pad_token_id": 1})
+    return hf.MPNetModel(config), None
+
+
 FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "lit": _lit,
+    "aimv2": _aimv2,
+    "flava": _flava,
+    "segformer": _segformer,
+    "ijepa": lambda: (hf.IJepaModel(hf.IJepaConfig(**IMAGE)), hf.ViTImageProcessorPil(size=SQUARE)),
+    "vitmae": lambda: (
+        hf.ViTMAEModel(hf.ViTMAEConfig(**IMAGE)),
+        hf.ViTImageProcessorPil(size=SQUARE),
+    ),
+    "gpt2": _gpt2,
+    "mpnet": _mpnet,
     "clip": _clip,
     "siglip": _siglip,
     "naflex": _naflex,
@@ -139,7 +184,7 @@ def save_checkpoint(family: str, folder: Path) -> Path:
     model.save_pretrained(folder)
     if processor is not None:
         processor.save_pretrained(folder)
-    if family != "dinov2":
+    if family not in ("dinov2", "segformer", "ijepa", "vitmae"):
         save_tokenizer(folder, 64 if family == "llava" else 16)
     return folder
 

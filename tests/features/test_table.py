@@ -151,7 +151,7 @@ def test_rows_in_any_order_and_any_format_give_the_same(folder, model, made, tmp
     pq.write_table(with_two, tmp_path / "e.parquet")
     for name, kind in (("f", np.int64), ("g", "U"), ("h", "S")):
         np.savez(tmp_path / f"{name}.npz", id=np.arange(FIRST, FIRST + N).astype(kind), text=text,
-                 image=image.astype(np.float64))  # fmt: skip
+                 image=image.astype(np.float64), others=np.arange(3), note="ours")  # fmt: skip
     tables += [tmp_path / f"{x}.parquet" for x in "cde"] + [tmp_path / f"{x}.npz" for x in "fgh"]
     for path in tables:
         assert np.array_equal(probabilities(folder, path), expected), path.name

@@ -375,6 +375,14 @@ def encode_prepared(
     else:
         text = encoder.encode_texts(texts, tokens)
         image = encoder.encode_images(images, tokens)
+    info = encoder.info
+    for x, given, width in (text, texts, info.text_width), (image, images, info.image_width):
+        found, shape = np.shape(x.pooled), (len(given), width)
+        if len(given) and not (found == shape and np.isfinite(x.pooled).all()):
+            raise SgmftError(
+                f"The encoder {info.name} gave features of shape {found}, which must be {shape}, of "
+                f"finite numbers: `sgmft encoders check {info.name}` tests it."
+            )
     text_rows = {text: i for i, text in enumerate(texts)}
     image_rows = {digest: i for i, digest in enumerate(different)}
     joint = encode_joint(encoder, [(post.text, post.images) for post in posts])

@@ -307,6 +307,8 @@ def _read_npz(path: Path) -> tuple[int, Iterable[Any], str]:
         arrays = {x: file[x] for x in file.files}
     note, columns = str(arrays.pop("encoder", "")), {}
     for name, x in arrays.items():
+        if not COLUMN.fullmatch(name) and x.shape[:1] != arrays["id"].shape[:1]:
+            continue  # of something else than posts
         flat = pa.array(x.ravel().tolist() if x.dtype.kind in "US" else x.ravel())
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, x.shape[1]) if x.ndim > 1 else flat
     table = pa.table(columns)

@@ -1,6 +1,7 @@
 """Encoders of transformers and sentence-transformers against what these libraries return."""
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image, ImageOps
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from image_files import encoded, quarters, scene, turned
-from library_checkpoints import pictures
+from library_checkpoints import change_json, pictures
 from sgmft import SemanticLocator
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.images import LONGEST, decode_image
@@ -19,9 +20,11 @@ from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_all
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.registry import load_encoder
+from sgmft.locator.onnx.export import export_model
 
 TEXTS = ["学校上课", "ab", "我们去公司开会 we see you all", "é", "在家里看书 THE end", "z"]
 DUAL = ["clip", "siglip", "naflex", "altclip", "chinese-clip"]
+POOLED = ["lit", "aimv2"]  # duals without tokens
 PADDED = {"siglip": "max_length", "naflex": "max_length"}
 
 
@@ -53,7 +56,7 @@ def close(found: Any, expected: Any) -> None:
 # --- features
 
 
-@pytest.mark.parametrize("family", DUAL)
+@pytest.mark.parametrize("family", DUAL + POOLED)
 @torch.inference_mode()
 def test_a_dual_encoders_features_are_the_librarys(families, load, family: str) -> None:
     encoder, folder = load(f"hf:{family}"), families[family]
@@ -63,7 +66,7 @@ def test_a_dual_encoders_features_are_the_librarys(families, load, family: str) 
     padding = PADDED.get(family, False)
     for text, row in zip(TEXTS, encoder.encode_texts(TEXTS, False).pooled, strict=True):
         how = {"padding": padding, "truncation": True, "max_length": 16 if padding else 52}
-        if family in ("clip", "altclip"):
+        if family in ("clip", "altclip", *POOLED):
             how["max_length"] = 16
         given = tokenizer([text], return_tensors="pt", **how)
         given.pop("token_type_ids", None)
@@ -73,24 +76,45 @@ def test_a_dual_encoders_features_are_the_librarys(families, load, family: str) 
         given = processor(images=Image.fromarray(pixels), return_tensors="pt")
         close(row, model.get_image_features(**given).pooler_output[0])
     info = encoder.info
-    assert info.shared_space and info.image_size == 0 and info.has_tokens
+    assert info.shared_space and info.image_size == 0 and info.has_tokens is (family in DUAL)
     assert info.logit_scale == pytest.approx(float(model.logit_scale.detach().exp()), rel=1e-5)
 
 
+def pooler(output: Any) -> Any:
+    return output.pooler_output[0]
+
+
+IMAGE_NETWORKS = [
+    ("dinov2", pooler),
+    ("ijepa", lambda output: output.last_hidden_state[0].mean(0)),  # has no class token
+    ("segformer", lambda output: output.last_hidden_state[0].mean((1, 2))),
+]
+
+
+@pytest.mark.parametrize(("family", "pooled"), IMAGE_NETWORKS)
 @torch.inference_mode()
-def test_an_image_network_gives_its_pooler_and_a_text_network_the_mean(families, load) -> None:
-    encoder = load("hf:xlmr+hf:dinov2")
-    image = AutoModel.from_pretrained(families["dinov2"]).eval()
-    processor = AutoImageProcessor.from_pretrained(families["dinov2"], backend="pil")
+def test_an_image_networks_features_are_its_poolers(families, load, family, pooled) -> None:
+    encoder = load(f"hf:xlmr+hf:{family}")
+    image = AutoModel.from_pretrained(families[family]).eval()
+    processor = AutoImageProcessor.from_pretrained(families[family], backend="pil")
     for pixels, row in zip(
         pictures(), encoder.encode_images(pictures(), False).pooled, strict=True
     ):
         given = processor(images=Image.fromarray(pixels), return_tensors="pt")
-        close(row, image(**given).pooler_output[0])
-    text = AutoModel.from_pretrained(families["xlmr"]).eval()
-    tokenizer = AutoTokenizer.from_pretrained(families["xlmr"])
+        close(row, pooled(image(**given)))
+
+
+@pytest.mark.parametrize(("family", "most"), [("xlmr", 17), ("gpt2", 16), ("mpnet", 16)])
+@torch.inference_mode()
+def test_a_text_networks_feature_is_the_mean(families, tmp_path, family: str, most: int) -> None:
+    copy = shutil.copytree(families[family], tmp_path / family)
+    # Its texts are as long as its positions allow, and no neighbour moves them.
+    change_json(copy / "tokenizer_config.json", model_max_length=10**9, padding_side="left")
+    encoder = load_encoder(f"hf:{copy}+compact")
+    text = AutoModel.from_pretrained(families[family]).eval()
+    tokenizer = AutoTokenizer.from_pretrained(families[family])
     for content, row in zip(TEXTS, encoder.encode_texts(TEXTS, False).pooled, strict=True):
-        given = tokenizer(content, truncation=True, return_tensors="pt")
+        given = tokenizer(content, truncation=True, max_length=most, return_tensors="pt")
         close(row, text(**given).last_hidden_state[0].mean(0))
     assert not encoder.info.shared_space and encoder.info.logit_scale is None
 
@@ -151,7 +175,10 @@ def test_a_text_that_is_the_path_of_a_picture_stays_a_text(load, tmp_path: Path)
     )
 
 
-@pytest.mark.parametrize("name", [*(f"hf:{x}" for x in DUAL), "st:st-clip", "st:st-xlmr+hf:dinov2"])
+NETWORKS = ["hf:gpt2+hf:dinov2", "hf:aimv2", "st:st-clip", "st:st-xlmr+hf:dinov2"]
+
+
+@pytest.mark.parametrize("name", [*(f"hf:{x}" for x in DUAL), *NETWORKS])
 def test_features_depend_on_nothing_beside_them(load, name: str) -> None:
     encoder, alone = load(name), load(name, batch_size=1)
     prepared = [encoder.prepare_image(pixels) for pixels in pictures()]
@@ -223,6 +250,23 @@ def test_pooled_features_alone_refuse_tokens_before_any_work(load, monkeypatch) 
     monkeypatch.setattr(encoder, "encode_texts", None)
     with pytest.raises(SgmftError, match="no features of words and picture regions"):
         encode_all([Post("ab")], encoder, tokens=True)
+
+
+@pytest.mark.parametrize("family", ["flava", "vitmae"])
+def test_a_network_without_one_feature_is_refused(families, family: str) -> None:
+    why = {"flava": "several vectors, and none of a whole text", "vitmae": "others each time"}
+    with pytest.raises(SgmftError, match=why[family]):
+        load_encoder(f"compact+hf:{families[family]}")
+
+
+def test_a_network_whose_texts_must_be_alone_is_not_exported(
+    families, clip_posts, tmp_path
+) -> None:
+    locator = SemanticLocator(f"hf:{families['aimv2']}").fit(clip_posts)
+    with pytest.raises(SgmftError, match="cannot be exported"):
+        export_model(locator, tmp_path)
+    with pytest.raises(SgmftError, match="cannot be fine-tuned"):
+        SemanticLocator(f"hf:{families['aimv2']}", tune="lora").fit(clip_posts)
 
 
 # --- pictures as they are

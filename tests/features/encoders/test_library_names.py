@@ -232,7 +232,9 @@ def test_names_that_are_nowhere(hub) -> None:
     message = refusal("hf:owner/another")
     assert "hf download owner/another" in message and "--encoder clip/" in message
     assert "sentence-transformers/all-nothing" in refusal("st:all-nothing")
-    assert "no such folder" in refusal("hf:./nowhere/")
+    for name in ("./nowhere/", "猫/狗"):
+        assert "no such folder" in refusal(f"hf:{name}")
+    assert "cannot be fetched" in refusal("hf:a--b/c")
 
 
 def test_a_hub_that_never_answers_is_given_up_soon(hub, monkeypatch) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from plugins import COUNTS
 from sgmft import Post, SemanticLocator
 from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.features.encode import encode_all
+from sgmft.features.encoders.base import Encoded
 from sgmft.features.encoders.registry import ENCODERS, PLUGINS
+from sgmft.features.store import FeatureStore
 from sgmft.locator.onnx.export import export_model
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.problems import Limits
@@ -70,6 +74,18 @@ def test_what_cannot_be_done_with_it_is_told(counts, tmp_path, monkeypatch):
     monkeypatch.delitem(ENCODERS, "counts")
     with pytest.raises(SgmftError, match=r"give --plugin counts\.py"):
         SemanticLocator.from_pretrained(tmp_path / "model").predict(POSTS)
+
+
+@pytest.mark.parametrize("change", [(8, np.nan), (64, np.nan), (64, np.inf)])
+def test_features_that_cannot_be_are_kept_nowhere(counts, tmp_path, change):
+    encoder = ENCODERS["counts"]()
+    encoder.encode_texts = lambda texts, tokens: Encoded(
+        np.full((len(texts), change[0]), change[1]), None
+    )
+    store = FeatureStore(tmp_path, encoder.info, tokens=False)
+    with pytest.raises(SgmftError, match=r"counts gave .* `sgmft encoders check counts`"):
+        encode_all(POSTS, encoder, store=store)
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_a_server_s_worker_loads_the_plugin(counts, tmp_path):

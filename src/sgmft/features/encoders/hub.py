@@ -22,7 +22,7 @@ CHINESE_CLIP = {
     "chinese-clip-large-336px": "OFA-Sys/chinese-clip-vit-large-patch14-336px",
     "chinese-clip-huge": "OFA-Sys/chinese-clip-vit-huge-patch14",
 }
-REPOSITORY = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
+REPOSITORY = re.compile(r"\w[\w.-]*(/[\w.-]+)?", re.ASCII)
 
 
 class Checkpoint(NamedTuple):
@@ -81,7 +81,7 @@ def local_copy(repository: str, revision: str | None, needed: str = "*.json") ->
     files = {"allow_patterns": [*SETTINGS, TENSORS], "ignore_patterns": ["onnx/*", "openvino/*"]}
     fetch = partial(snapshot_download, repository, revision=revision, **files)
     weights = [part + name for part in ("", "*/") for name in (TENSORS, PICKLES)]
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # the latter of names that the hub would not have
         folder = str(fetch(local_files_only=True))
         if has_any(folder, *weights) and has_any(folder, needed):
             return folder

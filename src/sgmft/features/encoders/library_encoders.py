@@ -1,9 +1,9 @@
 """Encoders that other libraries load: any dual encoder, text network or image network of theirs.
 
 Pooled features are the library's: `get_text_features` and `get_image_features` of a dual encoder of
-transformers, the pooler's output or else the class token of an image network; a text network
-defines none, and the mean of all its last hidden states is taken. Of a sentence-transformers model
-they are what `encode` returns, with the prompt that the model has by default, if it has one.
+transformers, the pooler's output of an image network, or else the class token, or the mean of all
+patches; a text network defines none, and the mean of all its last hidden states is taken. Of a
+sentence-transformers model they are what `encode` returns, with its default prompt, if it has one.
 
 A model of sentence-transformers that embeds text and image together has joint features, too:
 `encode` of a post's text and all its images in one message, where the model takes messages; else
@@ -106,8 +106,7 @@ class TorchEncoder:
 
     def batch_images(self, prepared: Sequence[PreparedImage]) -> dict[str, Tensor]:
         """Put prepared images of the same shapes together."""
-        names = prepared[0]
-        return {k: torch.from_numpy(np.concatenate([x[k] for x in prepared])) for k in names}
+        return {k: torch.from_numpy(np.concatenate([x[k] for x in prepared])) for k in prepared[0]}
 
     def batch_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Return token ids (N, n), their mask, and which are `words`, not special tokens."""
@@ -186,8 +185,8 @@ class LibraryEncoder(TorchEncoder):
         with checkpoint.reading():
             model, changed, weights = self._open(checkpoint, base)
             self.model = model = model.eval().to(self._device, self._dtype)
-            text = self.encode_texts(["a"], True) if "text" in self._takes else None
-            image = self.encode_images([SAMPLE], True) if "image" in self._takes else None
+            text = self._try("text", self.encode_texts, ["a", "a b c d"])
+            image = self._try("image", self.encode_images, [SAMPLE, SAMPLE[::-1]])
             joint = self.encode_joint(["a"], [[SAMPLE]]).shape[1] if self._joint else 0
         sides = [side for side in (text, image) if side is not None]
         widths = [0 if side is None else side.pooled.shape[1] for side in (text, image)]
@@ -214,6 +213,20 @@ class LibraryEncoder(TorchEncoder):
             joint_width=joint,
         )
 
+    def _try(self, side: str, encode: Callable[..., Encoded], samples: Any) -> Encoded | None:
+        """Encode the first sample; one at a time from now on if another beside it changes it."""
+        if side not in self._takes:
+            return None
+        alone = encode(samples[:1], True)
+        if alone.pooled.ndim != 2:
+            raise ValueError("it gives several vectors, and none of a whole text or picture")
+        for _ in range(2):
+            gap = np.abs(encode(samples, False).pooled[0] - alone.pooled[0]).max()
+            if gap <= 0.05 * np.abs(alone.pooled).max():  # bfloat16's share is less
+                return alone
+            self._batch_size, self.is_dual = 1, False  # training and exports take batches
+        raise ValueError("its features are not finite, or others each time (masked at random?)")
+
     def _find(self, name: str, revision: str | None) -> Checkpoint:
         return find_checkpoint(f"hf:{name.removeprefix('hf:')}", self._trusted)
 
@@ -236,16 +249,21 @@ class TransformersEncoder(LibraryEncoder):
         self._has_pooler, config = not missing, model.config
         if getattr(config, "is_encoder_decoder", False):
             model = model.get_encoder()
-        self.is_dual = hasattr(model, "get_text_features") and hasattr(model, "get_image_features")
-        self._takes = tuple(LINEAR) if self.is_dual else INPUTS.get(model.main_input_name, ())
+        dual = hasattr(model, "get_text_features") and hasattr(model, "get_image_features")
+        self.is_dual = self._both = dual
+        self._takes = tuple(LINEAR) if dual else INPUTS.get(model.main_input_name, ())
         if "text" in self._takes:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, **given)
             text = getattr(config, "text_config", config)
             most = getattr(text, "max_position_embeddings", 100_000)
-            if "roberta" in text.model_type or "altclip" in text.model_type:
-                most -= 2  # the first two are of padding
+            for part, x in model.named_modules():
+                if part.endswith("position_embeddings") and isinstance(x, nn.Embedding):
+                    # Positions of a text follow the one that stands for padding.
+                    most -= 0 if x.padding_idx is None else x.padding_idx + 1
             self.max_tokens = int(min(self.tokenizer.model_max_length, most))
             self._padding = "max_length" if config.model_type.startswith(PADDED) else False
+            if not self._padding:  # some count positions from the left, those of padding, too
+                self.tokenizer.padding_side = "right"
         if "image" in self._takes:  # of the two kinds of processors, that without torchvision
             self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **given)
             self._values = _find_values(self.processor)
@@ -257,10 +275,10 @@ class TransformersEncoder(LibraryEncoder):
 
     def text_features(self, batch: Mapping[str, Tensor], tokens: bool) -> Halves:
         """See `TorchEncoder`."""
-        run = self.model.get_text_features if self.is_dual else self.model.forward
+        run = self.model.get_text_features if self._both else self.model.forward
         known = inspect.signature(run).parameters
         output = run(**{name: x for name, x in batch.items() if name in known})
-        if self.is_dual:
+        if self._both:
             pooled = output.pooler_output
         else:
             mask = batch["attention_mask"][..., None].to(self._dtype)
@@ -279,10 +297,15 @@ class TransformersEncoder(LibraryEncoder):
         if self._values is not None:
             pixels = look_up(self._values, images["pictures"])
             images = {"pixel_values": pixels.contiguous().to(self._dtype)}
-        output = (self.model.get_image_features if self.is_dual else self.model)(**images)
+        output = (self.model.get_image_features if self._both else self.model)(**images)
         pooled = getattr(output, "pooler_output", None) if self._has_pooler else None
-        pooled = output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
-        hidden = self._map("image", output.last_hidden_state, pooled) if tokens else None
+        hidden = output.last_hidden_state
+        if pooled is None and hidden.ndim == 3:
+            patches = math.prod(self._grid(hidden, images))
+            pooled = hidden[:, 0] if patches < hidden.shape[1] else hidden.mean(1)
+        elif pooled is None or pooled.ndim == 4:
+            pooled = (hidden if pooled is None else pooled).mean((2, 3))
+        hidden = self._map("image", hidden, pooled) if tokens else None
         return pooled, None if hidden is None else self._regions(hidden, images)
 
     def _map(self, side: str, hidden: Tensor, pooled: Tensor) -> Tensor | None:
@@ -295,8 +318,10 @@ class TransformersEncoder(LibraryEncoder):
     def _find_map(self, side: str, hidden: Tensor, pooled: Tensor) -> nn.Module | None:
         parts: dict[str, Any] = dict(self.model.named_modules())
         norm = parts.get("vision_model.post_layernorm", nn.Identity())
+        before_it = (nn.Identity(), norm) if side == "image" else (nn.Identity(),)
         for linear in (parts[name] for name in LINEAR[side] if name in parts):
-            for before in (nn.Identity(), norm) if isinstance(linear, nn.Linear) else ():
+            shape = getattr(getattr(linear, "weight", None), "shape", ())
+            for before in before_it if shape == (pooled.shape[-1], hidden.shape[-1]) else ():
                 mapped = linear(before(hidden))
                 gap = (mapped - pooled[:, None]).abs().amax(-1).amin(1).max()
                 if gap <= 0.01 * pooled.abs().max():
@@ -317,15 +342,20 @@ class TransformersEncoder(LibraryEncoder):
             pairs = zip(hidden, shapes, strict=True)
             maps = [x[: h * w].T.unflatten(1, (h, w))[None] for x, (h, w) in pairs]
         elif hidden.ndim == 3:
-            count, (height, width) = hidden.shape[1], images["pixel_values"].shape[-2:]
-            h, w = height // self._patch, width // self._patch
-            if h * w > count:  # merged on their way
-                h = w = math.isqrt(count) if height == width else 0
-            if not h * w or count - h * w > EXTRA:
+            h, w = self._grid(hidden, images)
+            if not h * w:
                 return None
-            maps = [hidden[:, count - h * w :].transpose(1, 2).unflatten(2, (h, w))]
+            maps = [hidden[:, -h * w :].transpose(1, 2).unflatten(2, (h, w))]
         pools = [adaptive_avg_pool2d(x, self._patch_grid) for x in maps]
         return torch.cat(pools).flatten(2).transpose(1, 2)
+
+    def _grid(self, hidden: Tensor, images: Mapping[str, Tensor]) -> tuple[int, int]:
+        """Return the rows and columns of patches, the last hidden states; 0, 0 if unknown."""
+        count, (height, width) = hidden.shape[1], images["pixel_values"].shape[-2:]
+        h, w = height // self._patch, width // self._patch
+        if h * w > count:  # merged on their way
+            h = w = math.isqrt(count) if height == width else 0
+        return (h, w) if count - h * w <= EXTRA else (0, 0)
 
 
 class SentenceTransformersEncoder(LibraryEncoder):
@@ -445,6 +475,5 @@ def _gather(count: int, batches: Iterator[Batch]) -> Encoded:
         pooled.update(zip(rows, features.float().cpu().numpy(), strict=True))
         if own is not None:
             tokens.update(zip(rows, (x.float().cpu().numpy() for x in own), strict=True))
-    order = range(count)
-    kept = [tokens[i] for i in order] if tokens else None
-    return Encoded(np.stack([pooled[i] for i in order]), kept)
+    kept = [tokens[i] for i in range(count)] if tokens else None
+    return Encoded(np.stack([pooled[i] for i in range(count)]), kept)
