@@ -380,8 +380,8 @@ def encode_prepared(
         found, shape = np.shape(x.pooled), (len(given), width)
         if len(given) and not (found == shape and np.isfinite(x.pooled).all()):
             raise SgmftError(
-                f"The encoder {info.name} gave features of shape {found}, which must be {shape}, of "
-                f"finite numbers: `sgmft encoders check {info.name}` tests it."
+                f"The encoder {info.name} gave features of shape {found}, not of {shape} finite "
+                f"numbers: `sgmft encoders check {info.name}` tests it."
             )
     text_rows = {text: i for i, text in enumerate(texts)}
     image_rows = {digest: i for i, digest in enumerate(different)}
