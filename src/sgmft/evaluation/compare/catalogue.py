@@ -35,23 +35,14 @@ class Row:
 
 @dataclass(frozen=True)
 class TablePlan:
-    """A table; `paper` has the accuracy in percent that the paper prints for some of its rows."""
+    """A table, or a figure with a panel of each row's fused representations."""
 
     number: str
     title: str
     about: str = ""
     rows: Sequence[str] = ()
     reference: str = DEFAULT  # the row that the others are tested against
-    paper: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class FigurePlan:
-    """A figure: the rows whose fused representations its panels show."""
-
-    number: str
-    title: str
-    rows: Sequence[str] = ()
+    paper: Mapping[str, float] = field(default_factory=dict)  # printed accuracy of rows, in percent
 
 
 class Catalogue(NamedTuple):
@@ -59,10 +50,10 @@ class Catalogue(NamedTuple):
 
     rows: dict[str, Row]
     tables: dict[str, TablePlan]
-    figures: dict[str, FigurePlan]
+    figures: dict[str, TablePlan]
 
 
-_PARTS: dict[str, Any] = {"rows": Row, "tables": TablePlan, "figures": FigurePlan}
+_PARTS: dict[str, Any] = {"rows": Row, "tables": TablePlan, "figures": TablePlan}
 _VALUES = {  # of keys in a file; others have texts
     "settings": (dict, "settings by name"),
     "paper": (dict, "percentages by row"),
@@ -126,7 +117,7 @@ def _read(path: Path, known: Catalogue) -> None:
             raise SgmftError(f"{where}: {error}") from error
 
 
-def _check(made: Row | TablePlan | FigurePlan, known: Catalogue) -> None:
+def _check(made: Row | TablePlan, known: Catalogue) -> None:
     """Raise SgmftError for methods, settings and rows that are not there."""
     if isinstance(made, Row):
         method = get_method(made.method)
@@ -134,7 +125,7 @@ def _check(made: Row | TablePlan | FigurePlan, known: Catalogue) -> None:
         method.pick_encoder(made.encoder)
         keys = [made.like] if made.like else []
     else:
-        keys = [*made.rows, getattr(made, "reference", DEFAULT)]
+        keys = [*made.rows, made.reference]
     for key in keys:
         check_name(key, known.rows, "There is no row")
 
@@ -144,7 +135,7 @@ class ComparisonPlan:
     """The systems and tables of a comparison, and how thoroughly they are compared."""
 
     tables: Sequence[TablePlan]
-    figures: Sequence[FigurePlan]
+    figures: Sequence[TablePlan]
     known: Mapping[str, Row]  # every row there could be, by key
     encoder: str = "compact"  # whose features the systems work on
     seeds: int = 5  # S; runs use seeds 0 to S - 1, trials seed 0
