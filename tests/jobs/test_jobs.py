@@ -312,6 +312,12 @@ def test_the_encoder_with_the_least_validation_loss_is_kept(table, tiny, tmp_pat
     assert "validation loss, blind" in (source / "README.md").read_text("utf-8")
     with pytest.raises(SgmftError, match="must be held out: use --val-size"):
         train(source, [tiny(val_size=0.0), tiny(val_size=0.0)])
+    locators[1:] = [SemanticLocator("hf:./nowhere")]
+    monkeypatch.setattr(locators[0], "fit", None)  # not begun where another cannot be loaded
+    with pytest.raises(
+        SgmftError, match=r"no encoder hf:\./nowhere: .* from_pretrained\(model, enc"
+    ):
+        train(source, locators)
 
 
 def test_training_writes_a_model_and_says_what_it_left_out(table, tiny, tmp_path):

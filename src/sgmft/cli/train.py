@@ -57,7 +57,7 @@ def train_command(
     }
     tried = [opt.pick_encoder(encoder, features_table, text_encoder, image_encoder)]
     if encoder is not None and encoder.startswith(AUTO):
-        tried = [*filter(None, map(str.strip, encoder.removeprefix(AUTO).split(",")))]
+        tried = [*filter(None, map(str.strip, encoder.removeprefix(AUTO).split(",")))] or tried
     locators = [SemanticLocator(name, **given) for name in tried]
     with console.ProgressBars() as bars:
         summary, locator = train_best(

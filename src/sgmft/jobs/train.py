@@ -37,6 +37,9 @@ def train_best(
     check_output(folder, ours or not distributed.is_main(), "model")
     posts = source.read_labelled(least=2)
     losses: dict[str, float] = {}
+    for locator in locators[1:]:  # so that none is missed after others were trained
+        _ = locator.encoder
+        locator.forget_encoder()
     for locator in locators:
         name = locator.encoder_name
         locator.fit(

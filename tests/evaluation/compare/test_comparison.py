@@ -161,6 +161,8 @@ def test_encoders_are_compared_on_the_same_posts(compare, monkeypatch):
         *(probabilities_of(comparison, f"linear-probe@{x}") for x in ("tiny", "other"))
     )
     assert "of features a post" in lines[keys[3]].note
+    with pytest.raises(SgmftError, match="compared in Table 6"):
+        compare(None, tables="1", encoders=["tiny", "other"])
 
 
 def test_a_picture_is_encoded_once_for_all_cleanings(data_of, small_posts, monkeypatch):

@@ -165,6 +165,8 @@ def make_plan(
 
     The reference always runs; `file` has a user's own rows, `options` are of `ComparisonPlan`.
     """
+    if encoders and "6" not in table:
+        raise SgmftError("Encoders are compared in Table 6: name it in --tables, too.")
     for name in encoders:
         METHODS[DEFAULT].pick_encoder(name)
     rows, every_table, every_figure = read_catalogue(encoders, file)

@@ -63,7 +63,8 @@ def find_checkpoint(name: str, trusted: bool) -> Checkpoint:
         return Checkpoint(name, what, "", trusted)
     repository, _, revision = what.partition("@")
     if not REPOSITORY.fullmatch(repository):
-        raise SgmftError(f"There is no encoder {name}: no such folder, and no name on the hub.")
+        moved = "of one that has moved use from_pretrained(model, encoder=FOLDER)"
+        raise SgmftError(f"There is no encoder {name}: no such folder, no hub name; {moved}.")
     if kind == "st:" and "/" not in repository:
         repository = f"sentence-transformers/{repository}"
     folder = local_copy(repository, revision or None)

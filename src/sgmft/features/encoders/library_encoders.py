@@ -256,10 +256,9 @@ class TransformersEncoder(LibraryEncoder):
             self.tokenizer = AutoTokenizer.from_pretrained(folder, **given)
             text = getattr(config, "text_config", config)
             most = getattr(text, "max_position_embeddings", 100_000)
-            for part, x in model.named_modules():
-                if part.endswith("position_embeddings") and isinstance(x, nn.Embedding):
-                    # Positions of a text follow the one that stands for padding.
-                    most -= 0 if x.padding_idx is None else x.padding_idx + 1
+            for name, x in model.named_modules():
+                if name.endswith("position_embeddings") and isinstance(x, nn.Embedding):
+                    most -= 0 if x.padding_idx is None else x.padding_idx + 1  # are before a text's
             self.max_tokens = int(min(self.tokenizer.model_max_length, most))
             self._padding = "max_length" if config.model_type.startswith(PADDED) else False
             if not self._padding:  # some count positions from the left, those of padding, too
