@@ -188,7 +188,6 @@ class LibraryEncoder(TorchEncoder):
             text = self._try("text", self.encode_texts, ["a", "a b c d"])
             image = self._try("image", self.encode_images, [SAMPLE, SAMPLE[::-1]])
             joint = self.encode_joint(["a"], [[SAMPLE]]).shape[1] if self._joint else 0
-        sides = [side for side in (text, image) if side is not None]
         widths = [0 if side is None else side.pooled.shape[1] for side in (text, image)]
         kinds, clean = (type(self), type(self.processor)), repr(get_cleaning(cleaning))
         parts = repr((kinds, self._dtype, patch_grid)), self._design + changed
@@ -200,14 +199,14 @@ class LibraryEncoder(TorchEncoder):
             ),
             text_width=widths[0],
             image_width=widths[1],
-            shared_space=widths[0] == widths[1] and len(sides) == 2,
+            shared_space=widths[0] == widths[1],
             logit_scale=None if scale is None else float(scale.detach().float().exp()),
             image_size=0,
             cleaning=cleaning,
             image_key=digest_weights(model, torch.float32, parts),
             word_width=text.tokens[0].shape[1] if text and text.tokens else 0,
             weights=weights,
-            has_tokens=all(side.tokens is not None for side in sides),
+            has_tokens=all(side is None or side.tokens is not None for side in (text, image)),
             pinned=checkpoint.pinned,
             remote_code=checkpoint.trusted,
             joint_width=joint,
@@ -254,9 +253,8 @@ class TransformersEncoder(LibraryEncoder):
         self._takes = tuple(LINEAR) if dual else INPUTS.get(model.main_input_name, ())
         if "text" in self._takes:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, **given)
-            most = getattr(
-                getattr(config, "text_config", config), "max_position_embeddings", 100_000
-            )
+            text = getattr(config, "text_config", config)
+            most = getattr(text, "max_position_embeddings", 100_000)
             for name, x in model.named_modules():
                 if name.endswith("position_embeddings") and isinstance(x, nn.Embedding):
                     most -= 0 if x.padding_idx is None else x.padding_idx + 1  # are before a text's
