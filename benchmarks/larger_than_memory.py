@@ -102,7 +102,7 @@ def train(folder: Path, posts: Sequence[Post], epochs: int) -> float:
     locator = SemanticLocator("unasked", preset="tokens", settings=settings, features=folder)
     start = time.monotonic()
     locator.fit(posts)
-    assert len(locator.record["history"]) == epochs
+    assert len(locator.training.to_config()["history"]) == epochs
     return time.monotonic() - start
 
 

@@ -281,9 +281,12 @@ def test_a_training_with_a_store_is_the_same_as_without(tiny, small_posts, tmp_p
     plain = tiny(settings, preset).fit(small_posts)
     stored = tiny(settings, preset, features=tmp_path).fit(small_posts)
     again = tiny(settings, preset, features=tmp_path).fit(small_posts[::-1])
-    assert repr(plain.record) == repr(stored.record)
+    assert repr(plain.training.to_config()) == repr(stored.training.to_config())
     assert equal_weights(plain.network.state_dict(), stored.network.state_dict())
-    assert again.record["data"]["fingerprint"] == plain.record["data"]["fingerprint"]
+    assert (
+        again.training.to_config()["data"]["fingerprint"]
+        == plain.training.to_config()["data"]["fingerprint"]
+    )
     assert not kept(tmp_path), "the files are gone"
 
 

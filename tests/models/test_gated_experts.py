@@ -399,7 +399,7 @@ def test_a_locator_is_fitted_saved_and_loaded(tiny, small_posts, tmp_path, setti
     fitted = tiny(settings, preset="default").fit(small_posts)
     assert isinstance(fitted.network, GatedExperts)
     assert fitted.predict(small_posts) == [post.label for post in small_posts]
-    assert 0.6 < fitted.record["metrics"]["validation accuracy"] <= 1
+    assert 0.6 < fitted.training.to_config()["metrics"]["validation accuracy"] <= 1
     fitted.save_pretrained(tmp_path / "model")
     loaded = type(fitted).from_pretrained(tmp_path / "model")
     assert loaded.network.config == fitted.network.config

@@ -166,7 +166,9 @@ def test_what_cannot_be_explained_says_why(server):
 def test_the_model_describes_itself(server, locator):
     model = server.get("/v1/model").json()
     assert model["labels"] == locator.labels and model["encoder"] == "compact"
-    assert model["preset"] == "default" and model["metrics"] == locator.record["metrics"]
+    assert (
+        model["preset"] == "default" and model["metrics"] == locator.training.to_config()["metrics"]
+    )
     assert model["versions"]["torch"] and model["limits"]["posts"] == 64 and "pid" not in model
 
 

@@ -255,8 +255,10 @@ def test_a_tuned_locator_is_saved_and_loaded(
     base = clip if family == "own" else f"hf:{families[family]}"
     tuning = replace(QUICK, kind=kind, augment=family != "naflex")
     ours = locator(base, preset, tuning).fit(clip_posts)
-    assert ours.record["tuning"]["kind"] == kind
-    assert ours.record["data"]["validation"] == len(ours.held_out) > 0  # which calibrate
+    assert ours.training.to_config()["tuning"]["kind"] == kind
+    assert (
+        ours.training.to_config()["data"]["validation"] == len(ours.held_out) > 0
+    )  # which calibrate
     assert ours.encoder.info.fingerprint != load_encoder(base).info.fingerprint
     assert type(ours.encoder) is type(load_encoder(base))
     ours.save_pretrained(tmp_path / "m")
@@ -276,9 +278,11 @@ def test_where_no_epoch_is_better_all_stays_as_it_was(clip, clip_posts, tmp_path
     frozen = locator(clip, "tokens", "head", val_size=0.2).fit(clip_posts)
     ruinous = replace(QUICK, encoder_learning_rate=30.0, head_learning_rate=10.0)
     ours = locator(clip, "tokens", ruinous, val_size=0.2).fit(clip_posts)
-    assert ours.record["tuning"]["better"] is False
-    assert not any(line["val_loss"] < 1 for line in ours.record["history"][-2:]), "NaN, perhaps"
-    assert ours.record["metrics"] == frozen.record["metrics"]
+    assert ours.training.to_config()["tuning"]["better"] is False
+    assert not any(line["val_loss"] < 1 for line in ours.training.to_config()["history"][-2:]), (
+        "NaN, perhaps"
+    )
+    assert ours.training.to_config()["metrics"] == frozen.training.to_config()["metrics"]
     np.testing.assert_allclose(
         ours.predict_proba(clip_posts), frozen.predict_proba(clip_posts), atol=1e-5
     )
@@ -310,7 +314,7 @@ def test_stopped_and_continued_is_the_same(clip, families, clip_posts, tmp_path,
         with pytest.raises(StopHereError):
             fit("some", on_epoch=stop)
     some = fit("some")
-    assert repr(some.record["history"]) == repr(whole.record["history"])
+    assert repr(some.training.to_config()["history"]) == repr(whole.training.to_config()["history"])
     one, other = (load_file(tmp_path / x / MATRICES) for x in ("whole", "some"))
     assert all(np.array_equal(x, other[name]) for name, x in one.items())
 

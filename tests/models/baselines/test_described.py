@@ -151,7 +151,7 @@ def test_descriptions_find_places_and_are_kept(tiny, small_posts, tmp_path):
     assert np.mean(right) > 0.9 and locator.labels == list(PLACES)
     locator.save_pretrained(tmp_path / "m")
     again = SemanticLocator.from_pretrained(tmp_path / "m")
-    assert again.labels == locator.labels and again.record["descriptions"] == PLACES
+    assert again.labels == locator.labels and again.training.to_config()["descriptions"] == PLACES
     np.testing.assert_array_equal(
         again.predict_proba(small_posts), locator.predict_proba(small_posts)
     )
