@@ -1,5 +1,6 @@
 """`sgmft suggest`: choose posts worth labelling."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from typer import Option
@@ -27,6 +28,9 @@ def suggest_command(
     from sgmft.jobs.suggest import labelled_source, suggest_table, table_folder
     from sgmft.locator.locator import SemanticLocator
 
+    known = [labelled_source(other, source) for other in labelled or ()]
+    if any(x.columns.label for x in known) and source.columns.label not in source.columns_seen():
+        source = replace(source, columns=replace(source.columns, label=None))  # they need none
     folder = console.feature_folder(features)
     if model is None:
         locator = SemanticLocator(encoder, cleaning=cleaning, features=folder, device=device)
@@ -41,7 +45,7 @@ def suggest_command(
             locator,
             number,
             labels=[name for part in (labels or "").split(",") if (name := part.strip())],
-            labelled=[labelled_source(other, source) for other in labelled or ()],
+            labelled=known,
             seed=seed,
             on_encoded=done,
         )

@@ -147,7 +147,8 @@ def _describe_data(data: prepare.ComparisonData) -> dict[str, str]:
         "test posts": f"{test:,}",
         "labels": ", ".join(labels),
         "features": "; ".join(
-            f"{key}, pictures of {x.info['image_size']} pixels" for key, x in data.encoded.items()
+            f"{key}, pictures of {size} pixels" if (size := x.info["image_size"]) > 1 else key
+            for key, x in data.encoded.items()
         ),
         "fingerprint": ", ".join(data.fingerprints),
     }

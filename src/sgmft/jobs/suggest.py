@@ -74,8 +74,10 @@ def suggest_table(
             f"{output} holds labels already, which would be lost: give the new suggestions another "
             f"name, and these posts with --labelled {output}."
         )
-    posts = source.read_posts()
-    seen = [post for table in labelled for post in table.read_posts()]
+    posts, seen = source.read_posts(), list[Post]()
+    for table in labelled:
+        some = table.read_posts()
+        seen += some if any(post.label is not None for post in some) else table.read_labelled()
     known = [post for post in (*posts, *seen) if post.label is not None]
     names = dict.fromkeys([*labels, *locator.labels, *sorted({str(p.label) for p in known})])
     tasks = str(output).lower().endswith(".json")

@@ -174,6 +174,8 @@ def _chosen(name: str | None) -> tuple[TableFormat | None, Sequence[Collector]]:
 def _open(path: Path, kind: TableFormat | None) -> RawTable:
     kind = kind or find_format(path)
     if kind is None:
+        if not path.exists():
+            raise SgmftError(f"There is no file or folder {path}: check its name.")
         raise SgmftError(
             f"{path} is no table sgmft can read: use one of {', '.join(READABLE)}, "
             "or a folder with a metadata file; --format NAME where its name ends otherwise. "

@@ -146,7 +146,7 @@ def _cost_of_features(row: Row, comparison: Comparison) -> str:
     encoded = comparison.data.encoded[EncoderSetting.of(row, comparison.plan.encoder).key]
     size = sum(encoded.info.get(f"{x}_width", 0) for x in ("text", "image", "joint")) / 256
     took = "" if encoded.seconds is None else f", {1000 * encoded.seconds:.1f} ms to encode"
-    return f"{row.note} {row.encoder}: {size:.0f} KiB of features a post{took}."
+    return f"{row.note} {row.encoder}: {size:.2g} KiB of features a post{took}."
 
 
 def make_figures(comparison: Comparison, folder: Path) -> list[ReportFigure]:

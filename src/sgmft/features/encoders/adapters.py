@@ -64,6 +64,7 @@ def save_adapter(adapted: Any, folder: Path, base: str, revision: str | None, di
     with writing(folder):
         adapted.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # peft's, an empty form
+        (folder / MATRICES[1]).chmod(0o644)  # else only its owner reads it
         known = {"name": base, "revision": revision, "digest": digest}
         digests = checksums.file_digests(folder / name for name in MATRICES)
         described = {"format": FORMAT, "base": known, FILES: digests}
@@ -94,6 +95,12 @@ def digest_weights(model: Any, dtype: torch.dtype, settings: object = "") -> str
         digest.update(name.encode())
         digest.update(weight.flatten()[:64].to(dtype).float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def check_installed() -> None:
+    """Raise SgmftError where peft is missing."""
+    with _peft():
+        pass
 
 
 @contextmanager

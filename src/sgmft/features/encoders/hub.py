@@ -30,7 +30,7 @@ class Checkpoint(NamedTuple):
 
     name: str  # by which it was asked for
     folder: str
-    pinned: str = ""  # the name with the commit that this is of; "" for a folder
+    pinned: str = ""  # the name with its commit, or of a folder in full
     trusted: bool = False  # whether Python files of its own may be run
 
     def digest(self) -> str:
@@ -60,7 +60,7 @@ def find_checkpoint(name: str, trusted: bool) -> Checkpoint:
     """Find what hf:OWNER/NAME@REVISION or st:FOLDER means; SgmftError where it cannot be had."""
     kind, what, trusted = name[:3], name[3:], trusted or bool(os.environ.get(TRUST))
     if Path(what).is_dir():
-        return Checkpoint(name, what, "", trusted)
+        return Checkpoint(name, what, f"{kind}{Path(what).absolute()}", trusted)
     repository, _, revision = what.partition("@")
     if not REPOSITORY.fullmatch(repository):
         moved = "of one that has moved use from_pretrained(model, encoder=FOLDER)"

@@ -106,6 +106,7 @@ def export_model(
             for file in (exported.MANIFEST, *FILES):
                 (target / file).unlink(missing_ok=True)
             for path in temporary.iterdir():
+                path.chmod(0o644)  # safetensors writes files that only their owner reads
                 path.rename(target / path.name)
             manifest = {
                 "format": exported.FORMAT,

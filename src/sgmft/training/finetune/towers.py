@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.adapters import add_adapter, save_adapter
+from sgmft.features.encoders.adapters import add_adapter, check_installed, save_adapter
 from sgmft.features.encoders.device import pick_device, pick_dtype
 from sgmft.features.encoders.library_encoders import TorchEncoder
 from sgmft.features.encoders.registry import load_encoder
@@ -99,6 +99,8 @@ def check_tunable(encoder: Any, tuning: Tuning) -> None:
             f"The encoder {name} cannot be fine-tuned: use --tune head, or an encoder of texts and "
             "pictures in one, as chinese-clip-base or hf:google/siglip2-base-patch16-224."
         )
+    if tuning.kind == "lora":
+        check_installed()
     if tuning.augment and not encoder.cuts_squares:
         raise SgmftError(
             f"The encoder {name} takes pictures in their own proportions, which are not changed at "
