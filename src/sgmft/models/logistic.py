@@ -8,7 +8,8 @@ spin: beside a busy neighbour they take three times as long as one thread.
 The Hessian of a class's weights is close to c X'X / N + penalty, where c is the mean of p (1 - p)
 over the rows. Its inverse, from the leading eigenvectors of X'X, preconditions the conjugate
 gradients by which each Newton step is found (Nocedal & Wright 2006, section 7.1). Few passes over
-the rows are then left, whatever their spectrum.
+the rows are then left, whatever their spectrum. Where rows are fewer than columns, the weights lie
+in the span of the rows (representer theorem), and the search goes on in its coordinates.
 """
 
 import math
@@ -26,6 +27,7 @@ GAP = 1e-7  # of an objective to its minimum, about the mean KL divergence of it
 MAX_STEPS, MAX_HALVINGS, MAX_PRODUCTS = 100, 20, 60
 FORCING = 0.1  # of a Newton step's residual, relative
 ROUNDING = 1e-7  # of an objective in float32
+MAX_SPAN = 512  # rows, up to which the search goes on in their span
 RANK = 192  # eigenvectors of the preconditioner
 MAX_NUMBERS = 2**22  # in the weights, or the logits, of regressions that are solved together
 
@@ -72,8 +74,13 @@ def logistic_paths(
     together = max(1, MAX_NUMBERS // (classes * longest))
     count = max(min(threads, len(parts)), math.ceil(len(parts) / together))
     groups = [parts[i::count] for i in range(count)]
-    axes = [_principal_axes(m) if isinstance(m, np.ndarray) else None for m in several]
-    problems = [_Problem(_Columns(several, axes, group), labels, classes) for group in groups]
+    spaces: list[_Span] | list[_Columns]
+    if len(several) == 1 and len(labels) <= min(MAX_SPAN, several[0].shape[1] // 2):
+        spaces = [_Span(several[0], group) for group in groups]
+    else:
+        axes = [_principal_axes(m) if isinstance(m, np.ndarray) else None for m in several]
+        spaces = [_Columns(several, axes, group) for group in groups]
+    problems = [_Problem(space, labels, classes) for space in spaces]
     with ThreadPoolExecutor(threads) as pool:
         run = pool.map if threads > 1 else map
         for penalty in penalties:
@@ -84,7 +91,7 @@ def logistic_paths(
 class _Problem:
     """F regressions' objectives, and the points (F, K, d + 1) where two searches ended."""
 
-    def __init__(self, columns: "_Columns", labels: Integers, classes: int) -> None:
+    def __init__(self, columns: "_Span | _Columns", labels: Integers, classes: int) -> None:
         self.columns = columns
         used = np.stack([part.rows for part in columns.parts], 1)  # (N, F)
         self.share = (used / np.maximum(used.sum(0), 1))[..., None].astype(columns.dtype)
@@ -269,3 +276,51 @@ def _principal_axes(x: Array) -> _Axes:
     total = np.square(x).sum(dtype=float) / max(1, rows)
     others = max(0.0, total - variances.sum(dtype=float)) / max(1, columns - rank)
     return _Axes(vectors @ rotation, variances, others)
+
+
+class _Span:
+    """Weights along the principal axes of each regression's own rows, which are few."""
+
+    dtype = np.dtype(float)
+
+    def __init__(self, x: Any, parts: Sequence[Block]) -> None:
+        self.x, self.parts, self.width = x, parts, x.shape[0]
+        scaled = [self._scaled(part) for part in parts]
+        products = [z @ z.T for z in scaled]
+        gram = np.stack([z if isinstance(z, np.ndarray) else z.toarray() for z in products])
+        squares, self.vectors = np.linalg.eigh(gram)  # (F, N), (F, N, N)
+        kept = squares > 1e-14 * squares.max(-1, keepdims=True)
+        self.size = np.sqrt(np.where(kept, squares, 0))
+        self.rows = self.vectors * self.size[:, None]
+        counts = np.array([max(1, part.rows.sum()) for part in parts])
+        self.variances = np.square(self.size)[:, None] / counts[:, None, None]  # (F, 1, N)
+
+    def logits(self, point: Array) -> Array:
+        logits: Array = self.rows @ point[..., :-1].swapaxes(1, 2)  # (F, N, K)
+        return (logits + point[:, None, :, -1]).swapaxes(0, 1)
+
+    def gradient(self, slopes: Array) -> Array:
+        by_part = slopes.transpose(1, 2, 0)  # (F, K, N)
+        return np.concatenate([by_part @ self.rows, by_part.sum(-1, keepdims=True)], -1)
+
+    def divider(self, curvature: Array, penalties: Array) -> Callable[[Array], Array]:
+        diagonal = curvature.sum(0)[..., None] * self.variances + penalties
+        return lambda weights: weights / diagonal
+
+    def solutions(self, point: Array) -> list[Solution]:
+        inverse = np.divide(1, self.size, out=np.zeros_like(self.size), where=self.size > 0)
+        of_rows = (point[..., :-1] * inverse[:, None]) @ self.vectors.swapaxes(1, 2)  # (F, K, N)
+        of_rows *= np.stack([part.rows for part in self.parts])[:, None]
+        inner = (of_rows.reshape(-1, self.width) @ self.x).reshape(*of_rows.shape[:2], -1)
+        found = []
+        for part, one, rows, product in zip(self.parts, point, of_rows, inner, strict=True):
+            weight = product - rows.sum(1, keepdims=True) * part.mean
+            weight = weight / np.square(part.deviation)  # their scale, and that undone
+            found.append(Solution(weight, one[:, -1] - (weight * part.mean).sum(-1)))
+        return found
+
+    def _scaled(self, part: Block) -> Any:
+        """The rows (N, D) as a regression scales them, 0 where it does not learn from them."""
+        if isinstance(self.x, np.ndarray):
+            return (self.x.astype(float) - part.mean) / part.deviation * part.rows[:, None]
+        return self.x.astype(float).multiply(part.rows[:, None]).tocsr()
