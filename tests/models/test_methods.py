@@ -267,7 +267,7 @@ def test_a_value_out_of_range_is_refused_before_any_post_is_read(name, value):
 
 def test_a_method_that_is_solved_at_once_has_no_settings_of_training():
     for name, expected in (
-        ("linear-probe", "it has none"),
+        ("linear-probe", "use lexical"),
         ("zero-shot", "use scale_factor"),
         ("gated-experts", "use gate, po"),
     ):
