@@ -108,7 +108,7 @@ def test_a_label_from_what_is_left(folder, small_model, rows):
             if name in BAD:
                 assert REASONS[BAD.index(name)] in told and name.removeprefix("../") in told
         for name in ("id", "user", "label"):
-            if isinstance(given_row[name], dict):
+            if isinstance(x := given_row[name], dict) and (len(x) != 1 or min(x)[:1] != "$"):
                 assert f"{name}: an object where one value is needed" in told
     assert summary.used == sum(row["label"] is not None for row in found)
     assert sum(summary.warnings.values()) >= sum(

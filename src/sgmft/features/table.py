@@ -149,7 +149,7 @@ def _open_store(folder: Path) -> FeaturesTable:
     if store is None or store.folder.name != folder.name:
         raise SgmftError(f"{folder} was written by another sgmft: encode the posts again.")
     name, made_by = f"{TABLE}{folder.name}", store.info.weights or store.info.name
-    info = replace(store.info, name=name, weights=made_by, has_tokens=tokens)
+    info = replace(store.info, name=name, weights=made_by, has_tokens=tokens, pinned="")
     keys = _read_ids(folder)
 
     def find(post: Post) -> Found:

@@ -29,7 +29,7 @@ from openpyxl import Workbook
 from sgmft.data.posts import Attachment
 from sgmft.data.tables import iter_posts, open_table, open_writer
 from sgmft.data.tables.cells import to_json, to_plain
-from sgmft.data.tables.columns import NAMES
+from sgmft.data.tables.columns import NAMES, holds_posts
 from sgmft.errors import SgmftError
 
 MOST = 2000  # posts of one table: a few bytes of Parquet may say that there are a billion
@@ -99,11 +99,13 @@ def _count_lines(data, posts):
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return
     text = data.decode("utf-8-sig", "surrogateescape")
+    if text.lstrip()[:1] == "[":  # a list of records, as some name it
+        return
     lines = [line for line in re.split("\r\n|\r|\n", text) if line and not line.isspace()]
     promise(len(posts) == len(lines), f"{len(lines)} lines gave {len(posts)} posts")
 
 
-def _count_cells(data, posts, marks=",;\t"):
+def _count_cells(data, posts, marks=",;\t|"):
     """Delimited text: every cell of every record but the header stands in the row of its post."""
     try:
         text = data.decode("utf-8-sig")
@@ -115,16 +117,21 @@ def _count_cells(data, posts, marks=",;\t"):
     for mark in marks:
         records = [x for x in csv.reader(io.StringIO(text, newline=""), delimiter=mark) if x]
         bare = [[cell.strip("\ufeff ") for cell in record] for record in records]
-        kept = [x for x, y in zip(records, bare, strict=True) if not _is_header(y, bare[0])]
+        # rows above the one that names columns of posts are a title
+        top = next((i for i, x in enumerate(bare) if holds_posts(x)), 0)
+        below = zip(records[top:], bare[top:], strict=True)
+        kept = [x for x, y in below if not _is_header(y, bare[top])]
         if found == [[cell for cell in record if cell] for record in kept]:
             return
-    promise(False, f"not all cells came back: {found!r:.300}")
+    promise(False, f"not all cells came back: {found!r:.300} of {text!r:.300}")
 
 
 def _is_header(record, first):
-    """Whether it repeats the header, or is another one: names of columns, most of them."""
-    names, known = [x for x in record if x], {*first, *NAMES}
-    return record == first or 2 * sum(x.lower() in known for x in names) > max(2, len(names))
+    """Whether it repeats the header, or is another one: usual names of columns, most of them."""
+    record, first = [x.lower() for x in record], [x.lower() for x in first]
+    names = [x for x in record if x]
+    known = sum(x in {*first, *NAMES} and not x.isdecimal() for x in names)
+    return record == first or (known > 1 and 2 * known > len(names))
 
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -314,7 +321,7 @@ def _file(table, compression):
     return buffer.getvalue()
 
 
-_COUNTS = {".csv": _count_cells, ".tsv": partial(_count_cells, marks="\t"), ".jsonl": _count_lines}
+_COUNTS = {".csv": _count_cells, ".tsv": _count_cells, ".jsonl": _count_lines}
 
 TABLES = [
     Target(f"tables {suffix}", partial(check_table, suffix=suffix), partial(seeds, suffix), WORDS)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TextIO
 
 from sgmft.data.tables.base import DAMAGED, SURPLUS, RawRow, RawTable, TableFormat
 from sgmft.data.tables.cells import replace_surrogates, to_json
-from sgmft.data.tables.columns import find_header, number_columns
+from sgmft.data.tables.columns import find_header, holds_posts, number_columns
 from sgmft.data.tables.encoding import TextEncoding, detect_encoding, has_undecoded
 from sgmft.errors import Message, SgmftError, warn
 
@@ -19,14 +19,24 @@ MAX_CELL = 2**26  # characters: beyond them, a quotation mark was surely never c
 
 
 def open_delimited(path: Path, delimiters: str = ",;\t|") -> RawTable:
-    """Open a CSV or TSV file; the delimiter that gives the header the most cells is taken."""
+    """Open a CSV or TSV file.
+
+    The delimiter is taken by which the first row is a header of posts, with the most cells.
+    """
     encoding = detect_encoding(path)
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
     with path.open(encoding=encoding.encoding, errors="replace") as text:
         named = _DELIMITER_LINE.fullmatch(text.readline(20))
-    files = [_File(path, encoding, mark) for mark in (delimiters if named is None else named[1])]
-    headers = [(file, *find_header(_iter_headers(file, named is not None))) for file in files]
-    file, header, names = max(headers, key=lambda x: len(x[2]))
+    headers, problems = list[tuple[_File, int, list[str]]](), list[SgmftError]()
+    for mark in delimiters if named is None else named[1]:
+        file = _File(path, encoding, mark)
+        try:
+            headers.append((file, *find_header(_iter_headers(file, named is not None))))
+        except SgmftError as error:  # of another delimiter, perhaps
+            problems.append(error)
+    if not headers:
+        raise problems[0]
+    file, header, names = max(headers, key=_rank)
     if not names:
         raise SgmftError("{name} is empty: a table needs at least a header.", name=path)
     columns = number_columns(path, names)
@@ -79,6 +89,12 @@ class _File(NamedTuple):
     encoding: TextEncoding
     delimiter: str
     escaped: bool = False
+
+
+def _rank(found: tuple[_File, int, list[str]]) -> tuple[bool, int, int]:
+    _, number, names = found
+    held = holds_posts(names)
+    return held, -number if held else 0, len(names)
 
 
 def _iter_headers(file: _File, second: bool) -> Iterator[tuple[int, list[str]]]:

@@ -15,6 +15,7 @@ from sgmft.data.tables.cells import replace_surrogates
 from sgmft.errors import Message
 
 MAX_LISTED = 100_000  # files of a folder among which a name in another spelling is looked for
+DEEPEST = 32  # folders within each other of which the spelling is looked for
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:|//[^/\\]+\.[^/\\]+/", re.IGNORECASE)
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(?:/(?=[a-z]:))?", re.IGNORECASE)
@@ -98,6 +99,8 @@ class PathResolver:
     def _spell(self, path: str) -> str:
         """Return a path with the spelling of what is there."""
         parent, slash, last = path.rpartition("/")
+        if path.count("/") > DEEPEST:
+            return path
         parent = self._spelled(parent) if parent else parent
         there = self._spellings(os.path.join(self._folder, parent))
         return parent + slash + there.get(_fold(last), last)
