@@ -470,3 +470,17 @@ def test_replace_surrogates():
 )
 def test_to_text(value, text):
     assert to_text(value) == text
+
+
+def test_no_cell_is_lost_where_columns_of_two_headers_share_a_name(tmp_path):
+    table = tmp_path / "posts.csv"
+    table.write_text("text,image,id,label\na,,1,Home\nname,label,id\nb,Work,2,left,over\n", "utf-8")
+    with pytest.warns(SgmftWarning, match="other headers"):
+        *_, post = read_posts(table)
+    assert {"b", "Work", "2", "left", "over"} <= {*post.row.values()} and post.error
+
+
+def test_a_path_of_very_many_folders_leads_nowhere(tmp_path):
+    (tmp_path / "posts.csv").write_text(f"text,image\na,{'d/' * 900}b.png\n", "utf-8")
+    (post,) = read_posts(tmp_path / "posts.csv")
+    assert (post.error, post.text) == (None, "a")

@@ -29,7 +29,7 @@ from openpyxl import Workbook
 from sgmft.data.posts import Attachment
 from sgmft.data.tables import iter_posts, open_table, open_writer
 from sgmft.data.tables.cells import to_json, to_plain
-from sgmft.data.tables.columns import NAMES, holds_posts
+from sgmft.data.tables.columns import NAMES, fold_name, holds_posts
 from sgmft.errors import SgmftError
 
 MOST = 2000  # posts of one table: a few bytes of Parquet may say that there are a billion
@@ -128,10 +128,11 @@ def _count_cells(data, posts, marks=",;\t|"):
 
 def _is_header(record, first):
     """Whether it repeats the header, or is another one: usual names of columns, most of them."""
-    record, first = [x.lower() for x in record], [x.lower() for x in first]
+    record, first = ([fold_name(x) for x in cells] for cells in (record, first))
     names = [x for x in record if x]
     known = sum(x in {*first, *NAMES} and not x.isdecimal() for x in names)
-    return record == first or (known > 1 and 2 * known > len(names))
+    most = known > 1 and 2 * known > len(names) == len({*names})
+    return most or (names == [x for x in first if x] and record[:1] == first[:1])
 
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -142,7 +143,9 @@ def written_and_read(rows, data, folder):
     columns = list(dict.fromkeys([*(name for row in rows for name in row), "error"]))
     suffix = FORMATS[zlib.crc32(data) % len(FORMATS)]
     path = folder / f"again{suffix}"
-    given = list(rows)
+    # one whose cells are names of columns is another header, and left out with a warning
+    cells = [[_as_text(to_plain(x)) for x in row.values() if x] for row in rows]
+    given = [x for x, y in zip(rows, cells, strict=True) if not y or not _is_header(y, columns)]
     with watched(folder):
         with open_writer(path, columns) as writer:
             writer.write(given)

@@ -103,7 +103,11 @@ def follow_headers(raw: RawTable) -> RawTable:
                 error = None if getattr(row.error, "template", "") == SURPLUS else row.error
                 if error is None and len(there) > len(names):
                     error = Message(SURPLUS, cells=len(there), width=len(names))
-                yield RawRow(row.number, {names.get(x, x): y for x, y in there.items()}, error)
+                values = dict[str, Any]()
+                for column, cell in there.items():
+                    column = names.get(column, column)
+                    values[f"{column} 2" if column in values else column] = cell
+                yield RawRow(row.number, values, error)
             else:
                 yield row
         for template, found in met.items():

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sgmft.errors import Message, SgmftError, warn
 
 SAMPLE = 2**18  # bytes from which an encoding is guessed
+_NEVER = {"\0", "\ufffd"}  # in texts
 _GUESSED = ["gb18030", "big5"]  # with more to choose from, short Chinese is taken for Korean
 _SECOND_BYTES = re.compile(rb"[\x81-\xfe](.)", re.DOTALL)
 _ESCAPED = re.compile("[\udc80-\udcff]")
@@ -55,9 +56,9 @@ def detect_utf16(path: Path) -> str | None:
         return None
     for encoding, high in (("utf-16-le", 1), ("utf-16-be", 0)):
         zeros = start[high::2].count(0)  # of the letters, marks and line ends that are ASCII
-        text = start.decode(encoding, "replace")
+        text = start.decode(encoding, "replace")[: None if len(start) < SAMPLE else -1]
         right, wrong = (sum(map(text.count, marks)) for marks in ('\n"', "\u0a00\u2200"))
-        if zeros > max(3, len(start) // 1000) and right > 4 * wrong and "\0" not in text:
+        if zeros > max(3, len(start) // 1000) and right > 4 * wrong and _NEVER.isdisjoint(text):
             _warn(path, encoding)
             return encoding
     return None
