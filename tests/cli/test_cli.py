@@ -42,7 +42,7 @@ def test_from_sample_to_labels(run, tmp_path, store):
     ended = run("train", table, "-o", model, *settings, "--column", "image=images", *few)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "" and f"Model: {model}" in ended.stderr
-    assert "Trained on 23 posts, 7 labels; each of them tested in turn" in ended.stderr
+    assert "Trained on 23 posts, 7 labels; every post was tested" in ended.stderr
     assert "validation accuracy: " in ended.stderr
     assert "Warning: 2 posts have a warning: " in ended.stderr
     assert "… is empty" in ended.stderr and "… is cut off" in ended.stderr

@@ -72,7 +72,7 @@ def train_command(
         )
     console.print_errors(summary)
     data, metrics = locator.training.data, locator.training.metrics
-    held_out = "; each of them tested in turn by a fit without it" if metrics else ""
+    held_out = "; every post was tested by a fit without it" if metrics else ""
     if data.validation:
         held_out = f"; {data.validation} posts held out to choose the epoch"
     console.screen.print(f"Trained on {data.train} posts, {len(locator.labels)} labels{held_out}.")

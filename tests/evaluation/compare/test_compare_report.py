@@ -181,7 +181,7 @@ def test_the_lead_over_rows_that_read_the_same():
     own, fewer = {"reads": "text, n-grams"}, {"reads": "text"}
     base = line(REFERENCE, 0.85, **own)
     lines = line("A", gap=-0.03, p=0.001, **fewer), line("B", gap=-0.01, **own)
-    said = "Of those that read what it reads, B is the highest (−1.0 points, within chance)."
+    said = "Of the other rows with the same inputs, B is the highest (−1.0 points, within chance)."
     assert verdict(table(*lines, base)).endswith(said)
     assert column(view_table(table(*lines, base)), "Reads")[1].text == "text, n-grams"
     for alike in (lines[:1], lines[1:]):  # none reads the same, or all do
