@@ -484,3 +484,8 @@ def test_a_path_of_very_many_folders_leads_nowhere(tmp_path):
     (tmp_path / "posts.csv").write_text(f"text,image\na,{'d/' * 900}b.png\n", "utf-8")
     (post,) = read_posts(tmp_path / "posts.csv")
     assert (post.error, post.text) == (None, "a")
+
+
+def test_utf8_with_nuls_is_no_utf16(tmp_path):
+    (tmp_path / "posts.tsv").write_text("text\tuser\n在家\t\0u\n\0b\t\0c\n\0d\t\0e\n", "utf-8")
+    assert len(read_posts(tmp_path / "posts.tsv")) == 3

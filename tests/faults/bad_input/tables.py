@@ -128,11 +128,15 @@ def _count_cells(data, posts, marks=",;\t|"):
 
 def _is_header(record, first):
     """Whether it repeats the header, or is another one: usual names of columns, most of them."""
+    names = [fold_name(x) for x in record if x]
     record, first = ([fold_name(x) for x in cells] for cells in (record, first))
-    names = [x for x in record if x]
     known = sum(x in {*first, *NAMES} and not x.isdecimal() for x in names)
-    most = known > 1 and 2 * known > len(names) == len({*names})
-    return most or (names == [x for x in first if x] and record[:1] == first[:1])
+    most = (
+        max(map(len, record), default=0) < 100
+        and known > 1
+        and 2 * known > len(names) == len({*names})
+    )
+    return most or ([x for x in record if x] == [x for x in first if x] and record[:1] == first[:1])
 
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -146,6 +150,8 @@ def written_and_read(rows, data, folder):
     # one whose cells are names of columns is another header, and left out with a warning
     cells = [[_as_text(to_plain(x)) for x in row.values() if x] for row in rows]
     given = [x for x, y in zip(rows, cells, strict=True) if not y or not _is_header(y, columns)]
+    if not given:
+        return
     with watched(folder):
         with open_writer(path, columns) as writer:
             writer.write(given)

@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,6 +55,9 @@ def detect_utf16(path: Path) -> str | None:
         return "utf-16"
     if start.startswith(codecs.BOM_UTF8):  # whatever zeros its texts hold
         return None
+    with suppress(UnicodeDecodeError):
+        if not codecs.getincrementaldecoder("utf-8")().decode(start).isascii():
+            return None
     for encoding, high in (("utf-16-le", 1), ("utf-16-be", 0)):
         zeros = start[high::2].count(0)  # of the letters, marks and line ends that are ASCII
         text = start.decode(encoding, "replace")[: None if len(start) < SAMPLE else -1]

@@ -44,7 +44,7 @@ class Adapter(NamedTuple):
                 f"The fine-tuned encoder {self.folder} was made from other weights than those of "
                 f"{name}: give the checkpoint it was trained from."
             )
-        with _peft() as peft:
+        with lora_library() as peft:
             model = peft.PeftModel.from_pretrained(model, self.folder).merge_and_unload()
         return model, checksums.digest_of(self.files | {"before": digest})
 
@@ -54,7 +54,7 @@ def add_adapter(model: Any, modules: Sequence[str], rank: int, alpha: float) -> 
 
     Modules of the model, one of transformers, are replaced in place; returns a `peft.PeftModel`.
     """
-    with _peft() as peft:
+    with lora_library() as peft:
         config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(modules))
         return peft.get_peft_model(model, config)
 
@@ -97,14 +97,8 @@ def digest_weights(model: Any, dtype: torch.dtype, settings: object = "") -> str
     return digest.hexdigest()[:16]
 
 
-def check_installed() -> None:
-    """Raise SgmftError where peft is missing."""
-    with _peft():
-        pass
-
-
 @contextmanager
-def _peft() -> Iterator[Any]:
+def lora_library() -> Iterator[Any]:
     """Yield the package, and keep from users that it calls the library by a deprecated name."""
     with needs_extra("tune", "LoRA"):
         import peft

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.adapters import add_adapter, check_installed, save_adapter
+from sgmft.features.encoders.adapters import add_adapter, lora_library, save_adapter
 from sgmft.features.encoders.device import pick_device, pick_dtype
 from sgmft.features.encoders.library_encoders import TorchEncoder
 from sgmft.features.encoders.registry import load_encoder
@@ -100,7 +100,8 @@ def check_tunable(encoder: Any, tuning: Tuning) -> None:
             "pictures in one, as chinese-clip-base or hf:google/siglip2-base-patch16-224."
         )
     if tuning.kind == "lora":
-        check_installed()
+        with lora_library():  # SgmftError where it is missing
+            pass
     if tuning.augment and not encoder.cuts_squares:
         raise SgmftError(
             f"The encoder {name} takes pictures in their own proportions, which are not changed at "
