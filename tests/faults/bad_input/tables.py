@@ -136,7 +136,7 @@ def _is_header(record, first):
         and known > 1
         and 2 * known > len(names) == len({*names})
     )
-    return most or ([x for x in record if x] == [x for x in first if x] and record[:1] == first[:1])
+    return most or ([x for x in record if x] == first and record[:1] == first[:1])
 
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
