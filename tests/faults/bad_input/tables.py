@@ -119,7 +119,7 @@ def _count_cells(data, posts, marks=",;\t|"):
         bare = [[cell.strip("\ufeff ") for cell in record] for record in records]
         # rows above the one that names columns of posts are a title
         top = next((i for i, x in enumerate(bare) if holds_posts(x)), 0)
-        below = zip(records[top:], bare[top:], strict=True)
+        below = zip(records[top + 1 :], bare[top + 1 :], strict=True)
         kept = [x for x, y in below if not _is_header(y, bare[top])]
         if found == [[cell for cell in record if cell] for record in kept]:
             return
