@@ -29,7 +29,7 @@ from openpyxl import Workbook
 from sgmft.data.posts import Attachment
 from sgmft.data.tables import iter_posts, open_table, open_writer
 from sgmft.data.tables.cells import to_json, to_plain
-from sgmft.data.tables.columns import NAMES, fold_name, holds_posts
+from sgmft.data.tables.columns import NAMES, find_header, fold_name
 from sgmft.errors import SgmftError
 
 MOST = 2000  # posts of one table: a few bytes of Parquet may say that there are a billion
@@ -118,7 +118,7 @@ def _count_cells(data, posts, marks=",;\t|"):
         records = [x for x in csv.reader(io.StringIO(text, newline=""), delimiter=mark) if x]
         bare = [[cell.strip("\ufeff ") for cell in record] for record in records]
         # rows above the one that names columns of posts are a title
-        top = next((i for i, x in enumerate(bare) if holds_posts(x)), 0)
+        top, _ = find_header(enumerate(records))
         below = zip(records[top + 1 :], bare[top + 1 :], strict=True)
         kept = [x for x, y in below if not _is_header(y, bare[top])]
         if found == [[cell for cell in record if cell] for record in kept]:
@@ -128,9 +128,9 @@ def _count_cells(data, posts, marks=",;\t|"):
 
 def _is_header(record, first):
     """Whether it repeats the header, or is another one: usual names of columns, most of them."""
-    names = [fold_name(x) for x in record if x]
+    names, known = ([fold_name(x) for x in cells if x] for cells in (record, first))
     record, first = ([fold_name(x) for x in cells] for cells in (record, first))
-    known = sum(x in {*first, *NAMES} and not x.isdecimal() for x in names)
+    known = sum(x in {*known, *NAMES} and not x.isdecimal() for x in names)
     most = (
         max(map(len, record), default=0) < 100
         and known > 1
