@@ -245,3 +245,14 @@ def test_strict_stops_with_the_row(run, trained, tmp_path):
 def test_words_that_are_no_command(run, words):
     ended = run(*words.split())
     assert ended.returncode == 2 and "Usage: " in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("pool", ["posts", "-"])
+def test_only_labelled_tables_need_the_column_of_labels(run, tmp_path, pool):
+    lines = '{"text": "在家做饭", "place": null}\n{"text": "上班开会"}\n'
+    (tmp_path / "labelled.csv").write_text("text,place\n回家,Home\n", "utf-8")
+    (tmp_path / "posts.csv").write_text("text\n在家做饭\n", "utf-8")
+    table = pool if pool == "-" else tmp_path / "posts.csv"
+    named = "--labelled", tmp_path / "labelled.csv", "--column", "label=place", "-n", 1
+    ended = run("suggest", table, "-o", tmp_path / "new.csv", *named, input=lines)
+    assert ended.returncode == 0 and "Wrote 1 posts" in ended.stderr

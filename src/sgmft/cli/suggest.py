@@ -29,8 +29,9 @@ def suggest_command(
     from sgmft.locator.locator import SemanticLocator
 
     known = [labelled_source(other, source) for other in labelled or ()]
-    if any(x.columns.label for x in known) and source.columns.label not in source.columns_seen():
-        source = replace(source, columns=replace(source.columns, label=None))  # they need none
+    elsewhere = any(x.columns.label for x in known) and source.table != "-"  # that is read once
+    if elsewhere and source.columns.label not in source.columns_seen():
+        source = replace(source, columns=replace(source.columns, label=None))
     folder = console.feature_folder(features)
     if model is None:
         locator = SemanticLocator(encoder, cleaning=cleaning, features=folder, device=device)
