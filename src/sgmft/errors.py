@@ -38,9 +38,13 @@ class NoUsableRowError(SgmftError):
 def check_name(name: str, known: Collection[str], what: str) -> None:
     """Raise SgmftError, which begins with `what`, where a name is none of those that are known."""
     if name not in known:
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise SgmftError(f"{what} {name!r}: use {', '.join(known)}.{hint}")
+        raise SgmftError(f"{what} {name!r}: use {', '.join(known)}.{hint(name, known)}")
+
+
+def hint(name: str, known: Collection[str]) -> str:
+    """Return a sentence that asks for the known name like this one, if there is any."""
+    close = difflib.get_close_matches(name, known, 1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 class SgmftWarning(UserWarning):

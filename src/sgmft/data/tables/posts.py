@@ -1,6 +1,5 @@
 """Posts from the rows of a table."""
 
-import difflib
 import os
 import re
 import sqlite3
@@ -20,7 +19,7 @@ from sgmft.data.tables.columns import USUAL, find_columns, find_role, fold_name
 from sgmft.data.tables.formats import list_tables, open_table
 from sgmft.data.tables.images import list_pictures, names_pictures, parse_image_cell, strip_bytes
 from sgmft.data.tables.paths import PathResolver
-from sgmft.errors import Message, SgmftError, SgmftNotice, join_messages, make_printable, warn
+from sgmft.errors import Message, SgmftError, SgmftNotice, hint, join_messages, make_printable, warn
 
 LOOKED_AT = 100  # rows in which pictures are looked for in columns that are not read
 LOOK_AHEAD = 1000  # rows of JSON lines within which a column that was named must occur
@@ -395,9 +394,8 @@ def _explain_missing(
     there = ", ".join(columns) or "none"
     for name in needed:
         if name not in columns:
-            close = difflib.get_close_matches(name, columns, 1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            return f"{table} has no column {name!r}; its columns are {there}.{hint}"
+            like = hint(name, columns)
+            return f"{table} has no column {name!r}; its columns are {there}.{like}"
     if any(finder.names(columns, role) for role in finder.needed):
         return None
     template = (
