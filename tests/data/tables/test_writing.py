@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sgmft.data.tables import open_table, open_writer, parquet, read_posts
 from sgmft.data.tables.cells import says_nothing
+from sgmft.data.tables.columns import NAMES, fold_name
 from sgmft.errors import SgmftError
 
 FORMATS = ["csv", "tsv", "jsonl", "ndjson", "parquet"]  # of xlsx see test_xlsx.py
@@ -36,6 +37,8 @@ def write(path: Path, batches: list[list[dict]], columns: list[str]) -> list[dic
 def test_texts_come_back(tmp_path, suffix, columns, rows):
     # more of them may stand where UTF-16 without a mark has its zeros
     assume(sum(text.count("\0") for row in rows for text in row) <= 3)
+    # a row of names of columns is a header again, and left out with a warning
+    assume(not any(all(fold_name(x) in NAMES for x in row[: len(columns)]) for row in rows))
     records = [dict(zip(columns, row, strict=False)) for row in rows]
     path = tmp_path / f"out.{suffix}"
     assert write(path, [records], columns) == records

@@ -131,7 +131,9 @@ def _parse_list(text: str, files: PathResolver) -> Sequence[Any] | None:
             value = json.loads(text)
             return value if isinstance(value, list) else [value]
     bare = _DTYPE.sub("", text)
-    if _LISTED.fullmatch(re.sub(_QUOTED, "'", bare)) and (not begun or text[-1] in "])}"):
+    shape = re.sub(_QUOTED, "'", bare)
+    opened, ended = (sum(map(shape.count, marks)) for marks in ("[({", "])}"))
+    if _LISTED.fullmatch(shape) and opened == ended:
         files.guesses["a list as Python or NumPy writes it"] += 1
         return [*map(_unquote, re.findall(_QUOTED, bare))]
     if closed and len(parts := _split(text[1:-1], files)) > 1:
