@@ -118,10 +118,12 @@ def follow_headers(raw: RawTable) -> RawTable:
 
 def _as_header(row: RawRow, known: Mapping[str, str]) -> dict[str, str] | None:
     """Return the names that columns get where a row is a header: most are known ones."""
-    cells = [x for x in row.values.values() if x not in (None, "")]
-    for x in cells:  # most posts have an id, a day or a long text, and are told by them
-        if not isinstance(x, str) or len(x) > 99 or (x[0].isdigit() and x not in row.values):
+    for x in row.values.values():  # an id, a day or a long text tells that it is a post
+        if x is None:
+            continue
+        if not isinstance(x, str) or len(x) > 99 or (x[:1].isdigit() and x not in row.values):
             return None
+    cells = [x for x in row.values.values() if x]
     if (folded := [*map(fold_name, cells)]) == [*map(fold_name, row.values)]:
         return {x: x for x in row.values}
     found = sum(x in known for x in folded)

@@ -41,7 +41,8 @@ class PathResolver:
         self._folder = str(raw.folder)
         self._allow_outside = allow_outside
         self._to_path = raw.to_path
-        self._real_folder = lru_cache(4096)(os.path.realpath)
+        self._root = os.path.realpath(self._folder)
+        self._holds_folder = lru_cache(4096)(self._is_below)
         self._spellings = lru_cache(64)(_list_spellings)
         self._spelled = lru_cache(4096)(self._spell)  # of folders
         self._elsewhere = dict[str, str]()  # by a drive, its folder that was copied here
@@ -103,7 +104,7 @@ class PathResolver:
             return path
         parent = self._spelled(parent) if parent else parent
         there = self._spellings(os.path.join(self._folder, parent))
-        return parent + slash + there.get(_fold(last), last)
+        return parent + slash + (there.get(_fold(last), last) if there else last)
 
     def _find_elsewhere(self, path: str) -> str:
         """Return what is in the table's folder of an absolute path of another computer.
@@ -115,7 +116,7 @@ class PathResolver:
         parts, absolute = path.split("/"), _ABSOLUTE.match(path)
         for start in range(1, len(parts)):
             head, tail = "/".join(parts[:start]), "/".join(parts[start:])
-            if not absolute and not self._real_folder(self._folder).endswith(f"/{head}"):
+            if not absolute and not self._root.endswith(f"/{head}"):
                 continue
             if tail and self.exists(tail) and self._elsewhere.setdefault(parts[0], head) == head:
                 self.guesses[f"{head}/, a folder of another computer, read as the table's"] += 1
@@ -127,11 +128,11 @@ class PathResolver:
     def _is_inside(self, file: str) -> bool:
         folder, name = os.path.split(file)
         if name in ("", ".", "..") or os.path.islink(file):
-            real = os.path.realpath(file)
-        else:  # only the folder can hold links, and most pictures share one
-            real = os.path.join(self._real_folder(folder), name)
-        root = self._real_folder(self._folder)
-        return real == root or real.startswith(os.path.join(root, ""))
+            return self._is_below(file)
+        return self._holds_folder(folder)  # only it can hold links, and most pictures share one
+
+    def _is_below(self, path: str) -> bool:
+        return os.path.join(os.path.realpath(path), "").startswith(os.path.join(self._root, ""))
 
 
 def _refusal(template: str, path: str) -> ValueError:

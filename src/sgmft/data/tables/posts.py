@@ -23,6 +23,7 @@ from sgmft.errors import Message, SgmftError, SgmftNotice, hint, join_messages, 
 
 LOOKED_AT = 100  # rows in which pictures are looked for in columns that are not read
 LOOK_AHEAD = 1000  # rows of JSON lines within which a column that was named must occur
+_SCIENTIFIC = re.compile(r"\d(\.\d+)?[Ee]\+\d+")
 _SENTENCE = re.compile(r"[\u4e00-\u9fff]{3}.*[，。！？、]|[\u4e00-\u9fff]{6}|(?:[^\W\d_]+,? +){4}")
 
 
@@ -163,7 +164,7 @@ def iter_image_cells(
         raw = open_table(part, format)
         finder, resolve = _ColumnFinder(raw, columns), PathResolver(raw, allow_outside)
         for row in _check_columns(raw, finder, columns, {}):
-            names = dict.fromkeys([*finder.names(row.values, "image"), ADDRESSES])
+            names = dict.fromkeys([*finder.names(row.values)["image"], ADDRESSES])
             there = {name: row.values.get(name) for name in names}
             cells = {x: list_pictures(y, resolve) for x, y in there.items() if not is_missing(y)}
             yield f"{raw.name}, row {row.number}", row.values, cells, resolve
@@ -179,8 +180,7 @@ def recognize_columns(table: str | Path) -> tuple[str | None, list[str], dict[st
         if row.error is None:
             columns.update(dict.fromkeys(row.values))
     finder = _ColumnFinder(raw, USUAL_COLUMNS)
-    roles = {field.name: finder.names(columns, field.name) for field in fields(Columns)}
-    return raw.tool, list(columns), roles
+    return raw.tool, list(columns), finder.names(columns)
 
 
 class _ColumnFinder:
@@ -193,35 +193,38 @@ class _ColumnFinder:
         self.may_be_rounded = raw.tool is None or raw.columns is not None  # in a spreadsheet
         self._is_tools = raw.tool is not None
         self.guesses = Counter[str]()
-        self._names: Callable[[tuple[str, ...], str], list[str]] = lru_cache(1024)(self._find)
+        self._found: Callable[[tuple[str, ...]], dict[str, list[str]]] = lru_cache(256)(
+            lambda columns: {role: self._find(columns, role) for role in self._roles}
+        )
 
-    def names(self, columns: Iterable[str], role: str) -> list[str]:
-        """List those of `columns` that can hold `role`, best first."""
-        return self._names(tuple(columns), role)
+    def names(self, columns: Iterable[str]) -> dict[str, list[str]]:
+        """List for each role those of `columns` that can hold it, best first."""
+        return self._found(tuple(columns))
 
     def guessed(self, columns: Sequence[str]) -> dict[str, list[str]]:
         """Return columns that count for a role under a name that is no usual one of it."""
-        found = {role: names for role in self._roles if (names := self.names(columns, role))}
+        found = {role: names for role, names in self.names(columns).items() if names}
         usual = {role: (*USUAL[role], *self._labels, self._roles[role]) for role in found}
         return {x: y for x, y in found.items() if fold_name(y[0]) not in usual[x]}
 
-    def cell(self, values: Mapping[str, Any], role: str) -> Any:
-        """Return the first cell of `role` that says something, or None."""
+    def cell(self, values: Mapping[str, Any], names: Iterable[str], role: str) -> Any:
+        """Return the first cell of `names` that says something as a `role`, or None."""
         words = NO_LABEL if role == "label" else NOTHING
-        for name in self.names(values, role):
-            if not says_nothing(values[name], words):
-                return values[name]
-            if isinstance(values[name], str) and values[name]:
+        for name in names:
+            value = values[name]
+            if not says_nothing(value, words):
+                return value
+            if value and isinstance(value, str):
                 self.guesses[f"a word for nothing in the column {name!r}"] += 1
         return None
 
     def unread(self, values: Mapping[str, Any]) -> list[tuple[str, str]]:
         """List columns not read that seem to hold pictures, or texts where there are no others."""
-        read = {name for role in self._roles for name in self.names(values, role)}
+        read = {name for names in self.names(values).values() for name in names}
         read |= {"error", "warning"}  # of an earlier prediction: sentences that may end in a name
         left = {name: cell for name, cell in values.items() if name not in read}
         found = [("image", name) for name in left if names_pictures(left[name])]
-        if not self.names(values, "text"):
+        if not self.names(values)["text"]:
             found += [("text", x) for x in left if _SENTENCE.search(str(left[x]))]
         return [(role, name) for role, name in found if self._roles[role] is None]
 
@@ -291,9 +294,10 @@ def _to_post(
     lost: list[str] = []  # of what a label could come from
     doubts: list[str] = []
     texts = dict.fromkeys(("text", "id", "label", "user", "time"), "")
+    names = finder.names(row.values)
     for role in texts:
         try:
-            cell = finder.cell(row.values, role)
+            cell = finder.cell(row.values, names[role], role)
             texts[role] = to_label(cell) if role == "label" else to_text(cell)
             if role != "text" and (bare := texts[role].strip()) != texts[role]:
                 texts[role] = bare
@@ -301,7 +305,7 @@ def _to_post(
         except ValueError as error:
             reason = Message(role + ": {reason}", reason=str(error))
             (lost if role == "text" else doubts).append(reason)
-    holders = finder.names(row.values, "image")
+    holders = names["image"]
     images: list[MediaFile] = []
     pictures: list[str | Attachment] = []
     for name in holders if "image" in finder.needed else ():
@@ -317,9 +321,10 @@ def _to_post(
             lost.append(str(error))
     key, text, label = texts["id"], texts["text"], texts["label"] or None
     # Two tables may have a post with pictures of their own; without a time their names count.
-    names = (x.name if isinstance(x, Path) else x for x in images if not texts["time"])
-    core = hash((*texts.values(), *names))
-    again = seen.warn(key, row.number, hash((key, text, label, *images)), core)
+    files = [str(x) if isinstance(x, Path) else x for x in images]
+    short = (x.name if isinstance(x, Path) else x for x in images if not texts["time"])
+    core = hash((*texts.values(), *short))
+    again = seen.warn(key, row.number, hash((key, text, label, *files)), core)
     if again is not None:
         doubts.append(again)
     if finder.may_be_rounded and _is_rounded(key, again is not None):
@@ -345,7 +350,7 @@ def _to_post(
 
 def _is_rounded(key: str, again: bool) -> bool:
     """Return whether an id looks like one that Excel, which keeps 15 digits, has rounded."""
-    if re.fullmatch(r"\d(\.\d+)?[Ee]\+\d+", key):
+    if _SCIENTIFIC.fullmatch(key):
         return True
     digits = key.isdecimal() and len(key) >= (16 if again else 18)  # of 16, one in ten ends in 0
     return digits and not key[15:].strip("0")
@@ -396,7 +401,7 @@ def _explain_missing(
         if name not in columns:
             like = hint(name, columns)
             return f"{table} has no column {name!r}; its columns are {there}.{like}"
-    if any(finder.names(columns, role) for role in finder.needed):
+    if any(finder.names(columns)[role] for role in finder.needed):
         return None
     template = (
         "{name} has neither a text nor an image column: say which of its columns holds them, "
