@@ -47,6 +47,17 @@ def hint(name: str, known: Collection[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+@contextmanager
+def needs_extra(extra: str, what: str) -> Iterator[None]:
+    """Raise SgmftError, with the extra that `what` needs, where an import in the block fails."""
+    try:
+        yield
+    except ImportError as error:
+        raise SgmftError(
+            f"{what} needs packages that are not installed: pip install 'sgmft[{extra}]' ({error})."
+        ) from error
+
+
 class SgmftWarning(UserWarning):
     """Something a user should know of that does not stop the work, in one sentence."""
 

@@ -27,8 +27,8 @@ def align_command(
     """Adapt an encoder to your own posts' pairs of text and picture; labels are not needed."""
     from rich.table import Table
 
+    from sgmft.errors import needs_extra
     from sgmft.features.encoder_handle import EncoderHandle
-    from sgmft.utils.extras import needs_extra
 
     with needs_extra("torch", "sgmft align"):
         from sgmft.jobs.align import DUAL, align_encoder

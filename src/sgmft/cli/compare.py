@@ -49,7 +49,7 @@ def compare_command(
 
     A run that was stopped continues where it was.
     """
-    from sgmft.utils.extras import needs_extra
+    from sgmft.errors import needs_extra
 
     with needs_extra("torch", "sgmft compare"):
         from sgmft.evaluation.compare.catalogue import make_plan

@@ -18,7 +18,7 @@ from sgmft.data.posts import Post
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning
 from sgmft.data.preprocessing.windows import split_windows, window_of
 from sgmft.data.splits import fingerprint, split_posts
-from sgmft.errors import SgmftError, warn
+from sgmft.errors import SgmftError, needs_extra, warn
 from sgmft.evaluation.calibration import fit_temperature, temper
 from sgmft.evaluation.explain.attribution import ExplainedModel, explain_post
 from sgmft.evaluation.explain.explanation import Explanation
@@ -60,7 +60,6 @@ from sgmft.training.fit import (
 from sgmft.training.history import Epoch
 from sgmft.utils import distributed
 from sgmft.utils.checksums import FILES, check_file, file_digests, with_checksum
-from sgmft.utils.extras import needs_extra
 from sgmft.utils.files import leftovers, make_whole, nan_to_none, write_whole, writing
 from sgmft.utils.templates import render
 

@@ -7,13 +7,12 @@ from collections import UserDict
 from pathlib import Path
 from typing import Any
 
-from sgmft.errors import SgmftError, check_name
+from sgmft.errors import SgmftError, check_name, needs_extra
 from sgmft.features.encoders.registry import ENCODERS, PLUGINS
 from sgmft.models import gated_experts
 from sgmft.models.baselines import linear_probe, zero_shot
 from sgmft.models.method import Method
 from sgmft.utils.checksums import file_digest
-from sgmft.utils.extras import needs_extra
 
 
 class _Methods(UserDict[str, Method]):

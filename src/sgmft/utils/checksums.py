@@ -71,17 +71,20 @@ def read_own(path: Path, newest: int, what: str, fix: str) -> dict[str, Any]:
     return values
 
 
-def write_with_checksum(path: Path, values: Mapping[str, Any]) -> None:
-    """Write JSON values with their checksum, whole or not at all."""
-    write_whole(path, json.dumps(with_checksum(values), indent=2).encode())
+def write_description(path: Path, values: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Write JSON values, digests of the files of these names beside them, and a checksum."""
+    digests = file_digests(path.with_name(name) for name in names)
+    write_whole(path, json.dumps(with_checksum({**values, FILES: digests}), indent=2).encode())
 
 
-def read_with_checksum(path: Path, newest: int, fix: str) -> dict[str, Any]:
-    """Read what `write_with_checksum` wrote, its "format" at most `newest`; else SgmftError."""
+def read_description(path: Path, newest: int, names: Iterable[str], fix: str) -> dict[str, Any]:
+    """Read what `write_description` wrote, its "format" at most `newest`, and check its files."""
     values: dict[str, Any] = json.loads(path.read_text("utf-8"))
     verify_checksum(values, path, fix)
     if values["format"] > newest:
         raise SgmftError(f"{path} was written by a newer sgmft: pip install --upgrade sgmft.")
+    for name in names:
+        check_file(path.with_name(name), values, fix)
     return values
 
 

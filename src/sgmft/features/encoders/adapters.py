@@ -13,10 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sgmft.errors import SgmftError
-from sgmft.utils import checksums
-from sgmft.utils.checksums import FILES
-from sgmft.utils.extras import needs_extra
+from sgmft.errors import SgmftError, needs_extra
+from sgmft.utils.checksums import FILES, digest_of, read_description, write_description
 from sgmft.utils.files import writing
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ class Adapter(NamedTuple):
             )
         with lora_library() as peft:
             model = peft.PeftModel.from_pretrained(model, self.folder).merge_and_unload()
-        return model, checksums.digest_of(self.files | {"before": digest})
+        return model, digest_of(self.files | {"before": digest})
 
 
 def add_adapter(model: Any, modules: Sequence[str], rank: int, alpha: float) -> Any:
@@ -66,9 +64,7 @@ def save_adapter(adapted: Any, folder: Path, base: str, revision: str | None, di
         (folder / "README.md").unlink(missing_ok=True)  # peft's, an empty form
         (folder / MATRICES[1]).chmod(0o644)  # else only its owner reads it
         known = {"name": base, "revision": revision, "digest": digest}
-        digests = checksums.file_digests(folder / name for name in MATRICES)
-        described = {"format": FORMAT, "base": known, FILES: digests}
-        checksums.write_with_checksum(folder / DESCRIPTION, described)
+        write_description(folder / DESCRIPTION, {"format": FORMAT, "base": known}, MATRICES)
 
 
 def read_adapter(folder: str | Path) -> Adapter | None:
@@ -77,14 +73,12 @@ def read_adapter(folder: str | Path) -> Adapter | None:
     if not path.is_file():
         return None
     try:
-        described = checksums.read_with_checksum(path, FORMAT, FIX)
+        described = read_description(path, FORMAT, MATRICES, FIX)
         known, files = described["base"], described[FILES]
         if known.keys() != {"name", "revision", "digest"} or files.keys() != {*MATRICES}:
             raise TypeError
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SgmftError(f"{path} cannot be read, or is of another kind: {FIX}.") from error
-    for name in MATRICES:
-        checksums.check_file(path.with_name(name), described, FIX)
     return Adapter(str(folder), known["name"], known["revision"], known["digest"], files)
 
 

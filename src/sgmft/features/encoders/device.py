@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from sgmft.errors import SgmftError
-from sgmft.utils.extras import needs_extra
+from sgmft.errors import SgmftError, needs_extra
 
 if TYPE_CHECKING:
     import torch

@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, needs_extra
 from sgmft.features.encoders.base import Encoded, FloatArray
 from sgmft.features.encoders.batches import batches_by_length
 from sgmft.features.encoders.sentence_encoder import TEXT_WIDTH, SentenceEncoder, UnigramTokenizer
 from sgmft.features.ragged import Ragged
 from sgmft.utils.checksums import short_digest
-from sgmft.utils.extras import needs_extra
 from sgmft.utils.onnx_session import CONTRIB, Graph, Session, open_graph
 from sgmft.utils.runtime import thread_count
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoded, Encoder, FloatArray
-from sgmft.utils import checksums
+from sgmft.utils.checksums import read_description, write_description
 from sgmft.utils.files import make_whole, writing
 
 DESCRIPTION, WEIGHTS = "projected.json", "projections.safetensors"
@@ -74,8 +74,7 @@ def save_projected(folder: Path, base: str, maps: Maps, logit_scale: float) -> N
         folder.mkdir(parents=True, exist_ok=True)
         make_whole(folder / WEIGHTS, lambda path: save_file(maps._asdict(), path))
         described = {"format": FORMAT, "base": base, "logit_scale": logit_scale}
-        described[checksums.FILES] = checksums.file_digests([folder / WEIGHTS])
-        checksums.write_with_checksum(folder / DESCRIPTION, described)
+        write_description(folder / DESCRIPTION, described, [WEIGHTS])
 
 
 def is_projected(folder: str | Path) -> bool:
@@ -90,8 +89,7 @@ def read_projected(folder: str | Path) -> tuple[str, Maps, float]:
 
     path = Path(folder) / DESCRIPTION
     try:
-        described = checksums.read_with_checksum(path, FORMAT, FIX)
-        checksums.check_file(path.with_name(WEIGHTS), described, FIX)
+        described = read_description(path, FORMAT, [WEIGHTS], FIX)
         maps = Maps(**load_file(path.with_name(WEIGHTS)))
         return described["base"], maps, float(described["logit_scale"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from sgmft.data.summary import JobSummary
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, needs_extra
 from sgmft.jobs.cluster.pieces import Piece, PieceTask, Work
 from sgmft.models.registry import load_plugin
-from sgmft.utils.extras import needs_extra
 
 ATTEMPTS = ".attempts"  # folder beside the results: these are many, and looked up for each piece
 MAX_ATTEMPTS = 3  # nodes are lost now and then, but not so often under one piece

@@ -17,7 +17,7 @@ import numpy as np
 
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import Pixels
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, needs_extra
 from sgmft.features.encode import prepare_post
 from sgmft.features.encoders.base import IMAGE_OUTPUTS, Encoder, EncoderInfo
 from sgmft.features.encoders.e5 import E5Encoder, write_text_graph
@@ -33,7 +33,6 @@ from sgmft.models.arrays import Array
 from sgmft.models.base import ClosedFormModel
 from sgmft.utils.checksums import FILES as DIGESTS
 from sgmft.utils.checksums import file_digests, short_digest, with_checksum
-from sgmft.utils.extras import needs_extra
 from sgmft.utils.files import nan_to_none, write_whole, writing
 from sgmft.utils.runtime import versions
 from sgmft.utils.templates import render

@@ -11,12 +11,11 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, needs_extra
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Batch
 from sgmft.locator.onnx.locator import HEAD_OUTPUTS
 from sgmft.models.network import Network
-from sgmft.utils.extras import needs_extra
 from sgmft.utils.runtime import PARSING
 
 POSTS, WORDS, REGIONS = 1_013, 17, 19  # an example's, lengths nothing else has

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, needs_extra
 from sgmft.features.encoders.adapters import add_adapter, lora_library, save_adapter
 from sgmft.features.encoders.device import pick_device, pick_dtype
 from sgmft.features.encoders.library_encoders import TorchEncoder
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.training.finetune.settings import Tuning
-from sgmft.utils.extras import needs_extra
 from sgmft.utils.files import writing
 
 EVALUATED = 16  # texts or images at a time where nothing is trained
