@@ -39,28 +39,15 @@ class ChineseClipEncoder(TorchEncoder):
 
     max_tokens = 52  # that it was trained with, [CLS] and [SEP] included
 
-    def __init__(
-        self,
-        name: str,
-        cleaning: str = "light",
-        *,
-        patch_grid: int = 4,  # image tokens are averaged to patch_grid x patch_grid regions
-        # texts or images in one forward pass; by default 16 on a CPU, on a GPU up to 128, as
-        # memory allows
-        batch_size: int | None = None,
-        device: str | None = None,
-        dtype: str | None = None,  # "bfloat16" or "float32"; None is what the hardware computes
-        base: str | None = None,  # where the checkpoint of a fine-tuned encoder has moved to
-        trainable: bool = False,  # leave the weights as they are saved
-    ) -> None:
-        super().__init__(patch_grid, device, dtype)
+    def __init__(self, name: str, cleaning: str = "light", **settings: Any) -> None:
+        super().__init__(**settings)
         clean = repr(get_cleaning(cleaning))
-        self.model, changed, weights = self._open(self._find(name), base)
-        settings = (patch_grid, self._pixels, changed) if changed else (patch_grid, self._pixels)
+        self.model, changed, weights = self._open(self._find(name), self._base)
+        parts = self._patch_grid, self._pixels, *([changed] if changed else [])
         known = (("image_mean", MEAN), ("image_std", STD))
         mean, std = (torch.tensor(self._pixels.get(*x))[:, None] for x in known)
         self._values = (torch.arange(256).float() / 255 - mean) / std  # of pixels, by channel
-        if not trainable:
+        if not self._trainable:
             fold_quick_gelu(self.model)
         self.model = self.model.eval().to(self._device, self._dtype)
         config = self.model.config
@@ -69,17 +56,17 @@ class ChineseClipEncoder(TorchEncoder):
         image = config.vision_config
         values = 6 * image.hidden_size + 2 * image.intermediate_size
         each = ((image.image_size // image.patch_size) ** 2 + 1) * values * self._dtype.itemsize
-        self._batch_size = batch_size or pick_batch(self._device.type, each, 16)
+        self._batch_size = self._batch_size or pick_batch(self._device.type, each, 16)
         self.info = EncoderInfo(
             name=name,
-            fingerprint=_fingerprint(self.model, self._dtype, clean, *settings, self._design),
+            fingerprint=_fingerprint(self.model, self._dtype, clean, *parts, self._design),
             text_width=config.projection_dim,
             image_width=config.projection_dim,
             shared_space=True,
             logit_scale=float(self.model.logit_scale.detach().float().exp()),
             image_size=config.vision_config.image_size,
             cleaning=cleaning,
-            image_key=_fingerprint(self.model, self._dtype, *settings),
+            image_key=_fingerprint(self.model, self._dtype, *parts),
             weights=weights,
         )
 

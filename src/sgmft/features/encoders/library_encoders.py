@@ -70,13 +70,24 @@ class TorchEncoder:
     _design: str  # digest of what does not show in the weights
     tokenizer: Any
     _padding: str | bool = False  # "max_length" for texts of so many tokens always
-    _batch_size: int
 
-    def __init__(self, patch_grid: int, device: str | None, dtype: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        patch_grid: int = 4,  # image tokens are averaged to patch_grid x patch_grid regions
+        # texts or images in one forward pass; by default 16 on a CPU, on a GPU up to 128, as
+        # memory allows
+        batch_size: int | None = None,
+        device: str | None = None,
+        dtype: str | None = None,  # "bfloat16" or "float32"; None is what the hardware computes
+        base: str | None = None,  # where the checkpoint of a fine-tuned encoder has moved to
+        trainable: bool = False,  # leave the weights as they are saved
+    ) -> None:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-        self._patch_grid, self._device = patch_grid, pick_device(device)
+        self._patch_grid, self._device, self._base = patch_grid, pick_device(device), base
+        self._batch_size, self._trainable = batch_size or 0, trainable
         self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
 
     @torch.inference_mode()
@@ -156,8 +167,7 @@ class TorchEncoder:
 class LibraryEncoder(TorchEncoder):
     """Frozen features of a checkpoint, whose library prepares texts and images.
 
-    One of each is encoded at first, to see which features there are. Settings are those of
-    `ChineseClipEncoder`.
+    One of each is encoded at first, to see which features there are.
     """
 
     _takes: Sequence[str]  # of "text" and "image"; set by `_load`, as the next
@@ -165,32 +175,21 @@ class LibraryEncoder(TorchEncoder):
     _joint = False  # whether it embeds text and image together
     encode_joint: Callable[[Sequence[str], Sequence[Sequence[Any]]], FloatArray]  # if so
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        cleaning: str = "light",
-        *,
-        patch_grid: int = 4,
-        batch_size: int | None = None,
-        device: str | None = None,
-        dtype: str | None = None,
-        base: str | None = None,
-        trainable: bool = False,  # which these are anyway
-    ) -> None:
-        super().__init__(patch_grid, device, dtype)
+    def __init__(self, checkpoint: Checkpoint, cleaning: str = "light", **settings: Any) -> None:
+        super().__init__(**settings)
         for library in ("transformers", "sentence_transformers"):
             getLogger(library).setLevel("ERROR")
-        self._batch_size = batch_size or pick_batch(self._device.type, BYTES, 16)
+        self._batch_size = self._batch_size or pick_batch(self._device.type, BYTES, 16)
         self._trusted = checkpoint.trusted
         with checkpoint.reading():
-            model, changed, weights = self._open(checkpoint, base)
+            model, changed, weights = self._open(checkpoint, self._base)
             self.model = model = model.eval().to(self._device, self._dtype)
             text = self._try("text", self.encode_texts, ["a", "a b c d"])
             image = self._try("image", self.encode_images, [SAMPLE, SAMPLE[::-1]])
             joint = self.encode_joint(["a"], [[SAMPLE]]).shape[1] if self._joint else 0
         widths = [0 if side is None else side.pooled.shape[1] for side in (text, image)]
         kinds, clean = (type(self), type(self.processor)), repr(get_cleaning(cleaning))
-        parts = repr((kinds, self._dtype, patch_grid)), self._design + changed
+        parts = repr((kinds, self._dtype, self._patch_grid)), self._design + changed
         scale = getattr(getattr(model, "transformers_model", model), "logit_scale", None)
         self.info = EncoderInfo(
             name=checkpoint.name,

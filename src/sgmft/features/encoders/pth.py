@@ -18,14 +18,12 @@ TYPES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "Long": "<i8"}
 STORAGES = {f"torch {name}Storage": dtype for name, dtype in TYPES.items()}
 DICTIONARY, TENSOR = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
 MAGIC = 0x1950A86A20F9469CFC6C  # of torch's files
+# How many values an opcode takes from the top of the stack; others take those behind the last mark.
+COUNTS = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "APPEND": 1, "SETITEM": 2}
 UNREADABLE = (  # what taking apart a damaged file may raise
     *(OSError, ArithmeticError, AttributeError, LookupError),
     *(MemoryError, TypeError, ValueError),
 )
-
-
-class _Global(NamedTuple):
-    name: str  # module and attribute, with a space between
 
 
 class _Storage(NamedTuple):
@@ -79,8 +77,8 @@ def _read_pickle(file: BinaryIO) -> Any:
     marks: list[int] = []
     memo: dict[Any, Any] = {}
 
-    def pop_marked() -> list[Any]:
-        first = marks.pop()
+    def pop_items(name: str) -> list[Any]:
+        first = max(0, len(stack) - COUNTS[name]) if name in COUNTS else marks.pop()
         items = stack[first:]
         del stack[first:]
         return items
@@ -96,29 +94,20 @@ def _read_pickle(file: BinaryIO) -> Any:
             case "GLOBAL":
                 if value not in (DICTIONARY, TENSOR, *STORAGES):
                     raise ValueError(f"it names {value}")
-                stack.append(_Global(value))
+                stack.append(value)
             case "BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1":
                 stack.append(value)
             case "NONE" | "NEWTRUE" | "NEWFALSE":
                 stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
             case "EMPTY_TUPLE" | "EMPTY_DICT" | "EMPTY_LIST":
                 stack.append({"EMPTY_TUPLE": (), "EMPTY_DICT": {}, "EMPTY_LIST": []}[opcode.name])
-            case "TUPLE":
-                stack.append(tuple(pop_marked()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                count = int(opcode.name[-1])
-                stack[-count:] = [tuple(stack[-count:])]
-            case "APPEND":
-                item = stack.pop()
-                stack[-1].append(item)
-            case "APPENDS":
-                items = pop_marked()
+            case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple(pop_items(opcode.name)))
+            case "APPEND" | "APPENDS":
+                items = pop_items(opcode.name)
                 stack[-1].extend(items)
-            case "SETITEM":
-                item, key = stack.pop(), stack.pop()
-                stack[-1][key] = item
-            case "SETITEMS":
-                items = pop_marked()
+            case "SETITEM" | "SETITEMS":
+                items = pop_items(opcode.name)
                 stack[-1].update(zip(items[::2], items[1::2], strict=True))
             case "BINPUT" | "LONG_BINPUT":
                 memo[value] = stack[-1]
@@ -126,10 +115,10 @@ def _read_pickle(file: BinaryIO) -> Any:
                 stack.append(memo[value])
             case "BINPERSID":
                 _, kind, key, _, count, _ = stack.pop()
-                stack.append(_Storage(key, STORAGES[kind.name], count))
+                stack.append(_Storage(key, STORAGES[kind], count))
             case "REDUCE":
                 arguments, called = stack.pop(), stack.pop()
-                stack.append({} if called.name == DICTIONARY else _Tensor(*arguments[:4]))
+                stack.append({} if called == DICTIONARY else _Tensor(*arguments[:4]))
             case "BUILD":  # attributes of the dictionary, which nothing here needs
                 stack.pop()
             case name:
