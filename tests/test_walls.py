@@ -32,7 +32,6 @@ NEEDS_TORCH = (  # or what comes with it, in sgmft[torch], or with sgmft[serve]
     "training/finetune/network.py",
     "training/finetune/towers.py",
     "training/trainer.py",
-    "utils/distributed_loss.py",
     "__main__.py",  # which runs
 )
 

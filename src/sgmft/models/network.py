@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sgmft.errors import SgmftError
 from sgmft.features.features import Batch
 from sgmft.models.base import Guidance, NetworkConfig, Output, Tokens, Vectors, mean_and_divisor
-from sgmft.utils.distributed_loss import BatchCrossEntropy
+from sgmft.utils.distributed import BatchCrossEntropy
 
 Scale = Literal["none", "unit", "standard"]
 

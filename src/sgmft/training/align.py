@@ -29,7 +29,7 @@ from sgmft.training.finetune.settings import Tuning
 from sgmft.training.finetune.towers import open_towers
 from sgmft.training.history import Figures
 from sgmft.training.trainer import Objective
-from sgmft.utils.distributed_loss import BatchCrossEntropy
+from sgmft.utils.distributed import BatchCrossEntropy
 
 MIN_PAIRS = 20
 HELD_OUT = 0.1  # share of the pairs

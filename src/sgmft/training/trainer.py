@@ -26,7 +26,7 @@ from sgmft.models.network import Network
 from sgmft.models.presets import TrainConfig
 from sgmft.training.history import UNKNOWN, Epoch, Figures, classification_figures, selected_epoch
 from sgmft.utils import distributed
-from sgmft.utils.distributed_loss import BatchCrossEntropy, BatchShard
+from sgmft.utils.distributed import BatchCrossEntropy, BatchShard
 from sgmft.utils.files import make_file
 from sgmft.utils.runtime import keep_freed_memory
 

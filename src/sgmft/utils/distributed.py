@@ -1,4 +1,4 @@
-"""Data-parallel training in the processes that torchrun or accelerate start.
+"""Data-parallel training in the processes that torchrun or accelerate start, and its loss.
 
 Ranks are read from the launcher's environment variables, before anything heavy is imported, and
 nothing happens where there is one process only.
@@ -10,8 +10,9 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sgmft.errors import SgmftError
 from sgmft.utils.runtime import end_with_parent
@@ -83,8 +84,6 @@ def main_first() -> Iterator[None]:
 
 def gather(x: Tensor, device: torch.device) -> Tensor:
     """Gather x (...) of every rank into (P, ...), in their order, on the CPU, through a device."""
-    from sgmft.utils.distributed_loss import BatchShard
-
     return BatchShard(world_size(), rank(), world_size()).gather(x[None].to(device)).cpu()
 
 
@@ -123,3 +122,57 @@ def average_gradients(module: torch.nn.Module) -> None:
     has, *means = flat.split([len(has), *(x.numel() for x in weights)])
     for x, known, mean in zip(weights, has.tolist(), means, strict=True):
         x.grad = (mean / world_size()).view_as(x) if known else None
+
+
+class BatchShard(NamedTuple):
+    """The posts of a batch that one rank has: that of its own number, and every n-th after it."""
+
+    batch_size: int  # B, over all ranks
+    rank: int = 0
+    world_size: int = 1  # n
+
+    def take(self, x: Tensor) -> Tensor:
+        """Return the rank's rows of x (B, ...); one without any gets the first, to be dropped."""
+        own = x[self.rank :: self.world_size]
+        return own if len(own) else x[:1]
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Return the rows (B, ...) of all ranks in the order of the batch, given the own ones.
+
+        All ranks call it together. Its gradient reaches own rows, times the number of ranks, since
+        gradients are averaged over them.
+        """
+        if self.world_size == 1:
+            return x
+        import torch
+
+        if x.dtype == torch.bool:
+            return self.gather(x.byte()).bool()
+        whole = x.new_zeros(self.batch_size, *x.shape[1:])  # of which each rank fills in its rows
+        own = whole[self.rank :: self.world_size]
+        own.copy_(x[: len(own)].detach())
+        torch.distributed.all_reduce(whole)
+        if x.requires_grad:  # add nothing, but with a gradient
+            x = x[: len(own)]
+            whole[self.rank :: self.world_size] += self.world_size * (x - x.detach())
+        return whole
+
+
+@dataclass(frozen=True)
+class BatchCrossEntropy:
+    """The cross-entropy of equation 19: the mean over the whole batch, whoever has a post."""
+
+    weight: Tensor | None = None  # of each class (K,); the mean is then a weighted one
+    label_smoothing: float = 0.0  # share of the target spread over all classes
+    shard: BatchShard | None = None  # the posts that this rank has; None where it has all
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Map logits (B, K) and labels (B,) of the own posts to a scalar, equal on all ranks."""
+        from torch.nn.functional import cross_entropy
+
+        whole = self.gather(logits), self.gather(labels)
+        return cross_entropy(*whole, weight=self.weight, label_smoothing=self.label_smoothing)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Gather x from all ranks, for an objective that compares posts; see `BatchShard`."""
+        return x if self.shard is None else self.shard.gather(x)

@@ -13,7 +13,7 @@ import reference_loops
 from reference_loops import add, dot, gradients, linear, lists, softmax, standardised
 from sgmft.features.features import Batch
 from sgmft.models.baselines.balance_mla import BalanceMLA, BalanceMLAConfig, branch_coefficients
-from sgmft.utils.distributed_loss import BatchCrossEntropy
+from sgmft.utils.distributed import BatchCrossEntropy
 
 SMALL = BalanceMLAConfig(classes=3, text_width=7, image_width=5, width=8, heads=2)
 WORDS, REGIONS = [5, 1, 4, 2, 3], [4, 6, 2, 4, 2]  # two regions a picture

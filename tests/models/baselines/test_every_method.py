@@ -18,7 +18,7 @@ from sgmft.features.ragged import Ragged
 from sgmft.models.base import ClosedFormModel, Model, predict_logits
 from sgmft.models.registry import METHODS
 from sgmft.training.fit import TrainingTask, fit_network
-from sgmft.utils.distributed_loss import BatchCrossEntropy
+from sgmft.utils.distributed import BatchCrossEntropy
 
 CLASSES, POSTS = 3, 32
 SYSTEMS = {  # as printed, SG-MFT learns too slowly for these tests; its network is the elements'

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reference_loops import cross_entropy, dot, linear, lists, standardised
 from sgmft.features.features import Batch
 from sgmft.models.baselines.unis_mmc import UniSMMC, UniSMMCConfig, multimodal_contrast
-from sgmft.utils.distributed_loss import BatchCrossEntropy
+from sgmft.utils.distributed import BatchCrossEntropy
 from token_batches import assert_close, normal
 
 SMALL = UniSMMCConfig(classes=3, text_width=7, image_width=5, width=6)

@@ -12,7 +12,7 @@ from sgmft.models.fusions import pool
 from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork
 from sgmft.models.presets import NotNegative
-from sgmft.utils.distributed_loss import BatchCrossEntropy
+from sgmft.utils.distributed import BatchCrossEntropy
 
 
 @dataclass(frozen=True)

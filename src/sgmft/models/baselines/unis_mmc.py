@@ -11,7 +11,7 @@ from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork
 from sgmft.models.presets import Dropout, NotNegative, Positive
-from sgmft.utils.distributed_loss import BatchCrossEntropy
+from sgmft.utils.distributed import BatchCrossEntropy
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from sgmft.training.fit import (
 from sgmft.training.history import selected_epoch
 from sgmft.training.trainer import train
 from sgmft.utils import distributed
-from sgmft.utils.distributed_loss import BatchCrossEntropy
+from sgmft.utils.distributed import BatchCrossEntropy
 
 
 class RawBatch(NamedTuple):
