@@ -16,6 +16,7 @@ from rich.table import Column
 from sgmft.errors import NoUsableRowError
 from sgmft.utils.distributed import is_main
 from sgmft.utils.files import cache_folder, write_json
+from sgmft.utils.templates import render
 
 if TYPE_CHECKING:
     from sgmft.data.summary import JobSummary
@@ -85,16 +86,20 @@ def print_line(text: str) -> None:
     screen.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def print_text(template: str, **values: object) -> None:
+    """Print a text of `templates/`, filled in, whose lines end where it says."""
+    text = render(f"cli/templates/{template}.txt", **values)
+    screen.print(text, end="", markup=False, soft_wrap=True)
+
+
 def print_errors(summary: "JobSummary") -> None:
     """Print how many rows could not be used, were used in part, or have no label, and why."""
-    for reasons, what in (
-        (summary.errors, "could not be used"),
-        (summary.warnings, ""),
-        (summary.abstained, "have no label"),
-    ):
-        title = f"{sum(reasons.values())} of {summary.posts} rows {what}:"
-        title = title if what else "Warnings, and how many of the other rows have each:"
-        print_counts(reasons, title, summary.examples)
+    bad, empty = (sum(x.values()) for x in (summary.errors, summary.abstained))
+    rows, shown = f"of {summary.posts} rows", summary.examples
+    print_counts(summary.errors, f"{bad} {rows} could not be used:", shown)
+    title = "Warnings, and how many of the other rows have each:"
+    print_counts(summary.warnings, title, shown)
+    print_counts(summary.abstained, f"{empty} {rows} have no label:", shown)
 
 
 def finish(summary: "JobSummary", path: str | None, model: str | None, result: str) -> None:

@@ -41,20 +41,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     """Print accuracy and macro-F1 with intervals, calibration, then each class and group."""
     from rich.table import Table
 
-    for name, x in (("accuracy", evaluation.accuracy), ("macro-F1", evaluation.macro_f1)):
-        console.screen.print(f"{name} {x.value:.3f}  (95 % interval {x.low:.3f} to {x.high:.3f})")
-    now, before = evaluation.calibration, evaluation.uncalibrated
-    for name, after, raw in (
-        ("calibration error", now.error, before.error),
-        ("Brier score", now.brier, before.brier),
-    ):
-        console.screen.print(f"{name} {after:.3f}  ({raw:.3f} before temperature scaling)")
-    for sets in evaluation.selective.sets:
-        right = "" if sets.accuracy is None else f", {sets.accuracy:.3f} of them right"
-        console.screen.print(
-            f"coverage {sets.promised:g}: {sets.achieved:.3f} achieved, {sets.size:.2f} labels a "
-            f"set; one label for {sets.answered:.3f} of the posts{right}"
-        )
+    console.print_text("evaluated", found=evaluation)
     table = Table("label", "precision", "recall", "F1", "posts")
     for score in evaluation.per_class:
         figures = (f"{x:.3f}" for x in (score.precision, score.recall, score.f1))

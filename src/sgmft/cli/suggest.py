@@ -51,20 +51,5 @@ def suggest_command(
             on_encoded=done,
         )
     console.print_errors(found.summary)
-    lines = []
-    if output != "-":
-        lines.append(f"Wrote {found.posts} posts to {output}")
-    if found.config is not None:
-        lines += [
-            f"Labelling configuration: {found.config}",
-            "Start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
-            f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={found.folder}; "
-            "in the project, add the pictures' folder as a source storage of the kind Local files; "
-            "save the JSON export (not JSON-MIN) beside the table",
-        ]
-    elif output != "-" and table_folder(output) != found.folder:
-        lines.append(
-            f"Picture paths in it are relative to {found.folder}: move it there to train on it"
-        )
-    for line in lines:
-        console.print_line(line)
+    moved = output != "-" and table_folder(output) != found.folder
+    console.print_text("suggested", found=found, output=output, moved=moved)

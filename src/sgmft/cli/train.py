@@ -1,6 +1,5 @@
 """`sgmft train`: fit a model on labelled posts."""
 
-import math
 from typing import Annotated, Any
 
 from typer import Option
@@ -71,21 +70,6 @@ def train_command(
             on_step=bars.step,
         )
     console.print_errors(summary)
-    data, metrics = locator.training.data, locator.training.metrics
-    held_out = "; every post was tested by a fit without it" if metrics else ""
-    if data.validation:
-        held_out = f"; {data.validation} posts held out to choose the epoch"
-    console.screen.print(f"Trained on {data.train} posts, {len(locator.labels)} labels{held_out}.")
-    for name, value in metrics.items():
-        console.screen.print(f"  {name}: {value:.3f}")
-    if not (locator.training.tuning or {}).get("better", True):
-        console.screen.print("No epoch of fine-tuning was better: the encoder stays as it was.")
-    p_m, p_e = (locator.training.history[-1][x] for x in ("gate_entropy", "element_entropy"))
-    if not math.isnan(p_m):
-        console.screen.print(f"  guidance (1 = none): P^m {p_m:.4f}, P^e {p_e:.4f}")
-    if features_table is not None:
-        console.print_line(f"Features: {describe_table(locator)}")
-    if len(locators) > 1:
-        console.print_line(f"Encoder: {locator.encoder_name}, with the least validation loss")
-    console.screen.print(f"Method: {locator.method.title_with(locator.preset.name)}")
-    console.screen.print(f"Model: {output}")
+    table = None if features_table is None else describe_table(locator)
+    shown = {"table": table, "tried": len(locators), "output": output}
+    console.print_text("trained", locator=locator, training=locator.training, **shown)

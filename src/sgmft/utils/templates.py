@@ -5,7 +5,7 @@ from typing import Any
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in a template of this package; every value is escaped unless it is `Markup`."""
+    """Fill in a template of this package; but in .txt, values that are no `Markup` are escaped."""
     return str(_environment().get_template(template).render(values))
 
 
@@ -15,7 +15,7 @@ def _environment() -> Any:
 
     environment = Environment(
         loader=PackageLoader("sgmft", ""),
-        autoescape=True,
+        autoescape=lambda name: not (name or "").endswith(".txt"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
