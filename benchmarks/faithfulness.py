@@ -25,10 +25,11 @@ from sgmft.evaluation.explain.attribution import (
     ExplainedModel,
     MaskedPredictor,
     blank_regions,
+    find_words,
     region_losses,
+    without,
     word_losses,
 )
-from sgmft.evaluation.explain.words import find_words, without
 
 WORDS, REGIONS = (1, 2, 3, 5, 8), (1, 2, 3, 4, 6, 8)  # how many are deleted
 WORD_DRAWS, REGION_DRAWS, RESAMPLES = 5, 2, 2000

@@ -16,7 +16,8 @@ from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.evaluation.report import write_evaluation
 from sgmft.features.features import PARTS
 from sgmft.features.table import describe_vectors
-from sgmft.jobs.predict import prediction_columns
+from sgmft.jobs.predict import OutputColumns
+from sgmft.locator.abstention import Abstention
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction
 
@@ -87,12 +88,11 @@ def evaluate_table(
         notice=notice,
         history=locator.training.history,
     )
-    columns = ["id", "place", "true_label", "label", "probability"]
-    columns += ["error", "warning", *(f"p_{label}" for label in locator.labels)]
-    with open_writer(Path(output) / "predictions.parquet", columns) as writer:
+    columns = OutputColumns.of(["id", "place", "true_label"], locator.labels, Abstention())
+    with open_writer(Path(output) / "predictions.parquet", columns.columns) as writer:
         for p in predictions:
             row = {"id": p.post.id, "place": p.post.place, "true_label": p.post.label}
-            writer.write([row | prediction_columns(p, locator.labels)])
+            writer.write([columns.row(p._replace(post=replace(p.post, row=row)))])
     return summary, evaluation, predictions
 
 

@@ -197,9 +197,21 @@ class OutputColumns:
         return [*self.renamed.values(), *self.added]
 
     def row(self, prediction: Prediction) -> dict[str, Any]:
-        """Return the row of one prediction."""
-        added = prediction_columns(prediction, self.labels)
-        added |= {key: x for key, x in abstention_columns(prediction).items() if key in self.added}
+        """Return the row of one prediction; without probabilities where it has an error."""
+        p, probs = prediction, prediction.probabilities
+        found = {
+            "label": p.label,
+            "probability": p.probability,
+            "set": p.label_set if p.label_set is None else list(p.label_set),
+            "typicality": p.typicality,
+            "abstained": p.abstained,
+            "error": p.error,
+            "warning": join_messages(p.post.warnings) or None,
+        }
+        added: dict[str, Any] = {key: found[key] for key in self.added if key in found}
+        if probs is not None:
+            names = (f"p_{label}" for label in self.labels)
+            added |= zip(names, probs.tolist(), strict=True)
         if self.short:
             added = {k: f"{x:.4f}" if isinstance(x, float) else x for k, x in added.items()}
         return {self.renamed[key]: value for key, value in prediction.post.row.items()} | added
@@ -224,26 +236,3 @@ def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, s
             name = f"input_{name}"
         names[column] = name
     return names
-
-
-def prediction_columns(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """Return the columns that a prediction adds to a row."""
-    probs = prediction.probabilities
-    values = {} if probs is None else dict(zip(labels, probs.tolist(), strict=True))
-    return {
-        "label": prediction.label,
-        "probability": prediction.probability,
-        "error": prediction.error,
-        "warning": join_messages(prediction.post.warnings) or None,
-        **{f"p_{label}": value for label, value in values.items()},
-    }
-
-
-def abstention_columns(prediction: Prediction) -> dict[str, Any]:
-    """Return the columns that rules of abstention add to a row."""
-    members = prediction.label_set
-    return {
-        "set": None if members is None else list(members),
-        "typicality": prediction.typicality,
-        "abstained": prediction.abstained,
-    }

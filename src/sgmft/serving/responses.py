@@ -4,7 +4,6 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sgmft.jobs.predict import abstention_columns
 from sgmft.locator.prediction import Prediction
 
 
@@ -24,15 +23,17 @@ class PredictionResponse(BaseModel):
     @classmethod
     def of(cls, prediction: Prediction, labels: tuple[str, ...]) -> Self:
         """Return a prediction as JSON has it."""
-        probs = prediction.probabilities
+        probs, members = prediction.probabilities, prediction.label_set
         return cls(
             id=prediction.post.id,
             label=prediction.label,
             probability=prediction.probability,
             probabilities=None if probs is None else dict(zip(labels, probs.tolist(), strict=True)),
+            set=None if members is None else list(members),
+            typicality=prediction.typicality,
+            abstained=prediction.abstained,
             error=prediction.error,
             warnings=list(prediction.post.warnings),
-            **abstention_columns(prediction),
         )
 
 

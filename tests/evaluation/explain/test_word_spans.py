@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgmft.data.preprocessing.text import CLEANINGS, clean_text
-from sgmft.evaluation.explain.words import find_words, without
+from sgmft.evaluation.explain.attribution import find_words, without
 
 POST = "@小王 今晚去吃火锅，味道ｇｏｏｄ！ http://t.cn/good #周末# 真的好吃🍲"
 

@@ -4,10 +4,12 @@ A trained model predicts the post again with parts left out or replaced.
 """
 
 import math
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from itertools import compress, pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,11 +17,10 @@ from PIL import Image
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.images import Pixels
 from sgmft.data.preprocessing.media import make_thumbnail, to_data_url
-from sgmft.data.preprocessing.text import split_words
+from sgmft.data.preprocessing.text import CLEANINGS, simplify, split_words
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import temper
 from sgmft.evaluation.explain import explanation as result
-from sgmft.evaluation.explain.words import SEGMENTED, Word, find_words, is_word, without
 from sgmft.features.encode import PreparedPost, encode_prepared, prepare_post
 from sgmft.features.encoders.base import Encoder, PostFeatures
 from sgmft.features.encoders.batches import encode_joint
@@ -32,6 +33,7 @@ Game = Callable[[Coalitions], Doubles]  # N coalitions to their N values
 MOST_EXACT = 1024  # coalitions, which is ten players
 MOST_WORDS = 64  # attributed to in one text
 SHOWN = 512  # pixels of the longer side of a picture as it is, while regions of it are blanked
+SEGMENTED = CLEANINGS["none"]  # of a text that has been cleaned, every word stays
 GRID = 4  # of the regions of a picture, GRID x GRID
 
 
@@ -52,6 +54,15 @@ class ExplainedModel:
     tokens: bool  # whether the network needs word and region features
     labels: Sequence[str]  # the K labels, in the order of the logits
     temperatures: Doubles  # (4,) by which logits are divided, by parts of the post
+
+
+class Word(NamedTuple):
+    """A word, or several in a row, with the marks and space after it (and before the first)."""
+
+    text: str
+    start: int  # of what it owns in the cleaned text
+    end: int
+    shown: tuple[int, int]  # where the word is in the original text; empty where it is not found
 
 
 class MaskedPredictor:
@@ -322,3 +333,57 @@ def _sampled_values(game: Game, players: int, orders: int, seed: int) -> Doubles
     nobody, all_of_them, *values = game(np.concatenate([ends, joined.reshape(-1, players)]))
     gains = np.diff(np.reshape(values, (orders, -1)), prepend=nobody, append=all_of_them)
     return np.asarray(np.take_along_axis(gains, place, axis=1).mean(0))
+
+
+def find_words(original: str, cleaned: str, most: int) -> list[Word]:
+    """Return a text's words, but no marks; of more than `most`, neighbours are taken together."""
+    if not cleaned:
+        return []
+    inside, at = [], 0
+    for word in split_words(cleaned, SEGMENTED):
+        if (start := cleaned.find(word, at)) >= 0:
+            at = start + len(word)
+            inside += [(start, at)] if is_word(word) else []
+    inside = inside or [(0, len(cleaned))]
+    per_word = -(-len(inside) // most)
+    groups = [inside[i : i + per_word] for i in range(0, len(inside), per_word)]
+    bounds = [0, *(group[0][0] for group in groups[1:]), len(cleaned)]
+    place = _places(original, cleaned)
+    found = []
+    for group, (start, end) in zip(groups, pairwise(bounds), strict=True):
+        first, last = group[0][0], group[-1][1]
+        places = [place[i] for i in range(first, last) if i in place]
+        shown = (min(places), max(places) + 1) if places else (0, 0)
+        found.append(Word(cleaned[first:last], start, end, shown))
+    return found
+
+
+def without(cleaned: str, found: Sequence[Word], kept: Flags) -> str:
+    """Return the cleaned text with the words that are `kept` (n,); a space where others were."""
+    text, gap = "", False
+    for word, stays in zip(found, kept, strict=True):
+        if stays:
+            text += (" " if gap else "") + cleaned[word.start : word.end]
+        gap = not stays
+    return " ".join(text.split())
+
+
+def is_word(piece: str) -> bool:
+    """Return whether there is a letter, a digit or an emoji in it."""
+    return any(kind[0] in "LN" or kind == "So" for kind in map(unicodedata.category, piece))
+
+
+def _places(original: str, cleaned: str) -> dict[int, int]:
+    """Map positions in the cleaned text to positions in the original.
+
+    Through the longest common stretches, without white space (Ratcliff & Metzener 1988).
+    """
+    read = enumerate(map(simplify, original))
+    normal = [(x, i) for i, character in read for x in unicodedata.normalize("NFKC", character)]
+    source, target = (
+        [(character, i) for character, i in text if not character.isspace()]
+        for text in (normal, zip(map(simplify, cleaned), range(len(cleaned)), strict=True))
+    )
+    matcher = SequenceMatcher(None, [c for c, _ in source], [c for c, _ in target])
+    blocks = matcher.get_matching_blocks()
+    return {target[x.b + k][1]: source[x.a + k][1] for x in blocks for k in range(x.size)}

@@ -54,8 +54,9 @@ class Wording:
         """Return the main reasons, and the label where it is not `label`, which is shown above."""
         others = [
             self.text("part_alone", part=self.part(part.name, "definite_parts"), label=part.alone)
-            for part in dissenting_parts(found)
-        ]
+            for part in found.parts
+            if part.alone != found.label and len(found.parts) > 1
+        ][:MOST_NAMED]
         more = self.text("others", parts=self.join(others, "others")) if others else ""
         summary = self.text("summary", because=self._because(found), others=more)
         if found.label == label:
@@ -65,8 +66,10 @@ class Wording:
 
     def strongest(self, found: Explanation) -> str:
         """Return how far single words and regions move the probability; shades do not."""
-        effects = largest_effects(found).items()
-        items = [self.text(f"strongest_{x}", points=f"{points:.1f}") for x, points in effects]
+        regions = [x for picture in found.pictures for x in picture.contributions]
+        effects = {"words": [x.contribution for x in found.words], "regions": regions}
+        points = {x: 100 * max(map(abs, each)) for x, each in effects.items() if each}
+        items = [self.text(f"strongest_{x}", points=f"{y:.1f}") for x, y in points.items()]
         return self.text("strongest", items=self.join(items, "others"))
 
     def join(self, items: Sequence[str], kind: str) -> str:
@@ -102,13 +105,6 @@ def summarize_explanation(found: Explanation) -> str:
     return text
 
 
-def largest_effects(found: Explanation) -> dict[str, float]:
-    """Return by how many points the strongest of "words" and of "regions", if there are any."""
-    regions = [abs(x) for picture in found.pictures for x in picture.contributions]
-    values = {"words": [abs(word.contribution) for word in found.words], "regions": regions}
-    return {name: 100 * max(each) for name, each in values.items() if each}
-
-
 def main_parts(found: Explanation) -> list[PartAttribution]:
     """Return the first few parts that speak for the label and together are most of what does."""
     speaking = [part for part in found.parts if part.contribution > NOTHING]
@@ -124,12 +120,6 @@ def main_words(found: Explanation) -> list[str]:
     least = max(top[0].contribution / 3, NOTHING) if top else 0.0
     best = dict.fromkeys(word.text for word in top if word.contribution > least)
     return list(best)[:MOST_NAMED]
-
-
-def dissenting_parts(found: Explanation) -> list[PartAttribution]:
-    """Return the first few of several parts that alone would be given another label."""
-    others = [part for part in found.parts if part.alone != found.label]
-    return others[:MOST_NAMED] if len(found.parts) > 1 else []
 
 
 def format_points(share: float) -> str:
