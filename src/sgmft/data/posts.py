@@ -1,14 +1,13 @@
 """A post: the unit everything else works on."""
 
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sgmft.errors import SgmftError, SgmftWarning, check_name
+from sgmft.errors import SgmftError, check_name, warn
 
 
 @dataclass(frozen=True)
@@ -89,11 +88,9 @@ def warn_about_similar_labels(labels: Iterable[str]) -> None:
         key = "".join(unicodedata.normalize("NFKC", label).casefold().split())
         alike.setdefault(key, {})[label] = None
     if groups := [" and ".join(map(repr, x)) for x in alike.values() if len(x) > 1]:
-        warnings.warn(
-            f"Labels that differ in spaces, case or width alone are learned as different ones: "
-            f"{'; '.join(groups)}. Write them alike where they are one.",
-            SgmftWarning,
-            stacklevel=4,  # as below
+        warn(
+            "Labels that differ in spaces, case or width alone are learned as different ones: "
+            f"{'; '.join(groups)}. Write them alike where they are one."
         )
 
 
@@ -102,9 +99,7 @@ def warn_about_singleton_labels(labels: Iterable[str]) -> None:
     single = sorted(label for label, count in Counter(labels).items() if count == 1)
     if single:
         named = ", ".join(single[:10]) + (f" and {len(single) - 10} more" if single[10:] else "")
-        warnings.warn(
+        warn(
             f"Only one post has the label {named}: it is learned from, but nothing tells how well; "
-            "label more such posts, or give them another label.",
-            SgmftWarning,
-            stacklevel=4,  # whoever called fit, which calls training_set, which calls this
+            "label more such posts, or give them another label."
         )

@@ -45,7 +45,7 @@ def encode_table(
     *,
     tokens: bool | None = None,
     engine: pieces.Engine = pieces.run_here,
-    on_encoded: Callable[[int], None] | None = None,
+    on_encoded: Callable[[int], object] = lambda done: None,
 ) -> tuple[JobSummary, Path]:
     """Encode tables into a feature store, with the posts' ids beside it, in constant memory.
 

@@ -30,7 +30,7 @@ def evaluate_table(
     locator: SemanticLocator,
     *,
     by: Sequence[str] = (),
-    on_predicted: Callable[[int], None] | None = None,
+    on_predicted: Callable[[int], object] = lambda done: None,
 ) -> tuple[JobSummary, Evaluation, list[Prediction]]:
     """Compare predictions with a table's labels; writes metrics.json, report.html, predictions.
 
@@ -52,8 +52,7 @@ def evaluate_table(
         if source.strict:
             raise_first_error([prediction.post])
         predictions.append(prediction)
-        if on_predicted:
-            on_predicted(len(predictions))
+        on_predicted(len(predictions))
     summary = JobSummary.of(p.post for p in predictions)
     good = [p for p in predictions if p.probabilities is not None]
     if not good:

@@ -25,7 +25,7 @@ def explain_table(
     row: int | None = None,
     most: int = 20,
     label: str | None = None,
-    on_explained: Callable[[int], None] | None = None,
+    on_explained: Callable[[int], object] = lambda done: None,
 ) -> tuple[JobSummary, list[str]]:
     """Explain the first `most` posts of a table, or one row, and write `output`.
 
@@ -51,8 +51,7 @@ def explain_table(
             if source.strict:
                 raise
             found.append((replace(post, error=error.reason), None))
-        if on_explained:
-            on_explained(len(found))
+        on_explained(len(found))
     explanations = [explanation for _, explanation in found if explanation]
     refused = [post for post, explanation in found if not explanation]
     if not explanations:

@@ -47,7 +47,7 @@ def fetch_table(
     *,
     max_files: int = 100_000,
     max_total: int = 20 * 2**30,
-    on_fetched: Callable[[int], None] | None = None,
+    on_fetched: Callable[[int], object] = lambda done: None,
 ) -> FetchSummary:
     """Download the pictures of a table into a folder, and write the table there with their paths.
 
@@ -94,7 +94,7 @@ async def _download(
     settings: DownloadSettings,
     limits: tuple[int, int],
     summary: FetchSummary,
-    on_fetched: Callable[[int], None] | None,
+    on_fetched: Callable[[int], object],
 ) -> dict[str, str]:
     """Download what is not there; return why an address gave no file, by its key."""
     reasons: dict[str, str] = {}
@@ -127,8 +127,7 @@ async def _download(
             except (DownloadError, ImageError) as error:
                 reasons[key] = str(error)
                 summary.failed[reasons[key]] += 1
-            if on_fetched:
-                on_fetched(summary.fetched + summary.there + len(reasons))
+            on_fetched(summary.fetched + summary.there + len(reasons))
 
     with ThreadPoolExecutor(2) as decoders:  # a large picture takes hundreds of megabytes
         async with aclosing(Downloader(settings)) as downloader:

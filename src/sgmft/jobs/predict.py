@@ -60,7 +60,7 @@ def predict_table(
     adapt: Callable[[Iterable[Post]], object] | None = None,  # called first with all posts
     shard_rows: int | None = None,  # of one shard, at most; 1024 by default
     engine: pieces.Engine = pieces.run_here,  # does the pieces of shards
-    on_predicted: Callable[[int], None] | None = None,
+    on_predicted: Callable[[int], object] = lambda done: None,
 ) -> JobSummary:
     """Write tables again with a label for each row, in order and in constant memory.
 
@@ -142,7 +142,7 @@ def _predict_shards(
     rules: Abstention,
     rows: int,
     engine: pieces.Engine,
-    on_predicted: Callable[[int], None] | None,
+    on_predicted: Callable[[int], object],
 ) -> JobSummary:
     sources = pieces.single_tables(source)
     predictor = model.load()

@@ -89,13 +89,12 @@ def run_here(task: PieceTask) -> Iterator[JobSummary]:
             yield from work(piece)
 
 
-def add_up(found: Iterable[JobSummary], on_done: Callable[[int], None] | None) -> JobSummary:
+def add_up(found: Iterable[JobSummary], on_done: Callable[[int], object]) -> JobSummary:
     """Return the sum of summaries; `on_done` is called with the number of posts so far."""
     total = JobSummary()
     for summary in found:
         total += summary
-        if on_done:
-            on_done(total.posts)
+        on_done(total.posts)
     return total
 
 
