@@ -202,10 +202,7 @@ def check_probabilities(probs: Reals) -> None:
 
 
 def _intervals(confusion: Integers, rng: _Rng) -> Iterator[Interval]:
-    """Yield accuracy and macro-F1 of the confusion matrix (K, K), with intervals.
-
-    Posts are drawn with replacement as the cells' counts, from a multinomial distribution.
-    """
+    """Yield accuracy and macro-F1 of a confusion matrix (K, K), of which posts are drawn again."""
     rows, columns = np.nonzero(confusion)
     counts = confusion[rows, columns]  # (cells,)
     drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)

@@ -65,7 +65,6 @@ def predict_table(
     """Write tables again with a label for each row, in order and in constant memory.
 
     The input's columns stay as they are; what is added is listed by `OutputColumns.of`.
-
     An output without a suffix is a folder of Parquet shards, whose columns have one type in all of
     them. A job that was stopped continues there: shards that are there are kept. They cannot be
     made of a stream, and need a `ModelFolder`, which is loaded wherever pieces are done.

@@ -1,7 +1,4 @@
-"""Attribution of a label's probability to text, pictures, words and picture regions.
-
-A trained model predicts the post again with parts left out or replaced.
-"""
+"""Attribution of a label's probability to parts of a post: a model predicts it without each."""
 
 import math
 import unicodedata
@@ -374,10 +371,7 @@ def is_word(piece: str) -> bool:
 
 
 def _places(original: str, cleaned: str) -> dict[int, int]:
-    """Map positions in the cleaned text to positions in the original.
-
-    Through the longest common stretches, without white space (Ratcliff & Metzener 1988).
-    """
+    """Map positions in the cleaned text to the original's, by Ratcliff & Metzener (1988)."""
     read = enumerate(map(simplify, original))
     normal = [(x, i) for i, character in read for x in unicodedata.normalize("NFKC", character)]
     source, target = (

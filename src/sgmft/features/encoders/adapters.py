@@ -48,10 +48,7 @@ class Adapter(NamedTuple):
 
 
 def add_adapter(model: Any, modules: Sequence[str], rank: int, alpha: float) -> Any:
-    """Put LoRA matrices, alpha / r B A, beside linear maps; only they are trained from then on.
-
-    Modules of the model, one of transformers, are replaced in place; returns a `peft.PeftModel`.
-    """
+    """Put LoRA matrices, alpha / r B A, beside linear maps in place; only they are trained then."""
     with lora_library() as peft:
         config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(modules))
         return peft.get_peft_model(model, config)

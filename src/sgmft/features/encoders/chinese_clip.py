@@ -134,10 +134,7 @@ class ChineseClipEncoder(TorchEncoder):
 
 
 def fold_quick_gelu(model: Any) -> None:
-    """Compute x sigmoid(1.702 x) as SiLU(1.702 x) / 1.702, both factors in the linear maps beside.
-
-    One pass over the widest arrays of the image tower in the place of three.
-    """
+    """Compute x sigmoid(1.702 x) as SiLU(1.702 x) / 1.702: one pass over wide arrays, not three."""
     from transformers.activations import QuickGELUActivation
 
     for block in model.vision_model.modules():

@@ -50,10 +50,13 @@ def pick_batch(kind: str, each: int, most: int) -> int:
     An eighth of the device's memory, whatever is free, holds them, so that the last digits are the
     same in every run. `each` are bytes of one input, `most` holds on a CPU, for its caches.
     """
-    memory = psutil.virtual_memory().total  # Apple's GPUs share it
+    fit = min(int(SHARE * _memory(kind)) // each, most if kind == "cpu" else MOST)
+    return 1 << (max(fit, 1).bit_length() - 1)
+
+
+def _memory(kind: str) -> int:
     if kind == "cuda":
         import torch
 
-        memory = torch.cuda.get_device_properties("cuda").total_memory
-    fit = min(int(SHARE * memory) // each, most if kind == "cpu" else MOST)
-    return 1 << (max(fit, 1).bit_length() - 1)
+        return int(torch.cuda.get_device_properties("cuda").total_memory)
+    return int(psutil.virtual_memory().total)  # Apple's GPUs share it

@@ -72,10 +72,7 @@ def find_checkpoint(name: str, trusted: bool) -> Checkpoint:
 
 
 def local_copy(repository: str, revision: str | None, needed: str = "*.json") -> str:
-    """Return the folder of a hub repository, by default its newest revision, cached or fetched.
-
-    `needed` must be there beside the weights, lest a part was left behind; else SgmftError.
-    """
+    """Return a hub repository's folder, cached with all that is `needed`, or fetched."""
     from huggingface_hub import snapshot_download
 
     # The same files each time: the client asks the hub again where others are missing.

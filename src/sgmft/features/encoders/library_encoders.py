@@ -165,10 +165,7 @@ class TorchEncoder:
 
 
 class LibraryEncoder(TorchEncoder):
-    """Frozen features of a checkpoint, whose library prepares texts and images.
-
-    One of each is encoded at first, to see which features there are.
-    """
+    """Frozen features of a checkpoint, whose library prepares both sides; one of each is tried."""
 
     _takes: Sequence[str]  # of "text" and "image"; set by `_load`, as the next
     processor: Any = None  # of images

@@ -112,9 +112,7 @@ class UnigramTokenizer(UsePureTokenizer):  # type: ignore[misc]
 
 
 def _read_tokenizer(file: Path) -> UnigramTokenizer:
-    """Read the encoder's tokenizer from a file whose 128,000 pieces stand first and are shorter
-    than 64 bytes, as those of the package; a newer package may need another reader.
-    """
+    """Read the package's file, whose 128,000 pieces stand first and are shorter than 64 bytes."""
     data = file.read_bytes()
     starts, start = [], 0
     while data[start] == 0x0A:  # field 1 of the model: field 1 a piece, field 2 its score

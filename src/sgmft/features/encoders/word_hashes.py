@@ -32,10 +32,7 @@ class WordHashEncoder:
         self._rules = get_cleaning(cleaning)
 
     def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """Encode texts: the numbers of each text's words (n, 3); pooled, of its first word (N, 3).
-
-        The first word stands there for the store alone: networks do not read it.
-        """
+        """Encode texts: their words' numbers (n, 3); pooled, for the store alone, the first's."""
         rows = [self._numbers(text) for text in texts]
         pooled = np.array([row[0] for row in rows], np.float32).reshape(-1, WORD_WIDTH)
         return Encoded(pooled, rows if tokens else None)

@@ -57,10 +57,7 @@ def vocabulary(words: Vectors | None) -> Tensor:
 
 
 class WordEmbeddings(nn.Module):
-    """Word features to learned embeddings.
-
-    Words outside the vocabulary of `size` V share one, <unk>, which stays as it starts, zero.
-    """
+    """Word features to learned embeddings; words outside the vocabulary share one, zero."""
 
     vocabulary: Tensor
 

@@ -165,10 +165,7 @@ class TunedConfig(NetworkConfig):
 
 
 class Tuned(Network):
-    """Texts and images to logits, by towers to features and a `head` from there.
-
-    Its state is what training changes: the network, and weights of the towers that move.
-    """
+    """Texts and images to logits, by towers and a `head`; its state is what training changes."""
 
     def __init__(self, head: Network, towers: Towers, tokens: bool, encoder: str) -> None:
         c = head.config
