@@ -1,7 +1,6 @@
 """Explanations in words, and as one page that needs nothing beside it."""
 
 import json
-import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -24,8 +23,10 @@ def explanation_page(
     explanations: Sequence[Explanation], *, title: str, refused: Sequence[Post] = ()
 ) -> str:
     """Return the page, as HTML; `refused` posts, which have an `error`, could not be explained."""
-    values = {"explanations": list(map(explanation_view, explanations)), "refused": refused}
-    return render("evaluation/templates/explain.html", title=title, **values)
+    sentences = {"language": ENGLISH, "summarize": summarize_explanation, "shown": MOST_CLASSES}
+    views = [(found, explanation_view(found)) for found in explanations]
+    given = {"explanations": views, "refused": refused, **sentences}
+    return render("evaluation/templates/explain.html", title=title, **given)
 
 
 class Wording:
@@ -129,26 +130,10 @@ def format_points(share: float) -> str:
 
 
 def explanation_view(found: Explanation) -> dict[str, Any]:
-    """Return an explanation as templates show it."""
-    both = {part.name == "text" for part in found.parts} == {True, False}  # text and picture
-    probs = sorted(found.probabilities.items(), key=lambda item: -item[1])
-    entropies = zip("me", found.guidance or (), strict=False)
-    return {
-        "id": found.post.id or found.post.place,
-        "summary": summarize_explanation(found),
-        "found": found,
-        "text": _text_pieces(found),
-        "pictures": _heat_maps(found),
-        "probs": [(name, x, ENGLISH.percent(x)) for name, x in probs[:MOST_CLASSES]],
-        "more": max(0, len(probs) - MOST_CLASSES),
-        "steps": _steps(found),
-        "strongest": ENGLISH.strongest(found),
-        "alone": [(ENGLISH.part(part.name, "definite_parts"), part.alone) for part in found.parts],
-        "both": both,
-        "similarity": _similarity_maps(found),
-        "gate": ENGLISH.percent(found.gate) if both and found.gate is not None else "",
-        "guidance": [(name, f"{x:.3f}") for name, x in entropies if both and math.isfinite(x)],
-    }
+    """Return what templates draw of an explanation: shaded words and regions, and bars."""
+    maps = _similarity_maps(found)
+    text, pictures, steps = _text_pieces(found), _heat_maps(found), _steps(found)
+    return {"text": text, "pictures": pictures, "steps": steps, "similarity": maps}
 
 
 def _text_pieces(found: Explanation) -> list[dict[str, Any]]:
