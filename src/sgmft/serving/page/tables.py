@@ -90,7 +90,7 @@ class TableJob:
         self._done = self._total = 0
         self._on_progress: Callable[[int, int], None] = lambda done, total: None
         self._first: list[Prediction] = []
-        self._reasons = {kind: Counter[str]() for kind in ("abstained", "error", "warning")}
+        self._reasons = {kind: Counter[str]() for kind in ("withheld", "unusable", "warned")}
 
     def run(self, on_progress: Callable[[int, int], None]) -> tuple[Path, str]:
         """Label it; return the table, and its HTML. `on_progress` gets the posts done, and all."""
@@ -117,10 +117,10 @@ class TableJob:
             self._first += found[: SHOWN - len(self._first)]
             translate = partial(self.language.translate, bare=True)
             for x in found:
-                self._reasons["abstained"].update(filter(None, [x.abstained]))
-                self._reasons["error"].update(map(translate, filter(None, [x.error])))
+                self._reasons["withheld"].update(filter(None, [x.abstained]))
+                self._reasons["unusable"].update(map(translate, filter(None, [x.error])))
                 if not x.error:
-                    self._reasons["warning"].update(set(map(translate, x.post.warnings)))
+                    self._reasons["warned"].update(set(map(translate, x.post.warnings)))
             self._done += len(found)
             self._on_progress(self._done, self._total)
             yield from found
@@ -196,7 +196,6 @@ class TableJob:
             HEARD.reset(heard)
 
     def _html(self, summary: JobSummary, done: Path, folder: Path) -> str:
-        labelled = summary.used - self._reasons["abstained"].total()
         with done.open(encoding="utf-8-sig", newline="") as file:
             rows = list(islice(csv.DictReader(file), SHOWN))
         names = dict.fromkeys([*FIRST, *(name for row in rows for name in row)])
@@ -205,21 +204,13 @@ class TableJob:
             [self._cell(row[x] or "", x, prediction) for x in columns]
             for row, prediction in zip(rows, self._first, strict=True)
         ]
-        text = self.language.text
-        codes = ("withheld", "unusable", "warned")
-        reasons = [
-            (text(code, count=counted.total()), counted.most_common())
-            for code, counted in zip(codes, self._reasons.values(), strict=True)
-            if counted
-        ]
         translate = partial(self.language.translate, hidden=f"{folder}/")
         return render(
             "serving/page/templates/table.html",
-            t=self.language.texts,
-            done=text("done", labelled=labelled, posts=summary.posts),
-            reasons=reasons,
+            language=self.language,
+            summary=summary,
+            reasons=self._reasons,
             notes=[translate(x) for x in dict.fromkeys(self._notes)],
-            preview=text("preview", count=len(first)),
             columns=columns,
             rows=first,
         )
