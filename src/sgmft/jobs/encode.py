@@ -1,7 +1,7 @@
 """Encode tables of posts into a feature store, in this process or on a cluster."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +11,30 @@ from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_posts
 from sgmft.features.encoder_handle import EncoderHandle, open_encoder
+from sgmft.features.encoders.base import Encoder
 from sgmft.features.store import FeatureStore
 from sgmft.features.table import write_ids
 from sgmft.jobs.cluster import pieces
 
+Loaded = tuple[Encoder, FeatureStore]
 
-@dataclass(frozen=True, kw_only=True)
-class EncodeTask(pieces.PieceTask):
+
+def _load(settings: dict[str, Any], folder: Path, tokens: bool) -> Loaded:
+    encoder = open_encoder(**settings)
+    return encoder, FeatureStore(folder, encoder.info, tokens)
+
+
+def _encode(
+    tokens: bool, loaded: Loaded, source: Source, piece: pieces.Piece
+) -> Iterator[JobSummary]:
     """Encode what the store does not have; the store itself knows which posts it has."""
-
-    settings: dict[str, Any]  # arguments of `open_encoder`
-    tokens: bool  # whether word and region features are encoded
-
-    def start(self) -> pieces.Work:
-        """Load the encoder and open the store, where they are not."""
-        encoder, store = self.loaded or (open_encoder(**self.settings), None)
-        store = store or FeatureStore(self.folder, encoder.info, self.tokens)
-
-        def work(piece: pieces.Piece) -> Iterator[JobSummary]:
-            for chunk in encode_posts(piece.posts, encoder, tokens=self.tokens, store=store):
-                if self.sources[piece.id[0]].strict:
-                    raise_first_error(chunk.posts)
-                names = [chunk.posts[i].id for i in chunk.good]
-                write_ids(store.folder, zip(names, chunk.keys, strict=True))
-                yield JobSummary.of(chunk.posts)
-
-        return work
+    encoder, store = loaded
+    for chunk in encode_posts(piece.posts, encoder, tokens=tokens, store=store):
+        if source.strict:
+            raise_first_error(chunk.posts)
+        names = [chunk.posts[i].id for i in chunk.good]
+        write_ids(store.folder, zip(names, chunk.keys, strict=True))
+        yield JobSummary.of(chunk.posts)
 
 
 def encode_table(
@@ -60,12 +58,13 @@ def encode_table(
     folder = folder if here else folder.absolute()
     sources = [source] if here else pieces.single_tables(source)
     store = FeatureStore(folder, handle.encoder.info, tokens)
-    task = EncodeTask(
+    settings = {**handle.encoder_settings, "device": handle.device}
+    task = pieces.PieceTask(
         sources=sources,
         folder=folder,
         rows=0 if here else pieces.ROWS,
+        load=partial(_load, settings, folder, tokens),
+        work=partial(_encode, tokens),
         loaded=(handle.encoder, store),
-        settings={**handle.encoder_settings, "device": handle.device},
-        tokens=tokens,
     )
     return pieces.add_up(engine(task), on_encoded), store.folder

@@ -108,27 +108,6 @@ def _write_rows(
         yield summary
 
 
-@dataclass(frozen=True, kw_only=True)
-class PredictTask(pieces.PieceTask):
-    """Predict what has not been predicted yet."""
-
-    model: ModelFolder  # where other machines load the model from
-    rules: Abstention
-    columns: "OutputColumns"
-    shards: pieces.Shards  # where rows go
-
-    def start(self) -> pieces.Work:
-        """Load the model, where it is not."""
-        predictor = self.loaded or self.model.load()
-
-        def work(piece: pieces.Piece) -> Iterator[JobSummary]:
-            strict, write = self.sources[piece.id[0]].strict, partial(self.shards.write, piece.id)
-            given = predictor.predictions(piece.posts, self.rules), self.columns, strict
-            return _write_rows(*given, write, self.rows)
-
-        return work
-
-
 def is_shards(output: str | Path) -> bool:
     """Return whether an output is a folder of shards: whether its name has no suffix."""
     return str(output) != "-" and not Path(output).suffix
@@ -164,9 +143,14 @@ def _predict_shards(
     shards = pieces.Shards(output, job, columns.types(types))
     shards.begin()
     finished = shards.finished()
-    own: dict[str, Any] = {"model": model, "rules": rules, "columns": columns, "shards": shards}
-    own |= {"finished": frozenset(finished), "loaded": predictor}
-    task = PredictTask(sources=sources, folder=shards.folder, rows=rows, **own)
+
+    def work(predictor: Predictor, source: Source, piece: pieces.Piece) -> Iterator[JobSummary]:
+        given = predictor.predictions(piece.posts, rules), columns, source.strict
+        return _write_rows(*given, partial(shards.write, piece.id), rows)
+
+    own: dict[str, Any] = {"finished": frozenset(finished), "loaded": predictor}
+    own |= {"load": model.load, "work": work}
+    task = pieces.PieceTask(sources=sources, folder=shards.folder, rows=rows, **own)
     total = pieces.add_up(chain(finished.values(), engine(task)), on_predicted)
     return shards.end(total.posts)
 

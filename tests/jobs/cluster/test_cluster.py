@@ -73,11 +73,8 @@ def wait_for(there, process):
         time.sleep(0.05)
 
 
-class Counting(PieceTask):
-    """A task that counts posts."""
-
-    def start(self):
-        return lambda piece: iter([JobSummary(len(piece.posts))])
+def count(loaded, source, piece):
+    return iter([JobSummary(len(piece.posts))])
 
 
 def test_workers_load_the_plugin_of_an_encoder(engine, counts, parts, tmp_path):
@@ -113,7 +110,8 @@ def test_what_is_wrong_with_a_table_is_told_in_its_own_words(engine, tmp_path):
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with pytest.raises(SgmftError, match=r"^There is no file .*missing\.csv"):
         table = Source(str(tmp_path / "missing.csv"))
-        list(engine(Counting(sources=[table], folder=tmp_path, rows=10)))
+        how = {"load": bool, "work": count}
+        list(engine(PieceTask(sources=[table], folder=tmp_path, rows=10, **how)))
 
 
 @pytest.mark.slow
@@ -127,7 +125,7 @@ def test_features_encoded_on_a_cluster_are_those_encoded_here(parts, engine, tmp
     assert keys[0] == keys[1] and len(keys[0]) == 299
     posts = read_posts(parts)
     stored, fresh = (x.encode(posts, tokens=False).features for x in (there, here))
-    assert (stored.text - fresh.text).abs().max() < 1e-5
+    assert abs(stored.text - fresh.text).max() < 1e-5
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ then renamed, so one that is there is whole. `_job.json` describes the job; name
 
 import json
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -42,19 +41,22 @@ class Piece(NamedTuple):
     posts: Iterable[Post]  # a list, but for a table that is not cut
 
 
-# Does a piece and yields summaries of its posts; done twice, it leaves what it leaves done once.
 Work = Callable[[Piece], Iterator[JobSummary]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PieceTask(ABC):
+class PieceTask:
     """A job as engines see it; it can be sent to other machines."""
 
     sources: list[Source]  # tables
     folder: Path  # where results go; a shared one, where several machines work
     rows: int  # of a piece; 0 leaves the tables whole
+    load: Callable[[], Any]  # returns what the work needs
+    # With that and the piece's table; yields summaries of the posts. A piece that is done twice
+    # leaves what it leaves done once.
+    work: Callable[[Any, Source, Piece], Iterator[JobSummary]]
     finished: frozenset[PieceId] = frozenset()  # pieces that are done
-    loaded: Any = None  # what the work needs, in this process; others load it
+    loaded: Any = None  # what the work needs, in this process
     plugins: tuple[str, ...] = field(default_factory=lambda: tuple(LOADED))  # loaded first
 
     def __getstate__(self) -> dict[str, Any]:
@@ -72,9 +74,10 @@ class PieceTask(ABC):
                 yield Piece((table, number), part)
             number += 1
 
-    @abstractmethod
     def start(self) -> Work:
-        """Load what the work needs: called once in each process that works."""
+        """Load what the work needs, once in each process; return what does a piece."""
+        loaded = self.loaded or self.load()
+        return lambda piece: self.work(loaded, self.sources[piece.id[0]], piece)
 
 
 Engine = Callable[[PieceTask], Iterator[JobSummary]]  # does all pieces
