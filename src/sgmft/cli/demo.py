@@ -4,7 +4,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -16,7 +16,6 @@ from sgmft.cli.console import counter, print_errors
 from sgmft.cli.evaluate import print_evaluation
 from sgmft.cli.main import app
 from sgmft.data.source import Source
-from sgmft.evaluation.metrics import Evaluation
 from sgmft.evaluation.report import ComparedModel, write_page
 from sgmft.features.features import PARTS
 from sgmft.jobs.evaluate import choose_examples, describe_locator, evaluate_table
@@ -37,14 +36,6 @@ NOTICE = (
 screen = Console()
 
 
-class _Trained(NamedTuple):
-    folder: Path  # of the model and of what was made with it
-    locator: SemanticLocator
-    evaluation: Evaluation
-    predictions: list[Prediction]  # of the test posts
-    errors: dict[str, int]  # posts that could not be used, by reason
-
-
 def run(
     folder: Annotated[Path, Argument(help="Where posts, models and reports go.")],
     posts: int = POSTS,
@@ -54,66 +45,64 @@ def run(
     start = time.monotonic()
     table, features = folder / "posts" / "posts.jsonl", folder / "features"
     _run(["sample", table.parent, "--posts", posts, "--damaged", DAMAGED], "--seed", seed)
-    default = _train(table, folder, features, seed)
-    paper = _train(table, folder / "sgmft", features, seed, *PAPER.split())
-    shown = next((p for p in default.predictions if p.parts == len(PARTS) - 1), None)
-    models = [_explain(table, each, shown, folder) for each in (default, paper)]
+    default, locator, predictions, errors = _try(table, folder, folder, seed)
+    paper = _try(table, folder / "sgmft", folder, seed, *PAPER.split())[0]
 
     predict = "predict", folder / "model", table, "-o", folder / "predictions.csv"
     _run(predict, "--features", features)
-    report, good = folder / "report.html", [p for p in default.predictions if p.label is not None]
+    report, good = folder / "report.html", [p for p in predictions if p.label is not None]
     write_page(
         report,
         default.evaluation,
         title="Where was this post written?",
         overview=True,
-        models=models,
-        examples=choose_examples(good, default.locator.labels),
-        about=describe_locator(default.locator),
+        models=[default, paper],
+        examples=choose_examples(good, locator.labels),
+        about=describe_locator(locator),
         notice=NOTICE,
-        errors=default.errors,
+        errors=errors,
     )
-    screen.print(_table(default.predictions))
+    screen.print(_table(predictions))
     screen.print(f"{time.monotonic() - start:.0f} s. Open {report} in a browser.")
     return report
 
 
-def _train(table: Path, folder: Path, features: Path, seed: int, *options: str) -> _Trained:
-    model, output = folder / "model", folder / "evaluation"
+def _try(
+    table: Path, folder: Path, home: Path, seed: int, *options: str
+) -> tuple[ComparedModel, SemanticLocator, list[Prediction], dict[str, int]]:
+    """Train, evaluate, explain a post; return the model's row for the report in the folder `home`.
+
+    Beside it the model, its predictions for the test posts, and why some have none, with counts.
+    """
+    model, output, why = folder / "model", folder / "evaluation", folder / "why.html"
     train = "train", table, "-o", model, "--where", "split=train", *options
-    _run(train, "--seed", seed, "--features", features)
+    _run(train, "--seed", seed, "--features", home / "features")
     by = "--where", "split=test", "--by", "informative"
     _show("evaluate", model, table, "-o", output, *by)
-    locator = SemanticLocator.from_pretrained(model, features=features)
+    locator = SemanticLocator.from_pretrained(model, features=home / "features")
     test = Source(str(table), where={"split": "test"})
     with counter("Predicting") as done:
-        summary, found, predicted = evaluate_table(
-            test, output, locator, by=by[3:], on_predicted=done
-        )
+        tested = evaluate_table(test, output, locator, by=by[3:], on_predicted=done)
+    summary, evaluation, predictions = tested
     print_errors(summary)
-    print_evaluation(found)
-    return _Trained(folder, locator, found, predicted, summary.errors)
-
-
-def _explain(table: Path, trained: _Trained, shown: Prediction | None, home: Path) -> ComparedModel:
-    """Explain a post; returns the model's row for the report in the folder `home`."""
-    folder, locator, evaluation, predictions, _ = trained
-    said = ""
-    if shown is not None:
-        row = int(shown.post.place.rpartition(" ")[2])
-        _show("explain", folder / "model", table, "-o", folder / "why.html", "--row", row)
-        _, (said, *_) = explain_table(Source(str(table)), folder / "why.html", locator, row=row)
+    print_evaluation(evaluation)
+    both, said = [p for p in predictions if p.parts == len(PARTS) - 1], ""
+    if both:
+        number = int(both[0].post.place.rpartition(" ")[2])
+        _show("explain", model, table, "-o", why, "--row", number)
+        _, (said, *_) = explain_table(Source(str(table)), why, locator, row=number)
         screen.print(said, highlight=False)
-    guidance = np.array([p.guidance for p in predictions if p.parts == len(PARTS) - 1])
+    guidance = np.array([p.guidance for p in both])
     known = guidance.size > 0 and np.isfinite(guidance).all()
-    return ComparedModel(
+    row = ComparedModel(
         title=locator.method.title_with(locator.preset.name),
         evaluation=evaluation,
         guidance=tuple(guidance.mean(0).tolist()) if known else None,
         explained=said,
-        report=(folder / "evaluation" / "report.html").relative_to(home).as_posix(),
-        why=(folder / "why.html").relative_to(home).as_posix(),
+        report=(output / "report.html").relative_to(home).as_posix(),
+        why=why.relative_to(home).as_posix(),
     )
+    return row, locator, predictions, summary.errors
 
 
 def _run(command: Sequence[object], *hidden: object) -> None:
