@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Abstention", "Post", "SemanticLocator", "read_posts"]
 
-os.environ.setdefault(
-    "ORT_DISABLE_TELEMETRY", "1"
-)  # onnxruntime would otherwise report to its makers
+# onnxruntime would otherwise report to its makers.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _LAZY = {
     "Abstention": "locator.abstention",

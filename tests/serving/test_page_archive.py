@@ -5,7 +5,8 @@ import zipfile
 
 import pytest
 
-from sgmft.serving.page.archive import UnsafeZipError, unpack
+from sgmft.errors import SgmftError
+from sgmft.serving.page.archive import unpack
 
 
 def packed(path, files, kind=zipfile.ZIP_DEFLATED):
@@ -40,24 +41,23 @@ def link():
 
 
 @pytest.mark.parametrize(
-    ("files", "kind"),
+    ("files", "reason"),
     [
-        ({"../a.jpg": b""}, "outside"),
-        ({"a/../../b.jpg": b""}, "outside"),
-        ({"/etc/a.jpg": b""}, "outside"),
-        ({"..\\a.jpg": b""}, "outside"),
-        ({"C:\\a.jpg": b""}, "outside"),
-        ({link(): b"/etc/passwd"}, "link"),
-        ({"a.jpg": b"0" * 2**21}, "too-large"),
-        ({f"{i}.bin": bytes(range(256)) * 200 for i in range(3)}, "too-large"),
-        ({f"{i}": b"" for i in range(20_001)}, "too-many"),
+        ({"../a.jpg": b""}, "outside its folder"),
+        ({"a/../../b.jpg": b""}, "outside its folder"),
+        ({"/etc/a.jpg": b""}, "outside its folder"),
+        ({"..\\a.jpg": b""}, "outside its folder"),
+        ({"C:\\a.jpg": b""}, "outside its folder"),
+        ({link(): b"/etc/passwd"}, "a link"),
+        ({"a.jpg": b"0" * 2**21}, "too large"),
+        ({f"{i}.bin": bytes(range(256)) * 200 for i in range(3)}, "too large"),
+        ({f"{i}": b"" for i in range(20_001)}, "too many files"),
     ],
 )
-def test_a_dangerous_zip_leaves_nothing(tmp_path, files, kind):
+def test_a_dangerous_zip_leaves_nothing(tmp_path, files, reason):
     (tmp_path / "to").mkdir()
-    with pytest.raises(UnsafeZipError) as caught:
+    with pytest.raises(SgmftError, match=reason):
         unpack(packed(tmp_path / "a.zip", files), tmp_path / "to", 100_000)
-    assert caught.value.kind == kind
     assert sorted(x.name for x in tmp_path.rglob("*")) == ["a.zip", "to"]
 
 
@@ -65,7 +65,7 @@ def test_a_zip_that_lies_about_its_sizes_is_no_way_around_the_limit(tmp_path):
     source = packed(tmp_path / "a.zip", {"a.bin": bytes(range(256)) * 4000})
     size = (256 * 4000).to_bytes(4, "little")
     source.write_bytes(source.read_bytes().replace(size, (500).to_bytes(4, "little")))
-    with pytest.raises(UnsafeZipError):
+    with pytest.raises(SgmftError):
         unpack(source, tmp_path / "to", 10_000)
     assert sum(x.stat().st_size for x in (tmp_path / "to").rglob("*.*")) <= 10_000
 
@@ -89,6 +89,5 @@ def test_a_zip_that_cannot_be_read_is_refused(tmp_path, how):
             start = found.start_dir
         data[start + 8] |= 1  # the flag in the directory
     (tmp_path / "a.zip").write_bytes(data)
-    with pytest.raises(UnsafeZipError) as caught:
+    with pytest.raises(SgmftError, match="password" if how == "encrypted" else "damaged"):
         unpack(tmp_path / "a.zip", tmp_path / "to", 100_000)
-    assert caught.value.kind == ("encrypted" if how == "encrypted" else "damaged")

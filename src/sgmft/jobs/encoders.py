@@ -31,10 +31,8 @@ def list_encoders() -> Iterator[tuple[str, int, int, int | str, str]]:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    torch, library = (
-        "" if find_spec(package) else f"pip install 'sgmft[{extra}]'; "
-        for package, extra in (("torch", "torch"), ("sentence_transformers", "encoders"))
-    )
+    torch = "" if find_spec("torch") else "pip install 'sgmft[torch]'; "
+    library = "" if find_spec("sentence_transformers") else "pip install 'sgmft[encoders]'; "
     for name in ENCODERS:
         try:
             if width := CLIP_WIDTHS.get(name):

@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Header, Request, Response, Security
 from fastapi.responses import HTMLResponse
 from fastapi.security import APIKeyHeader
 from fastapi.security.http import HTTPBase
+from prometheus_client import generate_latest
 from pydantic.json_schema import models_json_schema
 from starlette.requests import ClientDisconnect
 
@@ -126,7 +127,7 @@ def _add_information(
     @router.get("/metrics", response_class=Response)
     async def prometheus() -> Response:
         """Metrics for Prometheus."""
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
 
     @router.get("/problems/{kind}", responses=_problems(404))
     async def problem(kind: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,8 +31,8 @@ class ServerMetrics:
     """Counters of one server and its engine, for Prometheus."""
 
     def __init__(self, engine: InferenceEngine) -> None:
-        self._registry = CollectorRegistry()
-        own: Any = {"namespace": "sgmft", "registry": self._registry}
+        self.registry = CollectorRegistry()
+        own: Any = {"namespace": "sgmft", "registry": self.registry}
         self._requests = Counter("requests", "Requests answered.", ["route", "status"], **own)
         self._seconds = Histogram(
             "request_seconds", "Time to answer.", ["route"], buckets=_SECONDS, **own
@@ -58,10 +58,6 @@ class ServerMetrics:
         for x in predictions:
             outcome = "error" if x.error else "abstained" if x.abstained else "label"
             self._posts.labels(outcome).inc()
-
-    def text(self) -> bytes:
-        """Return them as Prometheus reads them."""
-        return generate_latest(self._registry)
 
 
 class Guard:

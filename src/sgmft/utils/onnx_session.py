@@ -70,27 +70,25 @@ class Graph:
     """An ONNX graph that grows node by node; every node has one output."""
 
     def __init__(self) -> None:
+        import onnx  # takes half a second: a graph is mostly there
+
+        self._onnx = onnx
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
 
     def weight(self, name: str, values: ArrayLike) -> str:
         """Add a constant; return its name."""
-        from onnx import numpy_helper
-
-        self.weights.append(numpy_helper.from_array(np.asarray(values), name))
+        self.weights.append(self._onnx.numpy_helper.from_array(np.asarray(values), name))
         return name
 
     def node(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
         """Add a node; return the name of its output, which is its own."""
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
+        self.nodes.append(self._onnx.helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 
     def write(self, path: Path, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
         """Write the graph; `inputs` are types and shapes by name, `outputs` shapes, of float32."""
-        from onnx import TensorProto, helper
-
+        helper, TensorProto = self._onnx.helper, self._onnx.TensorProto
         describe = helper.make_tensor_value_info
         given = [describe(name, getattr(TensorProto, x), y) for name, (x, y) in inputs.items()]
         found = [describe(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()]

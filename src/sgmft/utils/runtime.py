@@ -13,9 +13,8 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PARSING = (
-    threading.Lock()
-)  # held while Python is parsed: the interpreter fails if two threads do at once
+# Held while Python is parsed: the interpreter fails if two threads do at once.
+PARSING = threading.Lock()
 _NOISY = r"(.*\b)?(PIL|jieba|pkg_resources)\b"  # names of modules, and paths of files to compile
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 

@@ -15,21 +15,14 @@ FILES = 20_000
 RATIO = 100  # of a file's size to its packed size; pictures are packed already
 SMALL = 1024 * 1024  # bytes of a file whose ratio does not matter
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
+_TOO_LARGE = "The zip is too large unpacked. Pack smaller or fewer pictures."
 _UNKNOWN = (NotImplementedError, UnicodeError)  # ways of packing and of writing names
-
-
-class UnsafeZipError(SgmftError):
-    """A zip that is not unpacked: the kind of reason, and the file in it that is, if it is one."""
-
-    def __init__(self, kind: str, name: str = "") -> None:
-        self.kind, self.name = kind, name[:100]
-        super().__init__(f"{kind}: {self.name}")
 
 
 def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
     """Write the files of a zip below a folder, with their own folders; return their number.
 
-    UnsafeZipError where it is damaged or, before anything is written, where a file is unsafe, or
+    SgmftError where it is damaged or, before anything is written, where a file is unsafe, or
     they are too many or more bytes than `most`.
     """
     try:
@@ -39,16 +32,16 @@ def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
                 if path := _checked(entry):
                     found[path] = entry
                 if len(found) > FILES:
-                    raise UnsafeZipError("too-many")
+                    raise SgmftError("The zip has too many files.")
             if sum(entry.file_size for entry in found.values()) > most:
-                raise UnsafeZipError("too-large")
+                raise SgmftError(_TOO_LARGE)
             for path, entry in found.items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 with packed.open(entry) as source, (folder / path).open("wb") as target:
                     shutil.copyfileobj(source, target)  # zipfile reads no more than the header says
             return len(found)
     except (*_DAMAGE, *_UNKNOWN) as error:
-        raise UnsafeZipError("damaged") from error
+        raise SgmftError("The zip is damaged, or no zip.") from error
 
 
 def _checked(entry: zipfile.ZipInfo) -> PurePosixPath | None:
@@ -56,13 +49,15 @@ def _checked(entry: zipfile.ZipInfo) -> PurePosixPath | None:
     name = _name(entry).replace("\\", "/")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name or name[1:2] == ":":
-        raise UnsafeZipError("outside", name)
+        raise SgmftError(
+            "The zip has a file that would land outside its folder: {name}.", name=name[:100]
+        )
     if S_ISLNK(entry.external_attr >> 16):
-        raise UnsafeZipError("link", name)
+        raise SgmftError("The zip has a link in place of a file: {name}.", name=name[:100])
     if entry.flag_bits & 0x1:
-        raise UnsafeZipError("encrypted", name)
+        raise SgmftError("The zip has a password: pack it without one ({name}).", name=name[:100])
     if entry.file_size > max(SMALL, RATIO * entry.compress_size):
-        raise UnsafeZipError("too-large", name)
+        raise SgmftError(_TOO_LARGE)
     if entry.is_dir() or not path.parts or path.parts[0] == "__MACOSX":
         return None
     return path

@@ -25,7 +25,7 @@ from sgmft.jobs.predict import predict_table
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction, Predictions
 from sgmft.serving.engine import InferenceEngine
-from sgmft.serving.page.archive import UnsafeZipError, unpack
+from sgmft.serving.page.archive import unpack
 from sgmft.serving.page.language import Language
 from sgmft.serving.problems import Problem
 from sgmft.utils.templates import render
@@ -99,9 +99,6 @@ class TableJob:
             folder, done = Path(name) / "posts", Path(name) / f"{Path(self.name).stem}-labelled.csv"
             try:
                 summary = self._label(folder, done)
-            except UnsafeZipError as error:
-                zips = self.language.texts["zips"]
-                raise TableRefused(zips[error.kind].format(name=error.name)) from None
             except SgmftError as error:
                 reason = self.language.translate(str(error), hidden=f"{folder}/")
                 raise TableRefused(reason.replace(f"{folder}/", "")) from None
