@@ -41,7 +41,9 @@ class NearestMean(ClosedFormModel):
         super().__init__(config)
         self.means = np.zeros((config.classes, config.text_width), np.float32)
 
-    def fit(self, batch: Batch, labels: np.ndarray, rng: np.random.RandomState) -> None:
+    def fit(
+        self, batch: Batch, labels: np.ndarray, rng: np.random.RandomState, weights: object = None
+    ) -> None:
         for k in range(self.config.classes):
             self.means[k] = batch.text[labels == k].mean(0)
 

@@ -38,7 +38,7 @@ def test_from_sample_to_labels(run, tmp_path, store):
     assert len(table.read_text("utf-8").splitlines()) == 23
     assert str(table) in ended.stderr and ended.stdout == ""
 
-    settings = ["--set", "joint=false", "--seed", 3]
+    settings = ["--set", "joint=false", "--seed", 3, "--class-weights", "balanced"]
     ended = run("train", table, "-o", model, *settings, "--column", "image=images", *few)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "" and f"Model: {model}" in ended.stderr
@@ -48,6 +48,7 @@ def test_from_sample_to_labels(run, tmp_path, store):
     assert "… is empty" in ended.stderr and "… is cut off" in ended.stderr
     config = json.loads((model / "config.json").read_text("utf-8"))["sgmft"]
     assert (config["preset"], config["val_size"], config["train"]["seed"]) == ("default", 0, 3)
+    assert config["train"]["class_weights"] is True
     assert config["model"]["joint"] is False and config["model"]["vocabulary_size"] > 0
 
     ended = run("evaluate", model, table, "-o", tmp_path / "e", "--by", "informative", *few)

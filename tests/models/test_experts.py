@@ -56,10 +56,11 @@ def grams(n=60, seed=0, slope=0.5, longest=9):
     return x, labels
 
 
-def scikit(x, labels, penalty):
+def scikit(x, labels, penalty, weights=None):
     """Its own solution of: mean cross-entropy + penalty |w|^2 / 2, from a start at zero."""
-    model = LogisticRegression(C=1 / (len(labels) * penalty), tol=1e-8, max_iter=20_000)
-    return model.fit(x, labels)
+    total = len(labels) if weights is None else weights.sum()
+    model = LogisticRegression(C=1 / (total * penalty), tol=1e-8, max_iter=20_000)
+    return model.fit(x, labels, weights)
 
 
 def vectorizer():
@@ -72,9 +73,9 @@ def vectorizer():
 # --- regressions
 
 
-def path_of(x, labels, classes=K, penalties=PENALTIES):
+def path_of(x, labels, classes=K, penalties=PENALTIES, weights=None):
     """Solutions for all rows."""
-    whole = Block(np.ones(len(labels), bool))
+    whole = Block(np.ones(len(labels), bool) if weights is None else weights)
     return [found for (found,) in logistic_paths(x, labels, classes, penalties, [whole])]
 
 
@@ -184,7 +185,7 @@ def test_parts_are_solved_as_if_each_were_alone(most, tight, monkeypatch):
     monkeypatch.setattr("sgmft.models.logistic.MAX_NUMBERS", most * K)
     x, labels = dense()
     parts = folds(x)
-    parts[1] = Block(parts[1].rows & (labels != 0), *parts[1][1:])  # one that lacks a class
+    parts[1] = Block(parts[1].weights & (labels != 0), *parts[1][1:])  # one that lacks a class
     paths = logistic_paths(x, labels, K, PENALTIES, parts)
     for penalty, found in zip(PENALTIES, paths, strict=True):
         for i, (solution, (own, mean, deviation)) in enumerate(zip(found, parts, strict=True)):
@@ -195,6 +196,20 @@ def test_parts_are_solved_as_if_each_were_alone(most, tight, monkeypatch):
                 assert p[:, 0].max() < 1e-12 and (solution.weight[0] == 0).all()
                 p = p[:, 1:]
             np.testing.assert_allclose(p, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [None, 200], ids=["long", "wide"])
+@pytest.mark.parametrize("kind", [np.copy, csr_matrix], ids=["array", "sparse"])
+def test_weights_count_as_scikit_learns_and_as_repeated_rows_do(kind, width, tight):
+    x, labels = dense()
+    x = x if width is None else np.random.default_rng(0).normal(size=(len(x), width))
+    times = np.arange(len(labels)) % 4  # some rows count nothing
+    path = path_of(kind(x), labels, weights=times * 0.7)
+    repeated = path_of(kind(x.repeat(times, 0)), labels.repeat(times))
+    for solution, again, penalty in zip(path, repeated, PENALTIES, strict=True):
+        expected = scikit(x, labels, penalty, times * 0.7).predict_proba(x)
+        np.testing.assert_allclose(probabilities(solution, x), expected, atol=1e-4)
+        np.testing.assert_allclose(probabilities(again, x), expected, atol=1e-4)
 
 
 def test_a_part_never_sees_the_other_rows(tight):
@@ -363,7 +378,9 @@ def test_every_penalty_is_scikit_learns_on_tf_idf(tight):
     made, cut = NgramExpert(0, K), vectorizer()
     matrix = cut.fit_transform(x)
     found = []
-    for _, penalty in zip(made.path(x, labels), (1e-3, 3e-4, 1e-4, 3e-5, 1e-5), strict=True):
+    for _, penalty in zip(
+        made.path(x, labels, np.ones(len(x))), (1e-3, 3e-4, 1e-4, 3e-5, 1e-5), strict=True
+    ):
         expected = scikit(matrix, labels, penalty).predict_proba(cut.transform(new))
         np.testing.assert_allclose(np.exp(made.forward(new)), expected, atol=0.01)
         found.append(expected)

@@ -250,7 +250,7 @@ def test_what_an_encoder_makes_of_both_is_one_expert_more():
     expected = pool().forward(*given, PRIOR).logits + own / 2
     close(made.forward(*given, PRIOR, own).logits, expected, 1e-7)
     start = made.log_together
-    made.fit(*given, PRIOR, labels, own)
+    made.fit(*given, PRIOR, labels, together=own)
     found = made.log_together
 
     def loss(x):

@@ -102,8 +102,8 @@ class LeavingOut(NearestMean):
 
     uses_ngrams = True
 
-    def fit(self, batch: Batch, labels: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-        super().fit(batch, labels, rng)
+    def fit(self, batch, labels, rng, weights=None) -> np.ndarray:
+        super().fit(batch, labels, rng, weights)
         assert batch.ngrams is not None and len(batch.ngrams) == len(labels)
         return np.stack([np.eye(3, dtype=np.float32)[(labels + 1) % 3]] * 4)
 

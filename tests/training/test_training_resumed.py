@@ -145,7 +145,7 @@ def test_the_random_state_is_part_of_it(whole):
     assert not equal_weights(whole.weights, plain.weights)  # so that the tests above test dropout
 
 
-DATA, LABELS = make_features(24)
+DATA, LABELS = make_features(24)[:2]
 WORDS = replace(DATA.ngrams, values=DATA.ngrams.values + 1)
 OTHERS = {
     "rate": {"config": replace(STOPPED, learning_rate=2e-2)},

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Context, Option
 
@@ -79,6 +79,10 @@ Tune = Annotated[
 ]
 TuneLast = Annotated[int | None, Option(min=1, help="Train only so many last layers of a tower.")]
 Merge = Annotated[bool, Option(help="With --tune lora: save a checkpoint, not its changes alone.")]
+ClassWeights = Annotated[
+    Literal["balanced"] | None,
+    Option(metavar="balanced", help="Every label counts the same, however rare."),
+]
 Features = Annotated[str | None, Option(help=HELP["features"])]
 FeaturesTable = Annotated[str | None, Option(help=HELP["features_table"])]
 Summary = Annotated[str | None, Option("--summary", help=HELP["summary"])]

@@ -28,6 +28,7 @@ def train_command(
     split_by: Annotated[str, Option(help="label, or user: no user in both parts.")] = "label",
     seed: Annotated[int, Option(help="Decides split, weights and order.")] = 0,
     settings: Annotated[list[str] | None, Option("--set", help=opt.HELP["settings"])] = None,
+    class_weights: opt.ClassWeights = None,
     features: opt.Features = None,
     features_table: opt.FeaturesTable = None,
     track: Annotated[str | None, Option(help="Folder for TensorBoard logs.")] = None,
@@ -43,6 +44,7 @@ def train_command(
     from sgmft.locator.locator import SemanticLocator
 
     named = opt.parse_pairs(settings, "--set")
+    named |= {"class_weights": "true"} if class_weights else {}
     given: dict[str, Any] = {
         "method": method,
         "preset": preset,

@@ -230,11 +230,19 @@ class LabelledPosts(NamedTuple, Generic[_Posts]):
 
     features: _Posts
     labels: Positions  # classes 0..K-1, or what numbers different contents
+    weights: NDArray[np.float64] | None = None  # (N,) how much each counts; None: all the same
 
     def take(self, rows: Positions | Mask) -> LabelledPosts[_Posts]:
         """Choose the posts at these positions, or where a mask (N,) is True."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-        return LabelledPosts(self.features.take(rows), self.labels[rows])
+        weights = None if self.weights is None else self.weights[rows]
+        return LabelledPosts(self.features.take(rows), self.labels[rows], weights)
+
+    def balanced(self) -> LabelledPosts[_Posts]:
+        """Weigh each label by its inverse frequency, so that all count the same."""
+        weights = np.ones(len(self.labels)) if self.weights is None else self.weights
+        counts = np.bincount(self.labels, weights)
+        return self._replace(weights=weights / np.where(counts > 0, counts, 1)[self.labels])
 
 
 LabelledFeatures = LabelledPosts[Features]

@@ -195,7 +195,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         if val_size:
             drawn = val_size, self.preset.train.seed, split_by
             _, val_rows = split_posts(known.encoded.posts, *drawn)
-        data = LabelledFeatures(known.encoded.features, known.classes)
+        data = LabelledFeatures(known.encoded.features, known.classes, known.weights)
         prompts = self.method.encode_prompts(self.labels, self.encoder)
         kind = self.encoder.info, self.method, self.preset
         task = TrainingTask(data, len(self.labels), *kind, prompts)

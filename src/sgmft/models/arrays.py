@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Reals = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
+Weights = Doubles | None  # (N,) how much each of N posts counts; None: all the same
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -86,8 +87,8 @@ def normalize(x: Any) -> Any:
     return x / xp.clip(length, min=1e-12)
 
 
-def cross_entropy(logits: Any, labels: Any) -> float:
+def cross_entropy(logits: Any, labels: Any, weights: Any = None) -> float:
     """Return the mean cross-entropy of logits (N, K) for classes (N,), NaN without any."""
     if not len(labels):
         return float("nan")
-    return -float(np.mean(log_softmax(logits)[np.arange(len(labels)), labels]))
+    return -float(np.average(log_softmax(logits)[np.arange(len(labels)), labels], weights=weights))

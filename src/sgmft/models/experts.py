@@ -15,7 +15,16 @@ from threadpoolctl import ThreadpoolController
 
 from sgmft.errors import SgmftError
 from sgmft.features.features import Batch
-from sgmft.models.arrays import Array, ArrayModule, Flags, Floats, Integers, log_softmax
+from sgmft.models.arrays import (
+    Array,
+    ArrayModule,
+    Doubles,
+    Flags,
+    Floats,
+    Integers,
+    Weights,
+    log_softmax,
+)
 from sgmft.models.base import divisor, mean_and_divisor
 from sgmft.models.logistic import Block, Solution, logistic_paths
 from sgmft.utils.runtime import thread_count
@@ -73,9 +82,9 @@ class Expert(ArrayModule, ABC):
     def forward(self, x: Any) -> Any:
         """Logarithms of the K probabilities of B posts, (B, K)."""
 
-    def path(self, x: Array, labels: Integers) -> Iterator[Solution]:
+    def path(self, x: Array, labels: Integers, weights: Doubles) -> Iterator[Solution]:
         """Yield the solution for each of `penalties`, from strong to weak; it is loaded then."""
-        common = (labels, len(self.bias), self.penalties, [Block(np.ones(len(labels), bool))])
+        common = (labels, len(self.bias), self.penalties, [Block(weights)])
         for (solution,) in logistic_paths(self.fit_inputs(x), *common):
             self.load_solution(solution)
             yield solution
@@ -85,6 +94,7 @@ class Expert(ArrayModule, ABC):
         x: Array,  # what `forward` takes, of N posts
         labels: Integers,  # (N,)
         fold: Integers,  # of each post, (N,)
+        weights: Weights = None,
         report: Callable[[int, int], object] = lambda done, total: None,
     ) -> Predict:
         """Choose the penalty with the least loss on held-out folds, and fit all posts with it.
@@ -97,17 +107,19 @@ class Expert(ArrayModule, ABC):
         by the chosen regressions, each post's by that without its fold, if there are several.
         """
         number = len(self.penalties)
+        weights = np.ones(len(labels)) if weights is None else weights
         report(0, number)
         with ThreadpoolController().limit(limits=1, user_api="blas"):  # see `logistic`
             left_out = [fold == f for f in np.unique(fold)]
             if len(left_out) < 2:
-                next(self.path(x, labels))
+                next(self.path(x, labels, weights))
                 report(number, number)
                 return lambda x: np.maximum(self.forward(x), FLOOR)
             least, best = math.inf, None
-            for tried, found in enumerate(self.cross_fit(x, labels, left_out), 1):
+            for tried, found in enumerate(self.cross_fit(x, labels, left_out, weights), 1):
                 log_probs = _predict_held_out(found.without, left_out, x)
-                loss = -float(log_probs[np.arange(len(labels)), labels].mean(dtype=np.float64))
+                own = log_probs[np.arange(len(labels)), labels]
+                loss = -float(np.average(own, weights=weights))
                 if loss >= least:
                     break
                 least, best = loss, found
@@ -118,11 +130,13 @@ class Expert(ArrayModule, ABC):
         self.load_solution(best.solution)
         return partial(_predict_held_out, best.without, left_out)
 
-    def cross_fit(self, x: Array, labels: Integers, left_out: list[Flags]) -> Iterator[CrossFitted]:
+    def cross_fit(
+        self, x: Array, labels: Integers, left_out: list[Flags], weights: Doubles
+    ) -> Iterator[CrossFitted]:
         """Yield regressions for each of `penalties`, strong ones first, and by fold left out."""
-        paths, experts = [self.path(x, labels)], [deepcopy(self) for _ in left_out]
+        paths, experts = [self.path(x, labels, weights)], [deepcopy(self) for _ in left_out]
         for one, out in zip(experts, left_out, strict=True):
-            paths.append(one.path(x[~out], labels[~out]))
+            paths.append(one.path(x[~out], labels[~out], weights[~out]))
         with ThreadPoolExecutor(thread_count()) as pool:
             for _ in self.penalties:
                 whole, *_ = pool.map(next, paths)
@@ -170,10 +184,12 @@ class DenseExpert(Expert):
         self.scale.fit(x)
         return (x - self.scale.mean) / self.scale.deviation
 
-    def cross_fit(self, x: Array, labels: Integers, left_out: list[Flags]) -> Iterator[CrossFitted]:
+    def cross_fit(
+        self, x: Array, labels: Integers, left_out: list[Flags], weights: Doubles
+    ) -> Iterator[CrossFitted]:
         """See `Expert`; all at once."""
         rows = self.fit_inputs(x)
-        parts = [Block(np.ones(len(rows), bool)), *_without_each_fold(rows, left_out)]
+        parts = [Block(weights), *_without_each_fold(rows, left_out, weights)]
         common = (labels, len(self.bias), self.penalties)
         for whole, *others in logistic_paths(rows, *common, parts, thread_count()):
             yield CrossFitted(whole, [partial(self._predict_by, other) for other in others])
@@ -194,7 +210,7 @@ class DenseExpert(Expert):
         return log_softmax(x @ weight.T + bias)
 
 
-def _without_each_fold(rows: Array, left_out: list[Flags]) -> list[Block]:
+def _without_each_fold(rows: Array, left_out: list[Flags], weights: Doubles) -> list[Block]:
     """The posts outside each fold, with their mean and deviation, from each fold's sums."""
     sums = np.stack([rows[out].sum(0, dtype=float) for out in left_out])
     squares = np.stack([np.square(rows[out], dtype=float).sum(0) for out in left_out])
@@ -204,7 +220,7 @@ def _without_each_fold(rows: Array, left_out: list[Flags]) -> list[Block]:
         mean = np.delete(sums, i, 0).sum(0) / kept.sum()
         variance = np.delete(squares, i, 0).sum(0) - kept.sum() * np.square(mean)
         deviation = np.sqrt(np.maximum(variance, 0) / max(1, kept.sum() - 1))
-        parts.append(Block(kept, mean, divisor(deviation)))
+        parts.append(Block(kept * weights, mean, divisor(deviation)))
     return parts
 
 

@@ -22,6 +22,7 @@ from sgmft.models.arrays import (
     Doubles,
     Floats,
     Integers,
+    Weights,
     cross_entropy,
     log_sigmoid,
     log_softmax,
@@ -83,17 +84,20 @@ class GatedExperts(ClosedFormModel):
         self.prior: Any = np.zeros(classes, np.float32)  # (K,) log p(y)
         self.known: Any = np.zeros(2, bool)  # whether any training post had a text, an image
 
-    def fit(self, batch: Batch, labels: Integers, rng: RandomState) -> Floats:
+    def fit(
+        self, batch: Batch, labels: Integers, rng: RandomState, weights: Weights = None
+    ) -> Floats:
         """Fit experts and pools; see `ClosedFormModel.fit`."""
         fold = draw_folds(labels, self.config.folds, rng)
-        self.prior = log_frequencies(labels, self.config.classes).astype(np.float32)
+        weights = np.ones(len(labels)) if weights is None else weights
+        self.prior = log_frequencies(labels, self.config.classes, weights).astype(np.float32)
         t, v = batch.has_text, batch.has_image
         self.known = np.array([t.any(), v.any()])
         both = t & v
         outputs = 3 + (self.together is not None)
         text, image, *joint = (np.tile(self.prior, (len(labels), 1)) for _ in range(outputs))
         if t.any():
-            x, known = batch.text[t], (labels[t], fold[t])
+            x, known = batch.text[t], (labels[t], fold[t], weights[t])
             held_out = [self.text.fit(x, *known, self.report("text"))(x)]
             if self.lexical is not None and (ngrams_of(batch)[t] < 0).all():  # no text is known
                 self.config = dataclasses.replace(self.config, lexical=False)
@@ -103,23 +107,24 @@ class GatedExperts(ClosedFormModel):
                 held_out.append(self.lexical.fit(x, *known, self.report("n-grams"))(x))
                 size = len(self.lexical.vocabulary)
                 self.config = dataclasses.replace(self.config, vocabulary_size=size)
-            text[t] = self._fit_pool(self.text_pool, held_out, labels[t])
+            text[t] = self._fit_pool(self.text_pool, held_out, labels[t], weights[t])
         if v.any():
-            x = batch.image[v]
-            held_out = [self.image.fit(x, labels[v], fold[v], self.report("image"))(x)]
-            image[v] = self._fit_pool(self.image_pool, held_out, labels[v])
+            x, known = batch.image[v], (labels[v], fold[v], weights[v])
+            held_out = [self.image.fit(x, *known, self.report("image"))(x)]
+            image[v] = self._fit_pool(self.image_pool, held_out, labels[v], weights[v])
         for expert in (self.joint, self.together):
             if expert is not None:
                 expert.bias = self.prior.copy()  # no evidence, unless there are posts to learn from
         if self.together is not None and (has := batch.has_joint).any():
-            x, known = batch.joint[has], (labels[has], fold[has])
+            x, known = batch.joint[has], (labels[has], fold[has], weights[has])
             joint[1][has] = self.together.fit(x, *known, self.report("together"))(x)
         if both.any():
             if self.joint is not None:
                 x = np.concatenate([batch.text[both], batch.image[both]], -1)
-                joint[0][both] = self.joint.fit(x, labels[both], fold[both], self.report("both"))(x)
+                known = labels[both], fold[both], weights[both]
+                joint[0][both] = self.joint.fit(x, *known, self.report("both"))(x)
             e_t, e_v, *e_j = (evidence(x[both], self.prior) for x in (text, image, *joint))
-            self.pool.fit(e_t, e_v, e_j[0], self.prior, labels[both], *e_j[1:])
+            self.pool.fit(e_t, e_v, e_j[0], self.prior, labels[both], weights[both], *e_j[1:])
         whole = self._combine(batch, text, image, joint).logits
         return np.stack([np.broadcast_to(self.prior, text.shape), text, image, whole])
 
@@ -154,10 +159,12 @@ class GatedExperts(ClosedFormModel):
         by_text, by_image, by_both = map(log_softmax, (*own, both))
         return by_text, by_image, by_both
 
-    def _fit_pool(self, pool: ProductPool, experts: list[Floats], labels: Integers) -> Any:
+    def _fit_pool(
+        self, pool: ProductPool, experts: list[Floats], labels: Integers, weights: Doubles
+    ) -> Any:
         """Fit a modality's pool to its experts' log-probabilities, and return its own, (N, K)."""
         known = [evidence(x, self.prior) for x in experts]
-        pool.fit(known, self.prior, labels)
+        pool.fit(known, self.prior, labels, weights)
         return pool.forward(known, self.prior)
 
     def _combine(self, batch: Batch, text: Any, image: Any, joint: Sequence[Any]) -> Output:
@@ -196,26 +203,29 @@ class ProductPool(ArrayModule):
         weight = array_namespace(self.log_weight).exp(self.log_weight)
         return log_softmax(prior + sum(w * x for w, x in zip(weight, experts, strict=True)))
 
-    def fit(self, experts: Sequence[Floats], prior: Floats, labels: Integers) -> None:
-        """Find the powers under which the labels (N,) are most likely."""
+    def fit(
+        self, experts: Sequence[Floats], prior: Floats, labels: Integers, weights: Weights = None
+    ) -> None:
+        """Find the powers under which the labels (N,), by their weights (N,), are most likely."""
         start = -math.log(len(experts))
 
         def loss() -> tuple[float, dict[str, Any]]:
             logits = self.forward(experts, prior)
             weight, far = np.exp(self.log_weight), self.log_weight - start
-            error = _error(logits, labels)
+            error = _error(logits, labels, weights)
             slope = [w * np.vdot(error, x) for w, x in zip(weight, experts, strict=True)]
-            value = cross_entropy(logits, labels) + np.square(far).sum() / len(labels)
+            value = cross_entropy(logits, labels, weights) + np.square(far).sum() / len(labels)
             return value, {"log_weight": np.array(slope) + 2 * far / len(labels)}
 
         _minimise(self, loss)
 
 
-def _error(logits: Floats, labels: Integers) -> Floats:
+def _error(logits: Floats, labels: Integers, weights: Weights) -> Floats:
     """The slope of the mean cross-entropy by the logits, (N, K)."""
     error = softmax(logits)
     error[np.arange(len(labels)), labels] -= 1
-    return np.asarray(error / len(labels))
+    share = 1 / len(labels) if weights is None else (weights / weights.sum())[:, None]
+    return np.asarray(error * share)
 
 
 class GatedPrediction(NamedTuple):
@@ -270,9 +280,16 @@ class SimilarityGatedPool(ArrayModule):
         return GatedPrediction(logits, xp.exp(log_sigmoid(score)))
 
     def fit(
-        self, text: Any, image: Any, joint: Any, prior: Any, labels: Integers, together: Any = None
+        self,
+        text: Any,
+        image: Any,
+        joint: Any,
+        prior: Any,
+        labels: Integers,
+        weights: Weights = None,
+        together: Any = None,
     ) -> None:
-        """Find the parameters under which the labels (N,) are most likely.
+        """Find the parameters under which the labels (N,), by their weights, are most likely.
 
         A penalty of 3 |u|^2 / N, and of a third of that on the others' distance from where they
         start, keeps them there when posts are few.
@@ -289,7 +306,7 @@ class SimilarityGatedPool(ArrayModule):
             mean = self._mean(text, image, score)
             sharp = 2 * np.exp(self.log_sharpness)
             logits = self._logits(mean, joint, together, prior)
-            error = _error(logits, labels)
+            error = _error(logits, labels, weights)
             by_score, by_power = self._mean_slopes(text, image, score, mean)
             pull = sharp * (error * by_score).sum(1)  # (N,)
             slopes = {"balance": pull.sum(), "log_sharpness": sharp * np.vdot(error, mean)}
@@ -300,7 +317,7 @@ class SimilarityGatedPool(ArrayModule):
             for name, x in (("log_joint", joint), ("log_together", together)):
                 if name in start:
                     slopes[name] = np.exp(getattr(self, name)) * np.vdot(error, x)
-            value = cross_entropy(logits, labels)
+            value = cross_entropy(logits, labels, weights)
             for name, first in start.items():
                 far = getattr(self, name) - first
                 strength = (3 if name == "slopes" else 1) / len(labels)

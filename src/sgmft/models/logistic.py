@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sgmft.models.arrays import Array, Doubles, Flags, Integers
+from sgmft.models.arrays import Array, Doubles, Integers, Weights
 
 ABSENT = -100.0  # logit of a class without training posts; those of the others are about 0
 GAP = 1e-7  # of an objective to its minimum, about the mean KL divergence of its probabilities
@@ -40,16 +40,17 @@ class Solution(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The rows that one regression learns from, and how it scales them: (x - mean) / deviation."""
+    """How much each row counts for a regression, and how it scales them: (x - mean) / deviation."""
 
-    rows: Flags  # (N,)
+    weights: Doubles  # (N,), 0 for a row that it does not learn from
     mean: Array | float = 0.0  # (D,)
     deviation: Array | float = 1.0  # (D,)
 
 
-def log_frequencies(labels: Integers, classes: int) -> Doubles:
+def log_frequencies(labels: Integers, classes: int, weights: Weights = None) -> Doubles:
     """Logarithm of the share of each class (K,), ABSENT where it has none; equal without labels."""
-    shares = np.bincount(labels, minlength=classes) / max(1, len(labels))
+    counts = np.bincount(labels, weights, classes)
+    shares = counts / (counts.sum() or 1)
     with np.errstate(divide="ignore"):
         return np.maximum(np.log(shares), ABSENT)
 
@@ -66,8 +67,8 @@ def logistic_paths(
 
     Each minimises the mean cross-entropy of its rows plus penalty |w|^2 / 2 (intercepts free; with
     two classes, w is the difference of their rows), as scikit-learn's `LogisticRegression` does
-    with C = 1 / (rows x penalty), to within about 1e-7. Classes without posts get no weight and a
-    bias of ABSENT.
+    with C = 1 / (sum of weights x penalty), to within about 1e-7. Classes without posts get no
+    weight and a bias of ABSENT.
     """
     several = x if isinstance(x, tuple) else (x,)
     longest = max(1, len(labels), sum(matrix.shape[1] for matrix in several))
@@ -93,13 +94,11 @@ class _Problem:
 
     def __init__(self, columns: "_Span | _Columns", labels: Integers, classes: int) -> None:
         self.columns = columns
-        used = np.stack([part.rows for part in columns.parts], 1)  # (N, F)
-        self.share = (used / np.maximum(used.sum(0), 1))[..., None].astype(columns.dtype)
+        used = np.stack([part.weights for part in columns.parts], 1)  # (N, F)
+        self.share = (used / (used.sum(0) + (used.sum(0) == 0)))[..., None].astype(columns.dtype)
         self.own = (np.arange(classes) == labels[:, None])[:, None]  # (N, 1, K)
         self.point = np.zeros((len(columns.parts), classes, columns.width + 1))
-        self.point[..., -1] = [
-            log_frequencies(labels[part.rows], classes) for part in columns.parts
-        ]
+        self.point[..., -1] = [log_frequencies(labels, classes, x.weights) for x in columns.parts]
         self.before = self.point
         self.present = self.point[..., -1:] > ABSENT  # (F, K, 1); others stay where they start
         pairs = self.present.sum(1) == 2  # the difference w of two rows has 2 |row|^2 = |w|^2 / 2
@@ -292,7 +291,7 @@ class _Span:
         kept = squares > 1e-14 * squares.max(-1, keepdims=True)
         self.size = np.sqrt(np.where(kept, squares, 0))
         self.rows = self.vectors * self.size[:, None]
-        counts = np.array([max(1, part.rows.sum()) for part in parts])
+        counts = np.array([max(1, np.count_nonzero(part.weights)) for part in parts])
         self.variances = np.square(self.size)[:, None] / counts[:, None, None]  # (F, 1, N)
 
     def logits(self, point: Array) -> Array:
@@ -310,7 +309,7 @@ class _Span:
     def solutions(self, point: Array) -> list[Solution]:
         inverse = np.divide(1, self.size, out=np.zeros_like(self.size), where=self.size > 0)
         of_rows = (point[..., :-1] * inverse[:, None]) @ self.vectors.swapaxes(1, 2)  # (F, K, N)
-        of_rows *= np.stack([part.rows for part in self.parts])[:, None]
+        of_rows *= np.stack([part.weights > 0 for part in self.parts])[:, None]
         inner = (of_rows.reshape(-1, self.width) @ self.x).reshape(*of_rows.shape[:2], -1)
         found = []
         for part, one, rows, product in zip(self.parts, point, of_rows, inner, strict=True):
@@ -321,6 +320,7 @@ class _Span:
 
     def _scaled(self, part: Block) -> Any:
         """The rows (N, D) as a regression scales them, 0 where it does not learn from them."""
+        rows = (part.weights > 0)[:, None]
         if isinstance(self.x, np.ndarray):
-            return (self.x.astype(float) - part.mean) / part.deviation * part.rows[:, None]
-        return self.x.astype(float).multiply(part.rows[:, None]).tocsr()
+            return (self.x.astype(float) - part.mean) / part.deviation * rows
+        return self.x.astype(float).multiply(rows).tocsr()

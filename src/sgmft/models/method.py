@@ -64,7 +64,7 @@ class Method:
         solved = issubclass(self.network, ClosedFormModel)  # no epochs to set anything for
         model, train = dict(chosen.model), {}
         for key, value in (settings or {}).items():
-            if solved and key not in (*known, "seed"):
+            if solved and key not in (*known, "seed", *["class_weights"] * (not self.prompts)):
                 names = f"use {', '.join(known)}" if known else "it has none"
                 raise SgmftError(f"{self.name} has no setting {key!r}: {names}.")
             if key in of_training:

@@ -168,7 +168,8 @@ def _train(
     unheard = model.on_step
     model.on_step = run.get("on_step") or unheard
     batch, rng = data.features.batch(None, model.uses_ngrams), RandomState(config.seed % 2**32)
-    by_folds = model.fit(batch, data.labels, rng)
+    weights = data.balanced().weights if config.class_weights else data.weights
+    by_folds = model.fit(batch, data.labels, rng, weights)
     model.on_step = unheard
     _check_finite(model, task)
     if validation is None and by_folds is not None:
@@ -235,6 +236,7 @@ class TrainingSet:
     names: list[str]  # the label of each
     labels: list[str]  # the K different ones, sorted
     classes: Integers  # (N,) the place of each among these
+    weights: NDArray[np.float64] | None  # (N,) of each, where they differ
     skipped: dict[str, int]  # number of other posts, by the reason why they were left out
 
 
@@ -261,4 +263,6 @@ def training_set(
     warn_about_singleton_labels(names)
     warn_about_similar_labels(labels)
     warn_about_parts(encoded.posts)
-    return TrainingSet(encoded, names, labels, classes, skipped)
+    weights = np.array([post.weight for post in encoded.posts])
+    given = weights if (weights != 1).any() else None
+    return TrainingSet(encoded, names, labels, classes, given, skipped)

@@ -113,12 +113,8 @@ def train(
     distributed.broadcast_weights(model)
     wrapped = accelerator.prepare_model(model, evaluation_mode=True)  # gradients are averaged below
     optimizer = accelerator.prepare_optimizer(optimizer)
-    weights = None
-    if config.class_weights:  # inverse frequencies
-        counts = np.bincount(data.labels, minlength=model.config.classes).clip(min=1)
-        shares = torch.from_numpy(len(data.labels) / (len(counts) * counts))
-        weights = shares.float().to(accelerator.device)
-    criterion = BatchCrossEntropy(weights, config.label_smoothing)
+    data = data.balanced() if config.class_weights else data
+    criterion = BatchCrossEntropy(label_smoothing=config.label_smoothing)
     while len(history) < config.epochs and not (
         config.patience
         and history
@@ -171,7 +167,9 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * schedule(epoch * steps + step, steps, config)
         shard = BatchShard(len(rows), distributed.rank(), distributed.world_size())
-        criterion = replace(criterion, shard=shard)
+        weight = None if data.weights is None else torch.from_numpy(data.weights[rows.numpy()])
+        weight = weight if weight is None else weight.float().to(accelerator.device)
+        criterion = replace(criterion, weight=weight, shard=shard)
         own = shard.take(rows).numpy()
         labels = torch.from_numpy(data.labels[own]).to(accelerator.device)
         batch = data.features.batch(own, model.uses_ngrams).to(accelerator.device)
@@ -209,7 +207,8 @@ def identity_of(model: Network, parts: Iterable[LabelledData | None], config: Tr
     digest = hashlib.sha256(json.dumps([asdict(model.config), asdict(config)]).encode())
     for part in parts:
         if part is not None:
-            for x in (part.labels, *part.features.contents()):
+            weights = [] if part.weights is None else [part.weights]
+            for x in (part.labels, *part.features.contents(), *weights):
                 digest.update(np.ascontiguousarray(x).data)
     for x in model.state_dict().values():
         digest.update(x.detach().float().cpu().flatten()[:64].numpy().tobytes())

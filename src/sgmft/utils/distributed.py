@@ -162,7 +162,7 @@ class BatchShard(NamedTuple):
 class BatchCrossEntropy:
     """The cross-entropy of equation 19: the mean over the whole batch, whoever has a post."""
 
-    weight: Tensor | None = None  # of each class (K,); the mean is then a weighted one
+    weight: Tensor | None = None  # of each post of the batch (B,), for a weighted mean
     label_smoothing: float = 0.0  # share of the target spread over all classes
     shard: BatchShard | None = None  # the posts that this rank has; None where it has all
 
@@ -171,7 +171,10 @@ class BatchCrossEntropy:
         from torch.nn.functional import cross_entropy
 
         whole = self.gather(logits), self.gather(labels)
-        return cross_entropy(*whole, weight=self.weight, label_smoothing=self.label_smoothing)
+        losses = cross_entropy(*whole, reduction="none", label_smoothing=self.label_smoothing)
+        if self.weight is None:
+            return losses.mean()
+        return (losses * self.weight).sum() / self.weight.sum().clamp(min=1e-12)
 
     def gather(self, x: Tensor) -> Tensor:
         """Gather x from all ranks, for an objective that compares posts; see `BatchShard`."""

@@ -311,7 +311,7 @@ def test_the_same_posts_in_another_order_are_other_work(compare, small_posts):
 
 
 class Broken(PROBES[0].network):
-    def fit(self, batch, labels, rng):
+    def fit(self, batch, labels, rng, weights=None):
         raise ValueError("it does not work")
 
 
@@ -345,7 +345,7 @@ from sgmft.models.baselines.linear_probe import METHODS as PROBES
 from sgmft.models.registry import METHODS
 
 class Deadly(PROBES[0].network):
-    def fit(self, batch, labels, rng):
+    def fit(self, batch, labels, rng, weights=None):
         os._exit(9)
 
 METHODS["deadly"] = replace(PROBES[0], name="deadly", title="Deadly", network=Deadly)

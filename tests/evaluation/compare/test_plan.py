@@ -119,6 +119,12 @@ def test_methods_picks_rows_and_keeps_what_they_are_tested_against(monkeypatch):
     assert tables["3"].rows[-1] == "mine" and rows["mine"].settings == {"fusion": "mine"}
 
 
+def test_every_row_that_learns_from_labels_may_balance_them():
+    plan = make_plan("1", "", balanced=True)
+    weighed = {row.method for row in plan.rows() if row.settings.get("class_weights")}
+    assert {row.method for row in plan.rows()} - weighed == {"zero-shot"}
+
+
 def test_what_cannot_be_planned_is_refused():
     for message, arguments in {
         "no table '7'": ("7", ""),

@@ -17,7 +17,7 @@ from sgmft.features.features import Batch, Features, LabelledFeatures
 from sgmft.features.ragged import Ragged
 from sgmft.models.base import ClosedFormModel, Model, predict_logits
 from sgmft.models.registry import METHODS
-from sgmft.training.fit import TrainingTask, fit_network
+from sgmft.training.fit import TrainingTask, fit_network, train_on_all
 from sgmft.utils.distributed import BatchCrossEntropy
 
 CLASSES, POSTS = 3, 32
@@ -259,6 +259,25 @@ def _spoiled(batch: Batch, number: float) -> Batch:
         pad(batch.image_index),
         grams,
     )
+
+
+@pytest.mark.parametrize("name", [name for name, (m, _) in SYSTEMS.items() if not m.prompts])
+def test_balanced_class_weights_are_those_of_inverse_frequencies(name):
+    work = task(name)
+    labels = np.where(np.arange(POSTS) % 2, 0, work.data.labels)  # others are rare
+    weights = 1 / np.bincount(labels)[labels]
+
+    def logits(balanced: bool, weights: np.ndarray | None) -> np.ndarray:
+        config = dataclasses.replace(work.preset.train, class_weights=balanced)
+        data = LabelledFeatures(work.data.features, labels, weights)
+        own = dataclasses.replace(
+            work, data=data, preset=dataclasses.replace(work.preset, train=config)
+        )
+        return predict_logits(train_on_all(own, 1), data.features).logits
+
+    expected = logits(False, weights)
+    np.testing.assert_allclose(logits(True, None), expected, atol=1e-5)
+    assert np.abs(logits(False, None) - expected).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

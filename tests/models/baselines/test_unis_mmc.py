@@ -112,7 +112,7 @@ def test_the_loss_is_three_cross_entropies_and_the_contrast(contrast, tau, weigh
     mmc = slow_contrast(t, v, *right, (HAS_TEXT & HAS_IMAGE).tolist(), tau)
     assert mmc > 0.01  # the labels make it count
     expected = sum(cross_entropy(x, y, weight) for x in (text, image, both)) + contrast * mmc
-    criterion = BatchCrossEntropy(None if weight is None else torch.tensor(weight).double())
+    criterion = BatchCrossEntropy(None if weight is None else torch.tensor(weight).double()[labels])
     assert model.loss(output, labels, criterion).item() == pytest.approx(expected, rel=1e-10)
 
 

@@ -159,17 +159,22 @@ def make_plan(
     methods: str | None = None,
     encoders: Sequence[str] = (),
     file: str | Path | None = None,
+    balanced: bool = False,
     **options: Any,
 ) -> ComparisonPlan:
     """Return a plan from numbers of tables and figures and keys of rows, with commas between.
 
-    The reference always runs; `file` has a user's own rows, `options` are of `ComparisonPlan`.
+    The reference always runs; `file` has a user's own rows, `options` are of `ComparisonPlan`. If
+    `balanced`, rows that learn from labels weigh each by its inverse frequency.
     """
     if encoders and "6" not in table:
         raise SgmftError("Encoders are compared in Table 6: name it in --tables, too.")
     for name in encoders:
         METHODS[DEFAULT].pick_encoder(name)
     rows, every_table, every_figure = read_catalogue(encoders, file)
+    for key, row in rows.items() if balanced else ():
+        if not get_method(row.method).prompts:
+            rows[key] = replace(row, settings={"class_weights": True, **row.settings})
     keys = list(rows) if methods is None else _names(methods, rows, "method to compare")
     if str(options.get("encoder")).startswith(TABLE):
         bad = [key for key, row in rows.items() if _needs_encoder(row)]

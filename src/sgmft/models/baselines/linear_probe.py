@@ -11,7 +11,7 @@ from array_api_compat import array_namespace
 from numpy.random import RandomState
 
 from sgmft.features.features import Batch
-from sgmft.models.arrays import Floats, Integers, log_softmax
+from sgmft.models.arrays import Floats, Integers, Weights, log_softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.experts import DenseExpert, JointExpert, NgramExpert, draw_folds, ngrams_of
 from sgmft.models.logistic import log_frequencies
@@ -52,15 +52,17 @@ class LinearProbe(ClosedFormModel):
             self.lexical = NgramExpert(config.vocabulary_size, config.classes)
         self.prior: Any = np.zeros(config.classes, np.float32)  # logarithms
 
-    def fit(self, batch: Batch, labels: Integers, rng: RandomState) -> Floats:
+    def fit(
+        self, batch: Batch, labels: Integers, rng: RandomState, weights: Weights = None
+    ) -> Floats:
         """Fit the regression to the posts with this modality; see `ClosedFormModel.fit`."""
         expert = self.expert if self.lexical is None else JointExpert(self.expert, self.lexical)
         x, known = self._rows(batch)
-        self.prior = log_frequencies(labels, self.config.classes).astype(np.float32)
+        self.prior = log_frequencies(labels, self.config.classes, weights).astype(np.float32)
         logits, fold = np.tile(self.prior, (4, len(labels), 1)), draw_folds(labels, FOLDS, rng)
         if known.any():
-            report = self.report("regression")
-            predict = expert.fit(x[known], labels[known], fold[known], report)
+            some = x[known], labels[known], fold[known], None if weights is None else weights[known]
+            predict = expert.fit(*some, self.report("regression"))
             for parts, held_out in enumerate(logits):
                 part, there = self._rows(batch.with_parts(parts))
                 held_out[known] = np.where(there[known, None], predict(part[known]), self.prior)
@@ -115,9 +117,11 @@ class LateAverage(ClosedFormModel):
         self.text, self.image = TextOnly(config), ImageOnly(config)
         self.uses_ngrams = self.text.uses_ngrams
 
-    def fit(self, batch: Batch, labels: Integers, rng: RandomState) -> Floats:
+    def fit(
+        self, batch: Batch, labels: Integers, rng: RandomState, weights: Weights = None
+    ) -> Floats:
         """Fit both probes; see `ClosedFormModel.fit`."""
-        text, image = (part.fit(batch, labels, rng)[3] for part in (self.text, self.image))
+        text, image = (x.fit(batch, labels, rng, weights)[3] for x in (self.text, self.image))
         whole, self.config = _average(batch, text, image), self.text.config
         return np.stack([np.broadcast_to(self.text.prior, text.shape), text, image, whole])
 
