@@ -6,7 +6,7 @@ from typer import Option
 
 from sgmft.cli import console
 from sgmft.cli import options as opt
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, needs_extra
 
 
 @opt.reads_posts
@@ -27,7 +27,6 @@ def align_command(
     """Adapt an encoder to your own posts' pairs of text and picture; labels are not needed."""
     from rich.table import Table
 
-    from sgmft.errors import needs_extra
     from sgmft.features.encoder_handle import EncoderHandle
 
     with needs_extra("torch", "sgmft align"):

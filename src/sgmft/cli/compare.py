@@ -10,6 +10,7 @@ from typer import Context, Option
 
 from sgmft.cli import console
 from sgmft.cli import options as opt
+from sgmft.errors import needs_extra
 
 if TYPE_CHECKING:
     from sgmft.evaluation.compare.results import ResultTable
@@ -50,8 +51,6 @@ def compare_command(
 
     A run that was stopped continues where it was.
     """
-    from sgmft.errors import needs_extra
-
     with needs_extra("torch", "sgmft compare"):
         from sgmft.evaluation.compare.catalogue import make_plan
         from sgmft.evaluation.compare.splits import Split

@@ -30,7 +30,7 @@ def fetch_command(
     The table is written into the folder with the paths of the files. Run it again to continue, or
     to try what failed.
     """
-    from sgmft.jobs.fetch import FAILED, fetch_table
+    from sgmft.jobs.fetch import fetch_table
     from sgmft.utils.download import DownloadSettings
 
     source = opt.make_source(table, None, column, format, allow_outside)
@@ -42,10 +42,6 @@ def fetch_command(
     failed, found = summary.failed.total(), summary.fetched + summary.there
     reasons = dict(summary.failed.most_common())
     console.print_counts(reasons, f"{failed} of {failed + found} addresses gave no file:")
-    if failed:
-        console.print_line(f"Their rows and reasons are in {summary.table.with_name(FAILED)}")
-    counts = f"{summary.fetched} pictures fetched, {summary.there} there already"
-    console.print_line(f"{counts}, {len(summary.copied)} copied")
-    console.print_line(f"Wrote {summary.rows} rows to {summary.table}")
+    console.print_text("fetched", found=summary)
     if failed and not found:
         raise typer.Exit(NoUsableRowError.exit_code)

@@ -59,33 +59,31 @@ def verify_checksum(values: Mapping[str, Any], path: Path, fix: str) -> None:
         )
 
 
-def read_own(path: Path, newest: int, what: str, fix: str) -> dict[str, Any]:
-    """Read what a file has under "sgmft", checked; SgmftError where its format is a newer one."""
-    values: dict[str, Any] = json.loads(path.read_text("utf-8"))["sgmft"]
+def read_own(
+    path: Path, newest: int, what: str, fix: str, names: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Read JSON values, or those under "sgmft", check them, and the files of these names beside.
+
+    SgmftError for damage, with `fix`, and where the format is a newer one.
+    """
+    values: Any = json.loads(path.read_text("utf-8"))
+    values = values.get("sgmft", values)
     if values["format"] > newest:
+        by = " ".join(["sgmft", values.get("versions", {}).get("sgmft", "")]).strip()
         raise SgmftError(
-            f"{what} was written by sgmft {values['versions']['sgmft']}, in a newer format than "
-            f"sgmft {version('sgmft')} reads: pip install --upgrade sgmft."
+            f"{what} was written by {by}, in a newer format than sgmft {version('sgmft')} reads: "
+            "pip install --upgrade sgmft."
         )
     verify_checksum(values, path, fix)
-    return values
+    for name in names:
+        check_file(path.with_name(name), values, fix)
+    return dict(values)
 
 
 def write_description(path: Path, values: Mapping[str, Any], names: Iterable[str]) -> None:
     """Write JSON values, digests of the files of these names beside them, and a checksum."""
     digests = file_digests(path.with_name(name) for name in names)
     write_whole(path, json.dumps(with_checksum({**values, FILES: digests}), indent=2).encode())
-
-
-def read_description(path: Path, newest: int, names: Iterable[str], fix: str) -> dict[str, Any]:
-    """Read what `write_description` wrote, its "format" at most `newest`, and check its files."""
-    values: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    verify_checksum(values, path, fix)
-    if values["format"] > newest:
-        raise SgmftError(f"{path} was written by a newer sgmft: pip install --upgrade sgmft.")
-    for name in names:
-        check_file(path.with_name(name), values, fix)
-    return values
 
 
 def check_file(path: Path, known: Mapping[str, Any], fix: str) -> None:

@@ -54,11 +54,10 @@ def join(device: str | None) -> None:
     if world_size() == 1:
         return
     import torch
+    from accelerate import PartialState
 
     if torch.distributed.is_initialized():
         return
-    from accelerate import PartialState
-
     PartialState(cpu=on_cpu(device), timeout=LONGEST_WAIT)
     # Else it would go on beside the process that is started next.
     end_with_parent("sgmft: the launcher has ended, and so does this process")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sgmft.errors import SgmftError, needs_extra
-from sgmft.utils.checksums import FILES, digest_of, read_description, write_description
+from sgmft.utils.checksums import FILES, digest_of, read_own, write_description
 from sgmft.utils.files import writing
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def read_adapter(folder: str | Path) -> Adapter | None:
     if not path.is_file():
         return None
     try:
-        described = read_description(path, FORMAT, MATRICES, FIX)
+        described = read_own(path, FORMAT, str(path), FIX, MATRICES)
         known, files = described["base"], described[FILES]
         if known.keys() != {"name", "revision", "digest"} or files.keys() != {*MATRICES}:
             raise TypeError

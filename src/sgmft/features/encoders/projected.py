@@ -10,7 +10,7 @@ import numpy as np
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoded, Encoder, FloatArray
-from sgmft.utils.checksums import read_description, write_description
+from sgmft.utils.checksums import read_own, write_description
 from sgmft.utils.files import make_whole, writing
 
 DESCRIPTION, WEIGHTS = "projected.json", "projections.safetensors"
@@ -89,8 +89,8 @@ def read_projected(folder: str | Path) -> tuple[str, Maps, float]:
 
     path = Path(folder) / DESCRIPTION
     try:
-        described = read_description(path, FORMAT, [WEIGHTS], FIX)
+        described = read_own(path, FORMAT, str(path), FIX, [WEIGHTS])
         maps = Maps(**load_file(path.with_name(WEIGHTS)))
         return described["base"], maps, float(described["logit_scale"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         raise SgmftError(f"{folder} cannot be read as an aligned encoder: {FIX}.") from error

@@ -92,7 +92,7 @@ class Manifest(NamedTuple):
                 int(found.get("data", {}).get("window", LONGEST)),
                 encoder.get("steps"),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SgmftError(f"{folder / MANIFEST} is damaged: {FIX}.") from error
 
 

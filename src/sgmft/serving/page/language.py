@@ -75,14 +75,12 @@ def result_html(
 ) -> str:
     """Return the result as HTML, with an explanation or, in its place, the text of code `note`."""
     assert prediction.probabilities is not None
-    probs = sorted(zip(labels, prediction.probabilities.tolist(), strict=True), key=lambda x: -x[1])
     return render(
         "serving/page/templates/result.html",
         language=language,
-        t=language.texts,
         prediction=prediction,
         coverage=rules.coverage,
-        probs=probs,
+        shares=dict(zip(labels, prediction.probabilities.tolist(), strict=True)),
         shown=page.MOST_CLASSES,
         note=note,
         found=explanation,
