@@ -47,9 +47,8 @@ def encode_table(
 ) -> tuple[JobSummary, Path]:
     """Encode tables into a feature store, with the posts' ids beside it, in constant memory.
 
-    `tokens` are word and region features, by default where the encoder has them. Posts that the
-    store has are not encoded again; one that two pieces have is read once. Returns the posts read
-    and those that could not be encoded, and the store's folder.
+    `tokens` are word and region features, by default where the encoder has them. Returns the posts
+    read and those that could not be encoded, and the store's folder.
     """
     if handle.features_folder is None:
         raise SgmftError("Encoding needs a folder for the features.")

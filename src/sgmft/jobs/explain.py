@@ -30,9 +30,8 @@ def explain_table(
     """Explain the first `most` posts of a table, or one row, and write `output`.
 
     A .html is a page, a .json a list of `Explanation.to_dict`, with `error` in place of the rest
-    for a post that cannot be explained. Returns the posts read and those that could not be used, a
-    sentence for each explanation, of several behind the post's id or row, and one more where the
-    table has more posts.
+    for a post that cannot be explained. Returns the posts read, and a sentence for each
+    explanation, of several behind the post's id or row; one more where the table has more posts.
     """
     path = Path(output)
     if path.suffix.lower() not in (".html", ".json"):

@@ -62,10 +62,9 @@ def suggest_table(
 ) -> SuggestResult:
     """Write the posts of a table most worth labelling, in that order; see `suggest_posts`.
 
-    A `.json` is a list of Label Studio tasks, with the labelling configuration beside it. Any other
-    table has the input's columns, `suggested_rank`, `uncertainty` (empty without a model), and an
-    empty `label` to fill in where the input has none. Annotators choose among `labels`, then the
-    model's, then those found in the tables.
+    A `.json` has Label Studio tasks, and the labelling configuration beside it. Any other table has
+    the input's columns, `suggested_rank`, `uncertainty` (empty without a model), and a `label` to
+    fill in. Annotators choose among `labels`, the model's, and those found in the tables.
     """
     for table in (source, *labelled):
         table.refuse_overwriting(output)

@@ -26,10 +26,9 @@ def train_best(
 ) -> tuple[JobSummary, SemanticLocator]:
     """Fit each locator on a table, save the one with the least validation loss, and return it.
 
-    Where there are several, the metrics of the one that is returned have the losses of all. A run
-    that was stopped continues. Several processes (`utils.distributed`) all call this, and the main
-    one writes. SgmftError where the table has fewer than two labels, `output` holds something else,
-    or there are several locators and their method holds no posts out.
+    Of several, its metrics have the losses of all. A run that was stopped continues. Several
+    processes (`utils.distributed`) all call this, and the main one writes. SgmftError for fewer
+    than two labels, an `output` with something else, or several locators that hold no posts out.
     """
     folder = Path(output)
     config, unfinished = read_json(folder / "config.json"), folder / "checkpoint"

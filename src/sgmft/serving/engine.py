@@ -47,11 +47,10 @@ class QueuedRequest:
 class InferenceEngine:
     """Answers many requests with one model; for one event loop.
 
-    While the worker computes, requests wait; when it is free it takes all that wait, up to
-    `limits.batch` posts; one that waits for `limits.seconds` is refused as busy. A worker that
-    stops, or takes longer than that, is started again, and the requests it had are tried again,
-    one by one and the smallest first: the one that stopped it gets a problem, the others their
-    results. `rules` are for requests without any.
+    When the worker is free it takes all requests that wait, up to `limits.batch` posts; one that
+    waits for `limits.seconds` is refused as busy. A worker that stops, or takes longer than that,
+    is started again, and the requests it had are tried again, one by one and the smallest first:
+    the one that stopped it gets a problem. `rules` are for requests without any.
     """
 
     model: ServedModel  # set by `start`

@@ -66,10 +66,9 @@ def serve_model(
 class TimedConnection(H11Protocol):
     """A connection that waits for a request's headers for `timeout_keep_alive` seconds.
 
-    It is closed at once where as many as `limit_concurrency` would be open. uvicorn counts from
-    the last answer to the first byte after it, so that a client that sends nothing, or a header
-    now and then, has its connection for ever. Here they count from the beginning and from each
-    answer to the next request. What has begun to come is answered with a problem document.
+    They count from the beginning and from each answer to the next request; uvicorn stops at a first
+    byte, and a client that sends a header now and then has its connection for ever. What has begun
+    to come is answered with a problem document. One beyond `limit_concurrency` is closed at once.
     """
 
     _timer: asyncio.TimerHandle | None = None

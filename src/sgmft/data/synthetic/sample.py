@@ -50,12 +50,12 @@ def write_sample(
 
     Args:
         folder: new, empty, or with an earlier sample, which is replaced.
-        posts: number of posts; the seven labels are balanced, 80 % are for training.
-        damaged: number of damaged rows that follow; their column `damage` names the kind.
+        posts: the seven labels are balanced, 80 % are for training.
+        damaged: rows that follow; their column `damage` names the kind.
         noise: 0 to 1. Scales the share of posts whose place only the text (0.8 x noise) or only
             the pictures (0.63 x noise) tell, that have no picture (0.23 x noise) or no text
             (0.086 x noise), and how disturbed texts and pictures are.
-        users: number of authors; each has a favourite place and a pet phrase.
+        users: authors; each has a favourite place and a pet phrase.
         several: 0 to 1. The share of posts with 2 to 9 pictures, if they have any.
     """
     options: dict[str, float] = {"posts": posts, "seed": seed, "damaged": damaged, "users": users}

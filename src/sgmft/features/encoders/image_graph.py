@@ -1,13 +1,10 @@
 """The image networks of `compact` and `cnn` as one ONNX graph: pixels to pooled features, regions.
 
 The networks are EfficientNet-Lite0 and -Lite2 (Tan & Le 2019) with the published weights, trained
-on ImageNet, which come inside Python packages. Both see the same image, and their features stand
-side by side: 2560 numbers.
-
-The graph is written node by node from their weights. Scaling an image and pooling regions are
-linear maps of fixed sizes, so that the graph holds them as matrices: runtimes differ in how they
-scale, and these are torch's. Exported models hold this graph, and on a CPU with ONNX Runtime the
-encoders themselves run it, which takes about half the time (docs/results.md).
+on ImageNet, from Python packages. Both see the same image; their features stand side by side: 2560
+numbers. Scaling an image and pooling regions are linear maps of fixed sizes, which the graph holds
+as matrices: runtimes differ in how they scale, and these are torch's. Exported models hold the
+graph, too; ONNX Runtime takes about half of torch's time for it (docs/results.md).
 """
 
 from collections.abc import Mapping

@@ -1,11 +1,10 @@
 """A job on tables as pieces that can be done anywhere, in any order, and more than once.
 
-Its result may be a folder of Parquet shards, one for each piece. Shard
-`part-00002-000017-<digest>.parquet` has the rows of piece 17 of table 2, so that names in order are
-the input's rows in order. The digest is that of its bytes, so damage is seen; its footer names the
-job that wrote it and has the summary of its rows. A shard is written under a temporary name and
-then renamed, so one that is there is whole. `_job.json` describes the job; names that begin with
-"_" or "." are passed over by what reads folders of Parquet.
+Its result may be a folder of Parquet shards, one for each piece: that of piece 17 of table 2 is
+`part-00002-000017-<digest>.parquet`, so that names in order are the input's rows in order. The
+digest is that of its bytes, so damage is seen; its footer names the job that wrote it and has the
+summary of its rows. `_job.json` describes the job; names that begin with "_" or "." are passed over
+by what reads folders of Parquet.
 """
 
 import json

@@ -55,11 +55,10 @@ class Tower(nn.Module):
 class BridgeTower(BimodalNetwork):
     """A cross-modal encoder that every level of both towers is bridged into.
 
-    The published model bridges the last six layers of its own, trained encoders. Here only their
-    last layer's tokens are cached, so that the towers are `layers - 1` trainable uni-modal layers
-    on top of those: T_1 are the projected tokens after a learned class token, and T_{k+1} =
-    layer_k(T_k). The vision tower's layers are post-norm like the text's, so that its shared
-    post-norm is not needed. All layers are those of `transformers`, newly initialised.
+    The published model bridges the last six layers of its trained encoders. Here only their last
+    layer's tokens are cached, so that the towers are `layers - 1` uni-modal layers on top of those:
+    T_1 are the projected tokens after a learned class token, and T_{k+1} = layer_k(T_k). All layers
+    are those of `transformers`, newly initialised and post-norm: no shared post-norm is needed.
     """
 
     config: BridgeTowerConfig

@@ -1,12 +1,9 @@
 """Zero-shot classification: the label whose words lie closest to the post, without training.
 
 As with CLIP (Radford et al. 2021, section 3.1): labels are put into prompts, or described in words,
-and encoded as texts, and cosine similarity decides.
-
-An image needs a vector in the space of the descriptions. Where the encoder's towers share no space,
-it is that of ConSE (Norouzi et al. 2014, "Zero-shot learning by convex combination of semantic
-embeddings"): the mean of the class names' vectors, weighted by a classifier's probabilities of the
-most probable classes.
+and encoded as texts, and cosine similarity decides. Where the encoder's towers share no space, the
+vector of an image is that of ConSE (Norouzi et al. 2014): the mean of the class names' vectors,
+weighted by a classifier's probabilities of the most probable classes.
 """
 
 from dataclasses import dataclass
