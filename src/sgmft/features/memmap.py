@@ -102,7 +102,6 @@ class MappedFeatures:
         return Features(*pooled, *tokens, ragged["ngrams"], chosen, values.get("joint"))
 
     def _write(self) -> None:
-        """Write the files from the store, in the order of its shards, each read once."""
         above = self.folder.parent
         try:
             above.mkdir(exist_ok=True)

@@ -132,7 +132,6 @@ def _compare(rows: Rows, others: Rows, most: float = 1e-3) -> str:
 
 
 def _make_posts(count: int) -> list[Post]:
-    """Make up texts and pictures: each pair as one post, and then as two."""
     rng, posts = np.random.default_rng(0), list[Post]()
     for i in range(count):
         pixels = rng.integers(0, 256, (*rng.integers(20, 400, 2), 3), np.uint8)

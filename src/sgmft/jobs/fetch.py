@@ -167,7 +167,6 @@ def _write(source: Source, files: _Files, reasons: dict[str, str], summary: Fetc
 
 
 def _copy(picture: str | Attachment, resolve: PathResolver, files: _Files) -> str:
-    """Copy a picture that is no address into the folder, if it can be read; return its key."""
     try:
         file = resolve(picture) if isinstance(picture, str) else picture
         data = read_media(file)

@@ -175,7 +175,6 @@ def _http_error(kind: str, request: Request, error: Exception) -> Response:
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the problem documents of an address, for the OpenAPI document."""
     content = {MEDIA_TYPE: {"schema": responses.ProblemResponse.model_json_schema()}}
     titles = {x: "; ".join(y.title for y in PROBLEMS.values() if y.status == x) for x in statuses}
     return {status: {"description": titles[status], "content": content} for status in statuses}

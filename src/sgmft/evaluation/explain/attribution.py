@@ -108,7 +108,6 @@ class MaskedPredictor:
     def _together(
         self, rows: Sequence[PostFeatures], contents: Sequence[tuple[str, Sequence[Pixels]]]
     ) -> list[PostFeatures]:
-        """Return the rows with the joint features of these texts and images."""
         joint = encode_joint(self.model.encoder, contents)
         return [row._replace(joint=x) for row, x in zip(rows, joint, strict=True)]
 
@@ -136,7 +135,6 @@ def _with_rows(rows: Array | None, number: int, new: Array | None) -> Array | No
 
 
 def _keep_rows(rows: Array | None, kept: Flags) -> Array | None:
-    """Return features of those of several images that are True; None for none."""
     if rows is None or not kept.any():
         return None
     return rows[np.repeat(kept, len(rows) // len(kept))]

@@ -462,7 +462,6 @@ def _find_values(processor: Any) -> Tensor | None:
 
 
 def _gather(count: int, batches: Iterator[Batch]) -> Encoded:
-    """Put features in the order of their positions."""
     pooled: dict[int, FloatArray] = {}
     tokens: dict[int, FloatArray] = {}
     for rows, features, own in batches:

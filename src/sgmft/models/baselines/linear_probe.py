@@ -88,7 +88,6 @@ class LinearProbe(ClosedFormModel):
         return x, reduce(or_, [has for _, has in parts])
 
     def _rows(self, batch: Batch) -> tuple[Any, Any]:
-        """Inputs as the probe is fitted to them, n-grams beside the features."""
         x, known = self._inputs(batch)
         if self.lexical is not None:
             x = np.concatenate([x, np.where(batch.has_text[:, None], ngrams_of(batch), -1)], 1)

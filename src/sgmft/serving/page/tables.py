@@ -160,8 +160,6 @@ class TableJob:
         return [x._replace(post=replace(x.post, row=post.row)) for x, post in pairs]
 
     def _request(self, posts: Sequence[Post], rules: Abstention | None) -> list[Prediction]:
-        """Predict as one request, again while the server is busy."""
-
         async def request() -> list[Prediction]:
             with self.engine.places.take():
                 return await self.engine.predict(posts, rules)
