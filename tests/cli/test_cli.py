@@ -11,6 +11,7 @@ import pytest
 
 COMMANDS = ["sample", "train", "evaluate", "predict", "explain", "encode"]
 COLUMNS = ["id", "user", "text", "images", "label", "informative", "split", "synthetic"]
+COLUMNS += ["time", "gender", "followers"]
 
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sgmft.data.synthetic.sample import KINDS, PLACES, plan_post, write_sample, 
 from sgmft.errors import SgmftError
 
 COLUMNS = ["id", "user", "text", "images", "label", "informative", "split", "synthetic"]
+COLUMNS += ["time", "gender", "followers"]
 POSTS = 70
 
 
@@ -70,6 +72,16 @@ def test_shares_at_the_default_noise() -> None:
     tests = Counter(plan["label"] for plan in plans if plan["split"] == "test")
     assert tests == dict.fromkeys(PLACES, 40)
     assert len({plan["user"] for plan in plans}) > 50
+    times = {
+        x: [datetime.fromisoformat(p["time"]) for p in plans if p["label"] == x] for x in PLACES
+    }
+    weekdays = {x: np.mean([time.weekday() < 5 for time in some]) for x, some in times.items()}
+    assert weekdays["Work"] > 0.9 and weekdays["Travel"] < 0.4
+    hours = {x: np.median([time.hour for time in some]) for x, some in times.items()}
+    assert hours["Work"] == pytest.approx(13, abs=1) and hours["Cinema"] == pytest.approx(20, abs=1)
+    assert len({(p["user"], p["gender"], p["followers"]) for p in plans}) == len(
+        {p["user"] for p in plans}
+    )
 
 
 def test_same_arguments_same_sample(sample: Path, tmp_path: Path) -> None:

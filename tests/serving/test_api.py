@@ -182,12 +182,15 @@ def test_metrics_count_requests_posts_and_batches(server):
 
 
 @pytest.mark.slow
-def test_an_exported_model_gives_the_same_but_no_reasons(serving, locator, posts, tmp_path):
+def test_an_exported_model_gives_the_same_but_no_reasons(serving, sample, store, posts, tmp_path):
     from sgmft.locator.onnx.export import export_model
 
-    export_model(locator, tmp_path / "onnx")
+    locator = SemanticLocator(features=store, attributes=["hour", "followers"])
+    export_model(locator.fit(read_posts(sample)), tmp_path / "onnx")
     exported = serving(tmp_path / "onnx", "--no-page")
-    answer = exported.post("/v1/predict", json={"posts": [as_json(post) for post in posts]})
+    columns = [{"time": post.time, "followers": post.row["followers"]} for post in posts]
+    own = [as_json(a) | {"attributes": b} for a, b in zip(posts, columns, strict=True)]
+    answer = exported.post("/v1/predict", json={"posts": own})
     found = probabilities(answer, locator.labels)
     np.testing.assert_allclose(found, locator.predict_proba(posts), atol=2e-3)
     assert exported.get("/v1/model").json()["explains"] is False

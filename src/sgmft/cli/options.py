@@ -81,6 +81,7 @@ ClassWeights = Annotated[
     Literal["balanced"] | None,
     Option(metavar="balanced", help="Every label counts the same, however rare."),
 ]
+Attributes = Annotated[str | None, Option(help=HELP["attributes"])]
 Features = Annotated[str | None, Option(help=HELP["features"])]
 FeaturesTable = Annotated[str | None, Option(help=HELP["features_table"])]
 Summary = Annotated[str | None, Option("--summary", help=HELP["summary"])]

@@ -29,6 +29,7 @@ def train_command(
     seed: Annotated[int, Option(help="Decides split, weights and order.")] = 0,
     settings: Annotated[list[str] | None, Option("--set", help=opt.HELP["settings"])] = None,
     class_weights: opt.ClassWeights = None,
+    attributes: opt.Attributes = None,
     features: opt.Features = None,
     features_table: opt.FeaturesTable = None,
     track: Annotated[str | None, Option(help="Folder for TensorBoard logs.")] = None,
@@ -53,6 +54,7 @@ def train_command(
         "tune": opt.make_tuning(tune, tune_last, merge, named) or tune,
         "val_size": val_size,
         "seed": seed,
+        "attributes": (attributes or "").split(","),
         "features": console.feature_folder(features),
         "device": device,
     }

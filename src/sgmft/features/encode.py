@@ -189,10 +189,7 @@ def encode_all(
     on_encoded: Callable[[int], None] | None = None,  # called with the number done so far
     on_disk: bool = False,
 ) -> EncodedPosts:
-    """Encode all posts at once; with `on_disk` into files, see `sgmft.features.memmap`.
-
-    That needs a store; one that cannot be written to is read into memory, with a warning.
-    """
+    """Encode all posts at once; with `on_disk` into files, if the store can be written to."""
     mapped = store if on_disk else None
     if mapped is not None and not os.access(mapped.folder, os.W_OK):
         warn(

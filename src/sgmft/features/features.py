@@ -48,12 +48,18 @@ class Batch(NamedTuple):
     image_index: Any = None  # (B, m) which of the post's images a region belongs to
     ngrams: Any = None  # (B, g) of the text, int32, padded with -1; always an array
     joint: Any = None  # (B, Dj) of text and images together, zeros where there is none
+    attributes: Any = None  # (B, A) of other columns, see `sgmft.features.attributes`
 
     @property
     def has_joint(self) -> Any:
         """Which posts have a joint feature (B,): none that lacks, or is to lack, a modality."""
         known = False if self.joint is None else (self.joint != 0).any(-1)
         return self.has_text & self.has_image & known
+
+    @property
+    def has_attributes(self) -> Any:
+        """Which posts have attributes (B,): all, of which those that are missing are 0."""
+        return self.has_text | True
 
     def drop_modalities(self, share: float, draws: Any) -> Batch:
         """Drop one modality of a share of posts with both; draws (2, B) say whether, and which."""
@@ -99,6 +105,7 @@ class Features:
     # (N,) of `text`, `image` and `joint`; None where they are all, in order
     rows: Positions | None = None
     joint: FloatArray | None = None  # (M, Dj), see `Batch`
+    attributes: FloatArray | None = None  # (N, A), see `Batch`
 
     @classmethod
     def of(cls, rows: Sequence[PostFeatures], info: EncoderInfo, tokens: bool) -> Features:
@@ -137,6 +144,7 @@ class Features:
         has_text, has_image = self.has_text[rows], self.has_image[rows]
         at = rows if self.rows is None else self.rows[rows]
         chosen: dict[str, Any] = {"words": words, "regions": regions, "ngrams": ngrams, "rows": at}
+        chosen["attributes"] = None if self.attributes is None else self.attributes[rows]
         return replace(self, has_text=has_text, has_image=has_image, **chosen)
 
     @property
@@ -174,6 +182,8 @@ class Features:
         everything = np.ones(len(self), bool)
         for values in (self.text, self.image, *([] if self.joint is None else [self.joint])):
             yield from self._flat(values, everything).split(PART)
+        if self.attributes is not None:
+            yield self.attributes
         if self.ngrams is not None:
             yield from self.ngrams.flat().split(PART)
 
@@ -187,7 +197,10 @@ class Features:
         if rows is not None:
             has_text, has_image = has_text[rows], has_image[rows]
         joint = None if self.joint is None else self._cut(self.joint, rows)
-        batch = Batch(*self.pooled(rows), has_text, has_image, joint=joint)
+        known = (
+            self.attributes if rows is None or self.attributes is None else self.attributes[rows]
+        )
+        batch = Batch(*self.pooled(rows), has_text, has_image, joint=joint, attributes=known)
         if ngrams and self.ngrams is not None:
             batch = batch._replace(ngrams=self.ngrams.pad(rows, -1)[0])
         if self.words is None or self.regions is None:

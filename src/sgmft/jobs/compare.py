@@ -64,6 +64,7 @@ def compare_table(
             split or Split(),
             by=by,
             answers=answers,
+            attributes=plan.attributes,
             strict=source.strict,
             device=plan.device,
             on_encoded=on_encoded,

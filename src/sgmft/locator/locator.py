@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,10 +19,11 @@ from sgmft.data.posts import Post
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning
 from sgmft.data.preprocessing.windows import split_windows, window_of
 from sgmft.data.splits import fingerprint, split_posts
-from sgmft.errors import SgmftError, needs_extra, warn
+from sgmft.errors import SgmftError, SgmftNotice, needs_extra, warn
 from sgmft.evaluation.calibration import fit_temperature, temper
 from sgmft.evaluation.explain.attribution import ExplainedModel, explain_post
 from sgmft.evaluation.explain.explanation import Explanation
+from sgmft.features.attributes import AttributeReader
 from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts, encode_windows
 from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
 from sgmft.features.encoders.base import TABLE
@@ -86,6 +88,8 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         seed: decides the split, the initial weights, the order of posts and dropout.
         patch_grid: a picture becomes its square of region features; None is the encoder's (4).
         trust_remote_code: whether an encoder may run Python files that come with it.
+        attributes: other columns of the posts' table that are read beside text and pictures, and
+            "hour" and "weekday" of their times; see `sgmft.features.attributes`.
         tune: "head" trains the network on an encoder that stays as it is; "lora" or "full", or a
             `Tuning`, goes on to train an encoder of texts and pictures with it.
         features: folder of a feature store that keeps what was encoded; None keeps nothing.
@@ -114,6 +118,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         seed: int = 0,
         patch_grid: int | None = None,
         trust_remote_code: bool = False,
+        attributes: Sequence[str] = (),
         tune: str | Tuning = "head",
         features: str | Path | None = None,
         device: str | None = None,
@@ -128,6 +133,11 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         given["trust_remote_code"] = trust_remote_code
         EncoderHandle.__init__(self, name, cleaning, **given)
         self.tuning = tune if isinstance(tune, Tuning) else tuning_of(tune, {})
+        self.attributes = AttributeReader(attributes)
+        if self.attributes.names and (self.tuning or not self.method.reads_attributes(chosen)):
+            what = "An encoder in training" if self.tuning else f"{self.method.name} {chosen.name}"
+            able = "gated-experts, linear-probe, low-rank or sgmft's preset tokens"
+            raise SgmftError(f"{what} reads no attributes: leave them out, or take {able}.")
         self.labels: list[str] = []
         self.network: Model | None = None
         self.training = TrainingRecord()
@@ -195,7 +205,13 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         if val_size:
             drawn = val_size, self.preset.train.seed, split_by
             _, val_rows = split_posts(known.encoded.posts, *drawn)
-        data = LabelledFeatures(known.encoded.features, known.classes, known.weights)
+        usable = known.encoded.posts
+        self.attributes.check(usable)
+        self.attributes.fit([usable[i] for i in set(range(len(usable))).difference(val_rows)])
+        if columns := ", ".join(map(str, self.attributes.columns)):
+            warn(f"Attributes: {columns}.", SgmftNotice)
+        features = self.attributes.add(known.encoded.features, usable)
+        data = LabelledFeatures(features, known.classes, known.weights)
         prompts = self.method.encode_prompts(self.labels, self.encoder)
         kind = self.encoder.info, self.method, self.preset
         task = TrainingTask(data, len(self.labels), *kind, prompts)
@@ -272,8 +288,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         window = MAX_CHARACTERS if self.is_table else window  # one vector is of the whole text
         chunks = encode_windows(posts, self.encoder, window, tokens=tokens, store=store)
 
-        def predict(chunk: Chunk) -> PredictionBatch:
-            features = Features.of(chunk.rows, self.encoder.info, tokens)
+        def predict(chunk: Chunk, features: Features) -> PredictionBatch:
             bare = (x.text is not None and x.ngrams is None for x in chunk.rows)
             if network.uses_ngrams and any(bare):
                 warn("Some posts have no text, whose n-grams the model reads beside its vector.")
@@ -281,7 +296,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
             probs = temper(output.logits, self.temperatures[features.parts])
             return PredictionBatch(chunk, probs, output.guidance, features.parts)
 
-        return map(predict, chunks)
+        return starmap(predict, self.attributes.features(chunks, self.encoder.info, tokens))
 
     def explain(self, post: Post, *, label: str | None = None) -> Explanation:
         """Explain the prediction of one post; see `sgmft.evaluation.explain.attribution`.
@@ -297,11 +312,13 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
                 nothing to go on.
         """
         network, tokens = self._trained(), self.uses_tokens
-        model = ExplainedModel(self.encoder, network, tokens, self.labels, self.temperatures)
+        own = self.labels, self.temperatures, self.attributes
+        model = ExplainedModel(self.encoder, network, tokens, *own)
         cleaning = get_cleaning(self.encoder.info.cleaning)
         windows = split_windows(post.text, cleaning, self.training.data.window)
         if len(windows) > 1 and post.error is None:
-            sure = -entropy(self.predict_proba([Post(window) for window in windows]))
+            alone = [dataclasses.replace(post, text=window, images=()) for window in windows]
+            sure = -entropy(self.predict_proba(alone))
             chosen = int(np.nan_to_num(sure, nan=-np.inf).argmax())  # one without words is NaN
             post = dataclasses.replace(post, text=windows[chosen])
         return explain_post(post, model, label)
@@ -320,7 +337,8 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         """
         tokens = self.uses_tokens if tokens is None else tokens
         how: dict[str, Any] = {"store": self.store(tokens), "on_encoded": on_encoded}
-        return encode_all(posts, self.encoder, tokens=tokens, **how)
+        found = encode_all(posts, self.encoder, tokens=tokens, **how)
+        return found._replace(features=self.attributes.add(found.features, found.posts))
 
     def _trained(self) -> Model:
         if self.network is None:
@@ -341,7 +359,8 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         own.plugin = find_plugin(name)
         own.trust_remote_code = info.remote_code or None
         network = dataclasses.asdict(self._trained().config)
-        return ModelState(self.labels, own, self.method.name, self.preset, network, self.training)
+        model = self.method.name, self.preset, network, self.training
+        return ModelState(self.labels, own, *model, attributes=self.attributes.columns)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write weights, then settings with digests: without config.json a folder is no model."""
@@ -421,6 +440,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
             locator.weights = state.encoder.weights
         locator.plugin = state.encoder.plugin if encoder is None else None
         locator.preset, locator.labels = state.preset, state.labels
+        locator.attributes = AttributeReader((), state.attributes)
         locator.training, locator.network = state.training, network
         locator.held_out = _load_held_out(model_id, state, hub)
         if files and not locator.is_table:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from sgmft.data.preprocessing.windows import LONGEST
 from sgmft.errors import SgmftError
+from sgmft.features.attributes import Attribute
 from sgmft.models.presets import Preset, TrainConfig
 from sgmft.utils.checksums import FILES, check_file, read_own
 from sgmft.utils.runtime import versions
@@ -102,6 +103,7 @@ class ModelState:
     network: dict[str, Any]  # fields of the network's configuration
     training: TrainingRecord
     files: dict[str, str] = field(default_factory=dict)  # digests of the other files, if known
+    attributes: Sequence[Attribute] = ()  # other columns that it reads
 
     def to_config(self) -> dict[str, Any]:
         """Return the values of config.json, with the versions of the packages at work."""
@@ -116,6 +118,7 @@ class ModelState:
             "refit": self.preset.refit,
             "train": asdict(self.preset.train),
             "val_size": self.preset.val_size,
+            **({"attributes": [asdict(x) for x in self.attributes]} if self.attributes else {}),
             **self.training.to_config(),
             "versions": versions(),
             FILES: self.files,
@@ -132,7 +135,8 @@ class ModelState:
         preset = Preset(config["preset"], chosen, TrainConfig(**config["train"]), *rest)
         encoder = EncoderState(**_known_fields(EncoderState, config["encoder"]))
         given = config["model"], TrainingRecord.from_config(config), config.get(FILES, {})
-        return cls(list(config["labels"]), encoder, method, preset, *given)
+        attributes = [Attribute(**x) for x in config.get("attributes", ())]
+        return cls(list(config["labels"]), encoder, method, preset, *given, attributes)
 
 
 def _known_fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:

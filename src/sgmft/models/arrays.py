@@ -1,7 +1,4 @@
-"""Models as arrays: their state, and functions of arrays of NumPy and tensors of torch alike.
-
-The same code then predicts, in NumPy, and is trained on with an encoder, in torch.
-"""
+"""Models as arrays: their state, and functions of NumPy's to predict, and of torch's to train."""
 
 from collections.abc import Mapping
 from functools import reduce

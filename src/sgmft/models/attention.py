@@ -78,10 +78,7 @@ def cross_heads(
 
 
 class InterpolationAttention(nn.Module):
-    """Self- and cross-attention of both modalities, mixed feature by feature by the gate P^m.
-
-    Text and image run through the same steps with their own weights; `heads` decides the view.
-    """
+    """Self- and cross-attention of both modalities, mixed feature by feature by the gate P^m."""
 
     def __init__(self, width: int, heads: AttentionHeads, dropout: float = 0.1) -> None:
         super().__init__()
@@ -100,10 +97,7 @@ class InterpolationAttention(nn.Module):
         text_mask: Mask = None,
         image_mask: Mask = None,
     ) -> tuple[Tensor, Tensor]:
-        """Equations 6 to 13, for (B, D) in the elements view, (B, n, D) and (B, m, D) for tokens.
-
-        The gate is P^m (B, D). Returns X^C of text and of image, in the shapes given.
-        """
+        """Equations 6 to 13: X^C of text and image, in their shapes; the gate is P^m (B, D)."""
         qkv_t: QKV = self.text(text)  # (B, n, D) each: eq. 6
         qkv_v: QKV = self.image(image)  # (B, m, D) each: eq. 7
         cross_t, cross_v = cross_heads(self.heads, qkv_t, qkv_v, text_mask, image_mask)  # eq. 9

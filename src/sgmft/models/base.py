@@ -60,6 +60,7 @@ class NetworkConfig:
     word_width: int = 0  # Dw, of one word's features; 0 for the same as `text_width`
     # Dj, of the feature of text and images together; 0 for none
     joint_width: Natural = field(default=0, kw_only=True)
+    attributes_width: Natural = field(default=0, kw_only=True)  # A, numbers of other columns
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "word_width", self.word_width or self.text_width)
@@ -67,10 +68,7 @@ class NetworkConfig:
 
 
 class Guidance(NamedTuple):
-    """Entropy of the guidance of each post relative to its largest possible value, in 0..1.
-
-    1 means no guidance: uniform weights (softmax), or a gate at one half everywhere (sigmoid).
-    """
+    """Entropy of each post's guidance as a share of its largest, at which nothing is guided."""
 
     gate: Any  # (B,) of P^m
     elements: Any  # (B,) of P^e, mean over the guided modality's real elements
@@ -119,10 +117,7 @@ class Model(Protocol):
 
 
 class ClosedFormModel(ArrayModule, ABC):
-    """A model without epochs: its weights are the solution of a convex problem, or are given.
-
-    It is NumPy's. `forward` takes tensors too, where the state has been replaced by some.
-    """
+    """A model of NumPy's without epochs; `forward` takes tensors where the state is replaced."""
 
     config: NetworkConfig
     uses_ngrams: bool = False

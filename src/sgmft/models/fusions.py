@@ -37,10 +37,7 @@ def _require_tokens(heads: AttentionHeads, name: str) -> None:
 
 
 class AsymmetricCoAttention(nn.Module):
-    """The text attends to itself and to the image, which stays untouched; tokens view only.
-
-    A block has 16 D^2 weights, as two layers of the SFM: there is one for every two `layers`.
-    """
+    """The text attends to itself and the image, one block of 16 D^2 weights for two `layers`."""
 
     def __init__(self, width: int, heads: AttentionHeads, layers: int = 2) -> None:
         super().__init__()
@@ -58,11 +55,7 @@ class AsymmetricCoAttention(nn.Module):
 
 
 class CoAttention(nn.Module):
-    """Words and regions attend to themselves and to each other; tokens view only.
-
-    BridgeTower's cross-modal layer without bridges and with D/2 hidden: 18 D^2 weights, about as
-    two layers of the SFM, so that there is one for every two `layers`.
-    """
+    """Words and regions attend to each other, one layer of 18 D^2 weights for two `layers`."""
 
     def __init__(self, width: int, heads: AttentionHeads, layers: int = 2) -> None:
         super().__init__()
@@ -78,10 +71,7 @@ class CoAttention(nn.Module):
 
 
 class MergeAttention(nn.Module):
-    """One transformer over [T + e0; V + e1], words and regions as one sequence; tokens view only.
-
-    A layer has 8 D^2 weights, as many as a layer of the SFM, with a feed-forward width of 2 D.
-    """
+    """One transformer over the tokens [T + e0; V + e1], 2 D hidden: layers of 8 D^2 weights."""
 
     def __init__(self, width: int, heads: AttentionHeads, layers: int = 2) -> None:
         super().__init__()

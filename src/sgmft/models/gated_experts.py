@@ -63,7 +63,8 @@ class GatedExperts(ClosedFormModel):
     Features of text and image share no space, but their evidence for each label does: there, their
     similarity means something. The pools above the experts are fitted to predictions for posts that
     the experts were not fitted to (cross-fitting). A post with one modality gets that one's
-    prediction, a post with none the class frequencies of the training posts.
+    prediction, a post with none the class frequencies of the training posts. To whatever it gets
+    the evidence of its attributes is added, times a power, where there are such.
     """
 
     config: GatedExpertsConfig
@@ -81,6 +82,10 @@ class GatedExperts(ClosedFormModel):
         self.image_pool = ProductPool(1)
         kind = config.gate == "similarity", config.joint, config.power, together > 0
         self.pool = SimilarityGatedPool(*kind)
+        self.attributes = self.attribute_pool = None
+        if config.attributes_width:
+            self.attributes = DenseExpert(config.attributes_width, classes)
+            self.attribute_pool = ProductPool(1)
         self.prior: Any = np.zeros(classes, np.float32)  # (K,) log p(y)
         self.known: Any = np.zeros(2, bool)  # whether any training post had a text, an image
 
@@ -126,7 +131,14 @@ class GatedExperts(ClosedFormModel):
             e_t, e_v, *e_j = (evidence(x[both], self.prior) for x in (text, image, *joint))
             self.pool.fit(e_t, e_v, e_j[0], self.prior, labels[both], weights[both], *e_j[1:])
         whole = self._combine(batch, text, image, joint).logits
-        return np.stack([np.broadcast_to(self.prior, text.shape), text, image, whole])
+        by_parts = [np.broadcast_to(self.prior, text.shape), text, image, whole]
+        if self.attributes is not None and self.attribute_pool is not None:
+            x, report = batch.attributes, self.report("attributes")
+            by_folds = self.attributes.fit(x, labels, fold, weights, report)(x)
+            e_a = [evidence(by_folds, self.prior)]
+            self.attribute_pool.fit(e_a, whole, labels, weights)
+            by_parts = [self.attribute_pool.forward(e_a, part) for part in by_parts]
+        return np.stack(by_parts)
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K); `parts` has the gate P^m (B,)."""
@@ -140,7 +152,12 @@ class GatedExperts(ClosedFormModel):
             experts.append(xp.asarray(lexical, device=batch.text.device))
         text = self.text_pool.forward([evidence(x, self.prior) for x in experts], self.prior)
         image = self.image_pool.forward([evidence(image, self.prior)], self.prior)
-        return self._combine(batch, text, image, joint)
+        output = self._combine(batch, text, image, joint)
+        if self.attributes is None or self.attribute_pool is None:
+            return output
+        known = evidence(self.attributes.forward(batch.attributes), self.prior)
+        logits = self.attribute_pool.forward([known], output.logits)
+        return output._replace(logits=logits, fused=xp.concat([output.fused, known], axis=-1))
 
     def _dense(self, text: Any, image: Any) -> tuple[Any, Any, Any]:
         """Log-probabilities (B, K) by the experts on text, image and both, read once for two."""
@@ -199,7 +216,7 @@ class ProductPool(ArrayModule):
         self.log_weight: Any = np.full(experts, -math.log(experts), np.float32)
 
     def forward(self, experts: Sequence[Any], prior: Any) -> Any:
-        """Evidence of each expert (B, K) and log p(y) (K,) to log-probabilities (B, K)."""
+        """Evidence of each expert (B, K) and log p(y), (K,) or (B, K), to log-probabilities."""
         weight = array_namespace(self.log_weight).exp(self.log_weight)
         return log_softmax(prior + sum(w * x for w, x in zip(weight, experts, strict=True)))
 
@@ -403,4 +420,5 @@ METHOD = Method(
     config=GatedExpertsConfig,
     presets={"default": Preset("default", refit=True)},
     note="Our own, after the idea of SG-MFT; the paper's network is the method sgmft.",
+    attributes=True,
 )

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 
 
 def layer_config(width: int, heads: int, hidden: int, dropout: float = 0.1) -> Any:
-    """The shape of BridgeTower layers for `transformers`: post-norm, GELU, bridges that add.
-
-    Eager attention is the one kind that every supported version of it has for these layers.
-    """
+    """The shape of BridgeTower layers for `transformers`: post-norm, GELU, bridges that add."""
     from transformers import BridgeTowerTextConfig  # takes seconds: only who needs it waits
 
+    # the one kind of attention that every supported version has for these layers
     settings: dict[str, Any] = {"attn_implementation": "eager", "link_tower_type": "add"}
     settings |= {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": hidden}
     settings |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
@@ -56,10 +54,7 @@ class CrossModalLayer(nn.Module):
 
 
 def lookup(vocabulary: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Find numbers x, of any shape, in a vocabulary (V,), ascending and all different, V >= 1.
-
-    Returns places 0..V-1 and whether a number is known; the place of one that is not means nothing.
-    """
+    """Return places of numbers x in a vocabulary (V,), ascending, V >= 1, and which are known."""
     if torch.compiler.is_exporting():
         place = _bisect(vocabulary, x)
     else:
@@ -89,10 +84,7 @@ asymmetric_layer = partial(nn.TransformerDecoderLayer, activation="gelu", batch_
 def classifier(
     width: int, classes: int, hidden: Sequence[int] = (512, 256, 128, 64), dropout: float = 0.1
 ) -> nn.Sequential:
-    """Fully connected layers with ReLU and dropout between: (B, width) -> logits (B, classes).
-
-    For equation 18, without its softmax; the paper does not state the hidden widths.
-    """
+    """Layers with ReLU and dropout between, (B, width) to (B, classes): eq. 18, no softmax."""
     sizes = (width, *hidden)
     layers: list[nn.Module] = []
     for a, b in pairwise(sizes):

@@ -42,6 +42,7 @@ class Method:
     encoder: str | None = None
     # texts with {} for a label, where the method needs the labels encoded
     prompts: Sequence[str] = ()
+    attributes: bool = False  # whether it reads other columns, see `sgmft.features.attributes`
     # the setting that a comparison tries several values of; "" for none
     tuned: str = "learning_rate"
 
@@ -122,6 +123,10 @@ class Method:
         texts = [prompt.format(name) for name in names for prompt in self.prompts]
         unit: FloatArray = normalize(encoder.encode_texts(texts, False).pooled)
         return unit.reshape(len(labels), len(self.prompts), -1).mean(1)
+
+    def reads_attributes(self, preset: Preset) -> bool:
+        """Whether this preset of the method reads other columns of the posts' table."""
+        return self.attributes or preset.model.get("view") == "tokens"
 
     def uses_tokens(self, preset: Preset) -> bool:
         """Whether this preset of the method needs word and region features."""

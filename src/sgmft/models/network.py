@@ -196,10 +196,7 @@ class BimodalNetwork(Network):
         return self.text.pooled(batch.text, batch.has_text), image
 
     def token_inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Word and region features (B, n, D) and (B, m, D), null tokens where they are missing.
-
-        Their masks (B, n) and (B, m) are True where real: at least one in each row.
-        """
+        """Words (B, n, D) and regions (B, m, D), a null token for none; masks, True where real."""
         text, text_mask = self.text.tokens(batch.text_tokens, batch.text_mask, batch.has_text)
         regions = batch.image_tokens, batch.image_mask, batch.has_image, batch.image_index
         image, image_mask = self.image.tokens(*regions)

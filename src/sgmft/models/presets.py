@@ -28,10 +28,7 @@ Dropout = Annotated[float, Range("at least 0 and below 1", lambda x: 0 <= x < 1)
 
 
 def check_settings(settings: Any, prefix: str = "") -> None:
-    """Raise SgmftError for a field of a dataclass that is no choice of its type, or out of range.
-
-    Lists, as which JSON has tuples, become tuples.
-    """
+    """Raise SgmftError for a field of a dataclass that is out of range; lists become tuples."""
     for name, kind in typing.get_type_hints(type(settings), include_extras=True).items():
         value, parts = getattr(settings, name), list(_parts(kind))
         if typing.get_origin(kind) is Literal and value not in parts:

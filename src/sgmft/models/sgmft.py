@@ -103,7 +103,9 @@ class SGMFT(BimodalNetwork):
             self.text_ffn = FeedForward(D, hidden, c.guided == "text", c.dropout)
             self.image_ffn = FeedForward(D, hidden, c.guided == "image", c.dropout)
         self.fusion = FUSIONS[c.fusion](D, heads, c.fusion_layers)
-        self.joint = None
+        self.joint = self.attributes = None
+        if c.attributes_width:  # not in the paper either
+            self.attributes = nn.Linear(c.attributes_width, D)
         if tokens and c.joint_width:  # an encoder of text and image together; not in the paper
             self.joint = nn.Sequential(nn.LayerNorm(c.joint_width), nn.Linear(c.joint_width, D))
         self.classifier = classifier(D, c.classes, c.classifier_widths, c.dropout)
@@ -130,6 +132,9 @@ class SGMFT(BimodalNetwork):
         text_mask = image_mask = guidance = None
         if tokens:
             text, image, text_mask, image_mask = self.token_inputs(batch)  # (B, n, D), (B, m, D)
+            if self.attributes is not None:  # are one more token of the text
+                text = torch.cat([text, self.attributes(batch.attributes)[:, None]], 1)
+                text_mask = nn.functional.pad(text_mask, (0, 1), value=True)
         else:
             text, image = self.pooled_inputs(batch)  # (B, D), (B, D)
         if self.config.sim:

@@ -25,10 +25,7 @@ class Temperature(nn.Module):
 
 
 def modality_gate(text: Tensor, image: Tensor, temperature: Tensor, kind: Gate) -> Tensor:
-    """Equations 1 and 3: P^m = softmax(tau t * v) over the D features, or its sigmoid, (B, D).
-
-    The sigmoid can open every feature at once; the softmax is as printed.
-    """
+    """Equations 1 and 3: P^m = softmax(tau t * v) over the D features, or its sigmoid, (B, D)."""
     similarity = temperature * text * image  # S^m, (B, D)
     return similarity.softmax(-1) if kind == "softmax" else similarity.sigmoid()
 
@@ -62,10 +59,7 @@ def element_entropy(
     query_mask: Tensor | None = None,
     key_mask: Tensor | None = None,
 ) -> Tensor:
-    """Relative entropy of P^e, mean over real rows: (B,). Tokens, or features (B, D) as elements.
-
-    A row over a single key has no choice to make and counts as uniform.
-    """
+    """Relative entropy of P^e (B,), mean over real rows; 1 of a row over a single key."""
     if queries.dim() == 2:
         rows = rank_one_entropy(queries, keys, temperature)  # (B, D)
     else:

@@ -61,6 +61,9 @@ class PostRequest(_Strict):
         description="picture and video files, each in base64 (a data: address is one, too); in a "
         "form, the names of the parts that hold them",
     )
+    attributes: dict[str, str | float | bool | None] = Field(
+        {}, max_length=64, description="other columns by name, and time, where the model reads some"
+    )
 
 
 class AbstentionRequest(_Strict):
@@ -257,7 +260,8 @@ def _post(item: PostRequest, where: str, limits: Limits, files: Files) -> Post:
     for image in images:
         pixels = count_pixels(image.data, image.name) or 0  # None: it is for the model to refuse
         _limit("too-many-pixels", pixels, limits.pixels, where, name=image.name)
-    return Post(item.text, images, id=item.id)
+    row, time = item.attributes, item.attributes.get("time")
+    return Post(item.text, images, id=item.id, time=None if time is None else str(time), row=row)
 
 
 def _image(image: str | ImageRequest, number: int, where: str, files: Files) -> Attachment:

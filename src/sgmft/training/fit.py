@@ -48,6 +48,8 @@ class TrainingTask:
         known = ("text_width", "image_width", "shared_space", "word_width", "joint_width")
         values = {name: getattr(self.info, name) for name in known}
         values |= {"classes": self.classes, **self.preset.model}
+        if features.attributes is not None:
+            values["attributes_width"] = features.attributes.shape[1]
         if issubclass(self.method.network, ClosedFormModel):
             model = self.method.network(self.method.config(**values))
             if self.prompts is not None:

@@ -34,7 +34,10 @@ def test_tables_show_the_papers_own_figures():
 def test_table_1_has_every_method_and_every_preset():
     expected = {*METHODS, "sgmft-tokens", "sgmft-paper"} - {"word-average", "sgmft"}
     expected |= {"default-lexical", "linear-probe-ngrams", "late-average-ngrams"}
-    assert set(TABLES["1"].rows) == expected
+    without = {"no-attributes", "probe-no-attributes", "low-rank-no-attributes"}
+    assert set(TABLES["1"].rows) == expected | without
+    assert without.isdisjoint(make_plan("1", "").tables[0].rows)
+    assert without < set(make_plan("1", "", attributes=["hour"]).tables[0].rows)
     shown = [ROWS[key] for key in (*TABLES["1"].rows, *TABLES["5"].rows)]
     presets = {row.preset for row in shown if row.method == "sgmft"}
     assert presets == set(METHODS["sgmft"].presets)

@@ -28,6 +28,10 @@ CNN = {**SMALL, "windows": (2, 3, 5), "filters": 2}
 NETWORKS = {
     "feature-level-cnn": (FeatureLevelCNN, TextCNNConfig(**CNN)),
     "low-rank": (LowRank, LowRankConfig(**CNN, rank=3, width=6)),
+    "low-rank attributes": (
+        LowRank,
+        LowRankConfig(**CNN, rank=3, width=6, attributes_width=2),
+    ),
     "word-average": (WordAverage, WordAverageConfig(**SMALL, width=6, classifier_widths=(5, 4))),
 }
 
@@ -60,6 +64,7 @@ def posts():
     tokens = torch.cat([VOCABULARY, torch.tensor([[200.0, 1.0, 9.0]])])[rows]
     has_image = torch.tensor([True, False, True, True, True])
     batch = Batch(normal(5, 3), normal(5, 4, seed=2), mask.any(1), has_image, tokens, mask)
+    batch = batch._replace(attributes=normal(5, 2, seed=3))
     return batch, [row[:n] for row, n in zip(rows.tolist(), LENGTHS, strict=True)]
 
 
@@ -93,8 +98,11 @@ def slow_text_cnn(module, rows):
     return found
 
 
-def slow_low_rank(w, rank, t, v):
-    """Sum over r of (W_t^r [t; 1]) * (W_v^r [v; 1]), each W^r with its bias as the last column."""
+def slow_low_rank(w, rank, t, v, a):
+    """Sum over r of (W_t^r [t; 1]) * (W_v^r [v; 1]), each W^r with its bias as the last column.
+
+    With attributes each product has a third factor, W_a^r [a; 1].
+    """
     width = len(w["text.bias"]) // rank
     h = [0.0] * width
     for r in range(rank):
@@ -102,11 +110,14 @@ def slow_low_rank(w, rank, t, v):
             row = r * width + d
             left = dot([*w["text.weight"][row], w["text.bias"][row]], [*t, 1.0])
             right = dot([*w["image.weight"][row], w["image.bias"][row]], [*v, 1.0])
-            h[d] += left * right
+            third = 1.0
+            if "attributes.bias" in w:
+                third = dot([*w["attributes.weight"][row], w["attributes.bias"][row]], [*a, 1.0])
+            h[d] += left * right * third
     return h
 
 
-def slow_network(network, rows, image, there):
+def slow_network(network, rows, image, there, a):
     """Fused feature and logits of one post."""
     w, averaged = lists(network), isinstance(network, WordAverage)
     v = [a / math.sqrt(dot(image, image)) for a in image]
@@ -125,7 +136,7 @@ def slow_network(network, rows, image, there):
         return fused, classify(w, ("classifier.0", "classifier.3", "classifier.6"), fused)
     fused = t + v
     if isinstance(network, LowRank):
-        fused = slow_low_rank(lists(network.fusion), network.config.rank, t, v)
+        fused = slow_low_rank(lists(network.fusion), network.config.rank, t, v, a)
     return fused, linear(w, "classifier", fused)
 
 
@@ -137,7 +148,8 @@ def test_a_network_is_its_card(name):
     network = made(name)
     batch, rows = posts()
     output = network(batch)
-    given = zip(rows, batch.image.tolist(), batch.has_image.tolist(), strict=True)
+    each = batch.image, batch.has_image, batch.attributes
+    given = zip(rows, *(x.tolist() for x in each), strict=True)
     fused, logits = zip(*(slow_network(network, *post) for post in given), strict=True)
     close(output.fused, fused)
     close(output.logits, logits)
@@ -151,7 +163,7 @@ def test_the_order_of_words_matters_to_a_cnn_alone(name):
     batch = Batch(
         normal(2, 3), normal(4).expand(2, -1), there, there, tokens, there[:, None].expand(-1, 4)
     )
-    one, other = network(batch).logits
+    one, other = network(batch._replace(attributes=torch.ones(2, 2).double())).logits
     assert torch.allclose(one, other) == (name == "word-average")
 
 
@@ -197,6 +209,14 @@ def test_low_rank_fusion_is_a_bilinear_form_of_that_rank():
     every_t, every_v = every_t.repeat_interleave(7, 0), every_v.repeat(8, 1)
     h = fusion(every_t, every_v)[:, 0].reshape(8, 7)
     assert torch.linalg.matrix_rank(h, rtol=1e-9) == 3
+
+
+def test_low_rank_fusion_of_three_starts_with_the_variance_of_its_inputs():
+    torch.manual_seed(0)
+    fusion = LowRankFusion(300, 200, 2000, 4, 100).double()
+    with torch.no_grad():
+        h = fusion(*(normal(50, n, seed=n) for n in (300, 200, 100)))
+        assert math.isclose(h.var(), 1.0, abs_tol=0.15)
 
 
 def test_low_rank_fusion_starts_with_the_variance_of_its_inputs():

@@ -28,6 +28,9 @@ SYSTEMS = {  # as printed, SG-MFT learns too slowly for these tests; its network
     if preset != "paper"
 }
 SYSTEMS |= {f"{x} lexical": (METHODS[x], None) for x in ("linear-probe", "late-average")}
+READERS = ("gated-experts", "linear-probe", "low-rank")  # of other columns
+SYSTEMS |= {f"{x} attributes": (METHODS[x], None) for x in READERS}
+SYSTEMS["sgmft tokens attributes"] = METHODS["sgmft"], "tokens"
 SOLVED = [
     name for name, (method, _) in SYSTEMS.items() if issubclass(method.network, ClosedFormModel)
 ]
@@ -54,6 +57,7 @@ def features(name: str, posts: int = POSTS, seed: int = 0) -> Features:
     patches = rng.standard_normal((pictures.sum() * regions, image_width))
     grams = rng.integers(0, 12, 3 * words.sum(), np.int32)
     text = rng.standard_normal((posts, text_width), np.float32) * has_text[:, None]
+    columns = rng.standard_normal((posts, 3), np.float32)
     return Features(
         text,
         image,
@@ -63,6 +67,7 @@ def features(name: str, posts: int = POSTS, seed: int = 0) -> Features:
         Ragged.packed(patches.astype(half), pictures * regions),
         regions,
         Ragged.packed(grams, 3 * words),
+        attributes=columns if name.endswith(" attributes") else None,
     )
 
 
@@ -165,7 +170,7 @@ CARDS = {  # the settings and their defaults, and what a reader must know
         ["frozen pooled features"],
     ),
     "feature-level-cnn": (CNN, ["EfficientNet-Lite in place of CaffeNet"]),
-    "low-rank": ({**CNN, "rank": 4, "width": 256}, ["Without the user attributes"]),
+    "low-rank": ({**CNN, "rank": 4, "width": 256}, ["user attributes, where --attributes"]),
     "word-average": ({**WORDS, **CLASSIFIER, "dropout": 0.1}, ["learned word embeddings"]),
     "linear-probe": ({"lexical": False}, []),
     "text-only": ({"lexical": False}, ["without text get the class frequencies"]),
@@ -258,6 +263,7 @@ def _spoiled(batch: Batch, number: float) -> Batch:
         image_mask,
         pad(batch.image_index),
         grams,
+        attributes=batch.attributes,
     )
 
 

@@ -8,6 +8,7 @@ import tomllib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from functools import cache
 from importlib.resources import files
 from io import BytesIO
@@ -29,6 +30,9 @@ FOLD = 5  # blocks in which each label is a test post once
 NO_PICTURE = 0.285  # of the posts whose text alone tells the place
 NO_TEXT = 0.136  # of the posts whose pictures alone tell it
 ELSEWHERE = 0.65  # of the posts whose text alone tells it and that have pictures: another place
+# Where posts are written when: the share of them on Monday to Friday, the mean hour, its deviation.
+_TIMES = ((0.6, 22, 3), (0.95, 11, 3), (0.95, 13, 3), (0.4, 16, 3), (0.5, 20, 2), (0.3, 13, 4))
+TIMES = dict(zip(PLACES, (*_TIMES, (0.6, 18, 4)), strict=True))
 FORMATS = {"jpg": 0.94, "png": 0.03, "webp": 0.02, "gif": 0.01}
 QUALITY = 80  # of JPEG and WebP
 HERE = files("sgmft.data.synthetic")
@@ -124,7 +128,19 @@ def plan_post(seed: int, index: int, users: int, noise: float) -> Row:
         "informative": informative,
         "split": "test" if fold[label] % FOLD == block % FOLD else "train",
         "synthetic": True,
+        **_plan_attributes(seed, index, user, PLACES[label]),
     }
+
+
+def _plan_attributes(seed: int, index: int, user: int, place: str) -> Row:
+    """Return a time, which the place decides in part, and what decides nothing of an author."""
+    rng, own = _rng(seed, f"time {index}"), _rng(seed, f"author {user}")
+    weekdays, hour, deviation = TIMES[place]
+    day = rng.integers(5) if rng.random() < weekdays else rng.integers(5, 7)
+    minutes = rng.normal(hour, deviation) * 60 % 1440 + 1440 * float(day + 7 * rng.integers(52))
+    time = datetime(2024, 1, 1) + timedelta(minutes=minutes)  # a Monday
+    gender, followers = ("f", "m")[own.integers(2)], int(own.lognormal(5, 2))
+    return {"time": f"{time:%Y-%m-%d %H:%M}", "gender": gender, "followers": followers}
 
 
 def _write_post(folder: Path, row: Row, seed: int, noise: float, several: float) -> str:

@@ -28,6 +28,7 @@ class Row:
     cleaning: str | None = None
     patch_grid: int | None = None
     encoder: str | None = None  # None is the comparison's
+    attributes: bool = True  # whether other columns are read, where the comparison names some
     like: str | None = None  # the row whose tuned setting it uses; None has trials of its own
     note: str = ""  # what a reader must know
     table: str = "1"  # that shows it, if none lists it
@@ -59,14 +60,12 @@ _VALUES = {  # of keys in a file; others have texts
     "paper": (dict, "percentages by row"),
     "rows": (list, "a list of rows"),
     "patch_grid": (int, "a whole number"),
+    "attributes": (bool, "true or false"),
 }
 
 
 def read_catalogue(encoders: Sequence[str] = (), file: str | Path | None = None) -> Catalogue:
-    """Return what `rows.toml` and a user's file have, and a row of every method and fusion module.
-
-    Of `encoders` there is a row for each. SgmftError names file, row and key of what is wrong.
-    """
+    """Return what `rows.toml`, a user's file, all methods, fusion modules and `encoders` give."""
     on = [(name, METHODS[x]) for name in encoders for x in ON_ENCODERS]
     made = [
         *(Row(x, METHODS[x].title, x, note=METHODS[x].note) for x in METHODS if x != "sgmft"),
@@ -137,6 +136,7 @@ class ComparisonPlan:
     tables: Sequence[TablePlan]
     figures: Sequence[TablePlan]
     known: Mapping[str, Row]  # every row there could be, by key
+    attributes: Sequence[str] = ()  # other columns, which methods that can read
     encoder: str = "compact"  # whose features the systems work on
     seeds: int = 5  # S; runs use seeds 0 to S - 1, trials seed 0
     trials: int = 3  # values of its tuned setting that each system tries on held-out posts
@@ -158,15 +158,11 @@ def make_plan(
     figure: str,
     methods: str | None = None,
     encoders: Sequence[str] = (),
-    file: str | Path | None = None,
-    balanced: bool = False,
+    file: str | Path | None = None,  # a user's own rows
+    balanced: bool = False,  # whether rows weigh each label by its inverse frequency
     **options: Any,
 ) -> ComparisonPlan:
-    """Return a plan from numbers of tables and figures and keys of rows, with commas between.
-
-    The reference always runs; `file` has a user's own rows, `options` are of `ComparisonPlan`. If
-    `balanced`, rows that learn from labels weigh each by its inverse frequency.
-    """
+    """Return a plan from numbers of tables and figures and keys of rows, with commas between."""
     if encoders and "6" not in table:
         raise SgmftError("Encoders are compared in Table 6: name it in --tables, too.")
     for name in encoders:
@@ -176,6 +172,8 @@ def make_plan(
         if not get_method(row.method).prompts:
             rows[key] = replace(row, settings={"class_weights": True, **row.settings})
     keys = list(rows) if methods is None else _names(methods, rows, "method to compare")
+    if not options.get("attributes"):
+        keys = [key for key in keys if rows[key].attributes]
     if str(options.get("encoder")).startswith(TABLE):
         bad = [key for key, row in rows.items() if _needs_encoder(row)]
         keys = [key for key in keys if key not in bad]

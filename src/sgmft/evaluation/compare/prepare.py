@@ -14,6 +14,7 @@ from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.answers import read_answers
 from sgmft.evaluation.compare.catalogue import Row
 from sgmft.evaluation.compare.splits import TEST, VALIDATION, Division, Split, divide
+from sgmft.features.attributes import AttributeReader, read_cell
 from sgmft.features.encode import encode_posts
 from sgmft.features.encoder_handle import open_encoder
 from sgmft.features.encoders.base import EncoderInfo
@@ -73,6 +74,7 @@ class ComparisonData:
     examples: dict[str, str] = field(default_factory=dict)  # the first of each reason
     # row -> answer to each post from outside, "" for none
     answers: dict[str, list[str]] = field(default_factory=dict)
+    attributes: list[dict[str, str]] = field(default_factory=list)  # of each post, by column
 
     @cached_property
     def fingerprints(self) -> list[str]:
@@ -112,19 +114,20 @@ def prepare_comparison(
     *,
     by: Sequence[str] = (),
     answers: Mapping[str, str] | None = None,  # row -> column, or file of id and label
+    attributes: Sequence[str] = (),  # columns
     strict: bool = False,
     device: str | None = None,
     on_encoded: OnEncoded | None = None,
 ) -> ComparisonData:
     """Encode posts under every encoder setting that the rows need, and split them.
 
-    A post that one setting cannot use (no word is left after cleaning, say) is left out for all, so
-    that every row learns from and is tested on the same posts; with `strict` it is refused.
+    A post that one setting cannot use is left out for all, or refused with `strict`.
     """
     posts = [require_label(post, "has no label to learn from") for post in posts]
     readable = [post for post in posts if post.error is None]
     divide(posts, split)  # a mistake in the split is reported now, not after an hour of encoding
     require_columns(readable, by)
+    (reader := AttributeReader(attributes)).check(readable)
     told = {name: read_answers(name, x, posts) for name, x in (answers or {}).items()}
     rows_of: dict[EncoderSetting, list[Row]] = {}
     for row in rows:
@@ -159,6 +162,7 @@ def prepare_comparison(
         warnings=summary.warnings,
         examples=summary.examples,
         answers={name: [given[i] for i in good] for name, given in told.items()},
+        attributes=[{x: read_cell(post, x) or "" for x in reader.names} for post in usable],
     )
 
 
@@ -169,11 +173,7 @@ def _encode(
     device: str | None,
     on_encoded: OnEncoded | None,
 ) -> tuple[dict[str, EncodedSetting], dict[int, str]]:
-    """Fill the store setting by setting; note what is wrong with a post in `posts`.
-
-    Pictures seen in the same way are encoded once. Returns where the features of each setting are,
-    and content keys by the place of the post.
-    """
+    """Fill the store; note errors in `posts`. Returns its settings, and keys by post."""
     encoded: dict[str, EncodedSetting] = {}
     keys: dict[int, str] = {}
     stores: list[FeatureStore] = []

@@ -1,7 +1,4 @@
-"""The runs of a comparison: trials choose, runs follow, finished runs are not done again.
-
-Runs are spread over processes; a process that dies takes down one run, not the rest.
-"""
+"""The runs of a comparison, after the trials that choose their settings, in several processes."""
 
 import hashlib
 import json
@@ -26,6 +23,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from sgmft.data.posts import Post
 from sgmft.data.tables import open_writer
 from sgmft.errors import SgmftError, warn
 from sgmft.evaluation.compare.catalogue import ComparisonPlan, Row
@@ -35,7 +33,8 @@ from sgmft.evaluation.compare.prepare import (
     load_data,
     load_features,
 )
-from sgmft.evaluation.compare.splits import TEST, VALIDATION
+from sgmft.evaluation.compare.splits import TEST, TRAIN, VALIDATION
+from sgmft.features.attributes import AttributeReader
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.models.arrays import softmax
@@ -76,6 +75,11 @@ class Run:
         epochs = min(self.most_epochs or preset.train.epochs, preset.train.epochs)
         return replace(preset, train=replace(preset.train, epochs=epochs))
 
+    @property
+    def reads_attributes(self) -> bool:
+        """Whether it reads the other columns that the comparison names, if it names some."""
+        return self.row.attributes and get_method(self.row.method).reads_attributes(self.preset)
+
     def name(self, data: ComparisonData) -> str:
         """Return the name of its files; it changes with anything that decides the result."""
         preset, key, method = self.preset, self.row.key, self.row.method
@@ -84,6 +88,7 @@ class Run:
         settings = dict(preset.model), asdict(preset.train)
         features = data.encoded[self.features].info["fingerprint"]
         parts = [data.fingerprints[self.division], method, *settings, features, self.epochs]
+        parts += filter(None, data.attributes if self.reads_attributes else [])
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
         kind = "trial" if self.epochs is None else f"seed{self.seed}"
         return f"{re.sub(r'[^A-Za-z0-9-]', '_', key)}-{kind}-{digest}"
@@ -130,7 +135,7 @@ def execute_run(run: Run) -> Record:
 def _try_settings(run: Run, data: ComparisonData) -> Record:
     division = data.divisions[run.division]
     held_out = np.searchsorted(division.train, division.where(VALIDATION)).tolist()
-    task = _training_task(run, data)
+    task, _ = _training_task(run, data)
     selected = train_with_validation(task, held_out, device=run.device).selected
     return {
         "settings": dict(run.settings),
@@ -142,9 +147,10 @@ def _try_settings(run: Run, data: ComparisonData) -> Record:
 
 def _train_and_predict(run: Run, data: ComparisonData) -> Record:
     assert run.epochs is not None
-    network = train_on_all(_training_task(run, data), run.epochs, device=run.device)
+    task, every = _training_task(run, data)
+    network = train_on_all(task, run.epochs, device=run.device)
     test = data.divisions[run.division].where(TEST)
-    posts = load_features(Path(run.folder), run.features).take(np.array(test))
+    posts = every.take(np.array(test))
     output = predict_logits(network, posts)
     written = [run.path(data, "predictions", "parquet")]
     columns = ["place", "id", "true_label", *(f"p_{label}" for label in data.labels)]
@@ -162,18 +168,18 @@ def _train_and_predict(run: Run, data: ComparisonData) -> Record:
         "settings": dict(run.settings),
         "epochs": run.epochs,
         "parameters": network.parameter_count,
-        "reads": inputs_read(network, posts, run.features.split("/")[0]),
+        "reads": inputs_read(network, posts, run.features.split("/")[0], *data.attributes[:1]),
         "name": run.name(data),
         FILES: file_digests(written),
     }
 
 
-def inputs_read(model: Model, posts: Features, encoder: str) -> str:
+def inputs_read(model: Model, posts: Features, encoder: str, names: Iterable[str] = ()) -> str:
     """Name what decides a model's predictions of some posts: inputs that others' change."""
     batch = posts.batch(slice(0, 64), model.uses_ngrams)
     inputs = {"text": "text vector", "image": "picture vector", "text_tokens": "words"}
     inputs |= {"image_tokens": "regions", "joint": "joint vector"}
-    inputs |= {"ngrams": "n-grams of the raw text"}
+    inputs |= {"ngrams": "n-grams of the raw text", "attributes": " and ".join(names)}
     if encoder == "compact":
         inputs["text_tokens"] = "words without their order"
     logits, read = model.predict(batch).logits, []
@@ -185,14 +191,21 @@ def inputs_read(model: Model, posts: Features, encoder: str) -> str:
     return ", ".join([*read, f"projected to {width} numbers"] if width else read)
 
 
-def _training_task(run: Run, data: ComparisonData) -> TrainingTask:
-    """Return the task on all training posts."""
+def _training_task(run: Run, data: ComparisonData) -> tuple[TrainingTask, Features]:
+    """Return the task on all training posts, and the features of all posts."""
     encoded, method = data.encoded[run.features], get_method(run.row.method)
-    posts = LabelledFeatures(load_features(Path(run.folder), run.features), np.array(data.classes))
+    every, division = load_features(Path(run.folder), run.features), data.divisions[run.division]
+    if run.reads_attributes and data.attributes:
+        learned = division.where(TRAIN) if run.epochs is None else division.train
+        rows = [Post(row=cells) for cells in data.attributes]
+        reader = AttributeReader(rows[0].row).fit([rows[i] for i in learned])
+        every = reader.add(every, rows)
+    posts = LabelledFeatures(every, np.array(data.classes))
     vectors = encoded.prompts.get(method.name)
     prompts = None if vectors is None else np.array([vectors[x] for x in data.labels], np.float32)
-    train, info = np.array(data.divisions[run.division].train), EncoderInfo(**encoded.info)
-    return TrainingTask(posts.take(train), len(data.labels), info, method, run.preset, prompts)
+    train, info = np.array(division.train), EncoderInfo(**encoded.info)
+    given = len(data.labels), info, method, run.preset, prompts
+    return TrainingTask(posts.take(train), *given), every
 
 
 @dataclass

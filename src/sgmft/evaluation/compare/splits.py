@@ -90,10 +90,7 @@ def _draw(posts: Sequence[Post], split: Split) -> Iterator[tuple[str, list[str]]
 
 
 def _read_splits(path: str | Path, posts: Sequence[Post]) -> Iterator[tuple[str, list[str]]]:
-    """Yield names of the file's splits, and the role of each post without an error.
-
-    Without a column `role`, the column `fold` or `split` names the one in which a post is tested.
-    """
+    """Yield a split's name and its posts' roles; without these, `fold` has its test posts."""
     known, splits = {post.id or post.place for post in posts}, dict[str, dict[str, str]]()
     elsewhere = dict[str, str]()
     for row in open_table(path).rows:

@@ -221,10 +221,7 @@ def _masks(splits: Splits | None, posts: int) -> Integers:
 
 
 def _calibration_gaps(probs: Doubles, true: Integers) -> Doubles:
-    """(N, BINS): right (0 or 1) minus top probability, in the column of the post's bin.
-
-    The sum of a column is the number of posts in the bin times (accuracy - mean probability).
-    """
+    """(N, BINS): right (0 or 1) minus top probability, in the column of the post's bin."""
     top = probs.max(axis=1)  # (N,)
     gaps = np.zeros((len(top), BINS))
     gaps[np.arange(len(top)), bin_index(top, BINS)] = (probs.argmax(axis=1) == true) - top

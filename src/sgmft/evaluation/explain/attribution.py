@@ -3,7 +3,7 @@
 import math
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from itertools import compress, pairwise
 from typing import Any, Literal, NamedTuple
@@ -18,6 +18,7 @@ from sgmft.data.preprocessing.text import CLEANINGS, simplify, split_words
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import temper
 from sgmft.evaluation.explain import explanation as result
+from sgmft.features.attributes import AttributeReader
 from sgmft.features.encode import PreparedPost, encode_prepared, prepare_post
 from sgmft.features.encoders.base import Encoder, PostFeatures
 from sgmft.features.encoders.batches import encode_joint
@@ -51,6 +52,7 @@ class ExplainedModel:
     tokens: bool  # whether the network needs word and region features
     labels: Sequence[str]  # the K labels, in the order of the logits
     temperatures: Doubles  # (4,) by which logits are divided, by parts of the post
+    attributes: AttributeReader = field(default_factory=AttributeReader)  # of other columns
 
 
 class Word(NamedTuple):
@@ -69,7 +71,7 @@ class MaskedPredictor:
         content = prepare_post(post, model.encoder.info)
         if isinstance(content, str):
             raise UnexplainableError(post, content)
-        self.model = model
+        self.model, self.post = model, post
         self.text = content.text  # cleaned, as the encoder reads it; "" when there is none
         self.images = content.images  # decoded, as the encoder sees them
         self.files = content.files  # which of the post's files each image is of
@@ -113,7 +115,8 @@ class MaskedPredictor:
 
     def features(self, rows: Sequence[PostFeatures]) -> Features:
         """Return what the network takes."""
-        return Features.of(rows, self.model.encoder.info, self.model.tokens)
+        found = Features.of(rows, self.model.encoder.info, self.model.tokens)
+        return self.model.attributes.add(found, [self.post] * len(rows))
 
     def predict_proba(self, rows: Sequence[PostFeatures]) -> Doubles:
         """Return the probabilities of N changed posts, (N, K) in the order of the labels."""

@@ -14,8 +14,9 @@ from sgmft.data.preprocessing.images import Pixels
 from sgmft.data.preprocessing.windows import LONGEST
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import temper
+from sgmft.features.attributes import Attribute, AttributeReader
 from sgmft.features.encode import encode_windows
-from sgmft.features.encoders.base import Encoded, EncoderInfo, PostFeatures
+from sgmft.features.encoders.base import Encoded, EncoderInfo
 from sgmft.features.encoders.batches import batches_by_length, encode_image_batches
 from sgmft.features.encoders.e5 import E5Encoder
 from sgmft.features.encoders.sentence_encoder import SentenceEncoder
@@ -66,6 +67,7 @@ class Manifest(NamedTuple):
     temperatures: tuple[float, ...]  # see `TrainingRecord`
     window: int = LONGEST  # see `TrainingData`
     steps: dict[str, Any] | None = None  # arguments of `cut_square`; None: images are squashed
+    attributes: Sequence[Attribute] = ()  # as in `ModelState`
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -91,6 +93,7 @@ class Manifest(NamedTuple):
                 read_temperatures(found["calibration"]),
                 int(found.get("data", {}).get("window", LONGEST)),
                 encoder.get("steps"),
+                [Attribute(**x) for x in found.get("attributes", ())],
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SgmftError(f"{folder / MANIFEST} is damaged: {FIX}.") from error
@@ -108,6 +111,7 @@ class OnnxLocator(Predictor):
         manifest = Manifest.read(folder)
         self.labels, self._tokens = manifest.labels, manifest.tokens
         self._window = manifest.window
+        self._attributes = AttributeReader((), manifest.attributes)
         self.encoder = OnnxEncoder(folder, manifest)
         self._temperatures = np.array(manifest.temperatures)
         self._model = _load_model(folder, manifest) if (folder / WEIGHTS).is_file() else None
@@ -127,19 +131,20 @@ class OnnxLocator(Predictor):
         return cls(Path(folder))
 
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
-        for chunk in encode_windows(posts, self.encoder, self._window, tokens=self._tokens):
-            yield PredictionBatch(chunk, *self._run_head(chunk.rows))
+        chunks = encode_windows(posts, self.encoder, self._window, tokens=self._tokens)
+        read = self._attributes.features(chunks, self.encoder.info, self._tokens)
+        for chunk, features in read:
+            yield PredictionBatch(chunk, *self._run_head(features))
 
-    def _run_head(self, rows: Sequence[PostFeatures]) -> tuple[Array, ...]:
+    def _run_head(self, features: Features) -> tuple[Array, ...]:
         """Return probabilities (N, K), guidance (N, 2) and parts (N,)."""
-        features = Features.of(rows, self.encoder.info, self._tokens)
         if self._model is not None:
             found = predict_logits(self._model, features)
             probs = temper(found.logits, self._temperatures[features.parts])
             return probs, found.guidance, features.parts
         assert self._head is not None
         parts = [[np.zeros((0, len(self.labels)), np.float32)], [np.zeros((0, 2), np.float32)]]
-        for start in range(0, len(rows), HEAD_BATCH):
+        for start in range(0, len(features), HEAD_BATCH):
             inputs = features.batch(slice(start, start + HEAD_BATCH))._asdict()
             for part, x in zip(parts, self._head.run(HEAD_OUTPUTS, inputs), strict=True):
                 part.append(x)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -31,15 +31,15 @@ class ProbeConfig(NetworkConfig):
 
 
 class LinearProbe(ClosedFormModel):
-    """Multinomial logistic regression on the standardised pooled features [t; v], or [t; v; j].
+    """Multinomial logistic regression on the standardised pooled features [t; v; j; a].
 
-    A missing one is zeros; j is the encoder's of both together, where it has such features. A post
-    without any that the probe reads gets the class frequencies of the training posts, and teaches
-    nothing else. See `sgmft.models.experts`.
+    A missing one is zeros; j is the encoder's of both together, where it has such features, and a
+    are attributes. A post without any that the probe reads gets the class frequencies of the
+    training posts, and teaches nothing else. See `sgmft.models.experts`.
     """
 
     config: ProbeConfig
-    features: ClassVar[tuple[Literal["text", "image", "joint"], ...]] = ("text", "image", "joint")
+    features: ClassVar[tuple[str, ...]] = ("text", "image", "joint", "attributes")
 
     def __init__(self, config: ProbeConfig) -> None:
         super().__init__(config)
@@ -143,7 +143,7 @@ _ONE, _TWO = "logistic regression", "two logistic regressions"
 _NOTE = "Posts without {} get the class frequencies of the training posts."
 _PRESETS = {"default": Preset("default", refit=True)}
 METHODS = tuple(
-    Method(name, title, source, network, config, _PRESETS, note)
+    Method(name, title, source, network, config, _PRESETS, note, attributes=network is LinearProbe)
     for name, title, source, network, config, note in (
         ("linear-probe", "Linear probe", _ONE, LinearProbe, ProbeConfig, ""),
         ("text-only", "Text only", _ONE, TextOnly, ProbeConfig, _NOTE.format("text")),

@@ -1,10 +1,6 @@
-"""Systems that learn embeddings of the words that the encoder `cnn` numbers.
+"""Systems on learned embeddings of the words that the encoder `cnn` numbers."""
 
-Feature-level fusion CNNs, low-rank fusion, and the Baseline of SG-MFT's Table 2.
-"""
-
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -110,11 +106,13 @@ class WordInput(nn.Module):
 class WordNetwork(Network):
     """A network of learned word embeddings and a pooled feature of the images.
 
-    A subclass fuses both, at these widths (None: images as they are), and makes `classifier`.
+    A subclass makes `fusion`, of both at these widths (None: images as they are) and perhaps the
+    attributes to what is classified, (B, D), and `classifier`.
     """
 
     config: WordConfig
     classifier: nn.Module
+    fusion: Callable[..., Tensor]
 
     def __init__(
         self, config: WordConfig, pool: nn.Module, text_width: int, image_width: int | None
@@ -125,13 +123,11 @@ class WordNetwork(Network):
         self.image = ModalityInput(c.image_width, width, image_width is not None, c.scale, False)
         self.dropout: nn.Module = nn.Dropout(c.dropout)
 
-    @abstractmethod
-    def fuse(self, text: Tensor, image: Tensor) -> Tensor:
-        """Text (B, Dt) and image (B, Dv) to what is classified, (B, D)."""
-
     def forward(self, batch: Batch) -> Output:
         """Word features and pooled image features of B posts to logits (B, K)."""
-        fused = self.fuse(self.text(batch), self.image.pooled(batch.image, batch.has_image))
+        image = self.image.pooled(batch.image, batch.has_image)
+        attributes = [batch.attributes] if self.config.attributes_width else []
+        fused = self.fusion(self.text(batch), image, *attributes)
         return Output(self.classifier(self.dropout(fused)), fused)
 
     @classmethod
@@ -194,11 +190,8 @@ class FeatureLevelCNN(WordNetwork):
     def __init__(self, config: TextCNNConfig) -> None:
         D, c = config.text_features, config
         super().__init__(c, TextCNN(c.embedding_width, c.windows, c.filters), D, D)
+        self.fusion = lambda *sides: torch.cat(sides, 1)  # (B, 2 D)
         self.classifier = nn.Linear(2 * D, c.classes)
-
-    def fuse(self, text: Tensor, image: Tensor) -> Tensor:
-        """Text and image, (B, D) each, to (B, 2 D)."""
-        return torch.cat([text, image], 1)
 
 
 @dataclass(frozen=True)
@@ -210,42 +203,47 @@ class LowRankConfig(TextCNNConfig):
 
 
 class LowRankFusion(nn.Module):
-    """h = sum over r of (W_t^r [t; 1]) * (W_v^r [v; 1]); the bias is the last column of W.
+    """h = sum over r of (W_t^r [t; 1]) * (W_v^r [v; 1]) * (W_a^r [a; 1]), the last if there are a.
 
-    Weights start such that inputs of unit variance give a sum of unit variance, of which the
-    product of both modalities and each alone have equal shares. `width` is D, `rank` R.
+    The bias is the last column of W. Weights start such that inputs of unit variance give a sum of
+    unit variance, of which all products of modalities have equal shares. `width` is D, `rank` R.
     """
 
-    def __init__(self, text_width: int, image_width: int, width: int, rank: int) -> None:
+    def __init__(
+        self, text_width: int, image_width: int, width: int, rank: int, attributes_width: int = 0
+    ) -> None:
         super().__init__()
         self.rank = rank
         self.text = nn.Linear(text_width, rank * width)
         self.image = nn.Linear(image_width, rank * width)
-        for linear in (self.text, self.image):
-            variance = 0.5 * rank**-0.5
+        factors = [self.text, self.image]
+        if attributes_width:
+            self.attributes = nn.Linear(attributes_width, rank * width)
+            factors.append(self.attributes)
+        for linear in factors:
+            variance = 0.5 * rank ** (-1 / len(factors))
             nn.init.normal_(linear.weight, std=(variance / linear.in_features) ** 0.5)
             nn.init.normal_(linear.bias, std=variance**0.5)
 
-    def forward(self, text: Tensor, image: Tensor) -> Tensor:
-        """t (B, Dt) and v (B, Dv) -> h (B, D)."""
+    def forward(self, text: Tensor, image: Tensor, *attributes: Tensor) -> Tensor:
+        """t (B, Dt), v (B, Dv) and perhaps a (B, A) -> h (B, D)."""
         factors = self.text(text) * self.image(image)  # (B, R D)
+        for a in attributes:
+            factors = factors * self.attributes(a)
         return factors.unflatten(1, (self.rank, -1)).sum(1)
 
 
 class LowRank(WordNetwork):
-    """TextCNN and the image feature, fused by products; dropout, one linear layer."""
+    """TextCNN, the image feature and attributes, fused by products; dropout, one linear layer."""
 
     config: LowRankConfig
 
     def __init__(self, config: LowRankConfig) -> None:
         c = config
         super().__init__(c, TextCNN(c.embedding_width, c.windows, c.filters), c.text_features, None)
-        self.fusion = LowRankFusion(c.text_features, c.image_width, c.width, c.rank)
+        shape = c.text_features, c.image_width, c.width, c.rank, c.attributes_width
+        self.fusion = LowRankFusion(*shape)
         self.classifier = nn.Linear(c.width, c.classes)
-
-    def fuse(self, text: Tensor, image: Tensor) -> Tensor:
-        """See `LowRankFusion`."""
-        return self.fusion(text, image)
 
 
 @dataclass(frozen=True)
@@ -278,16 +276,13 @@ class WordAverage(WordNetwork):
     def __init__(self, config: WordAverageConfig) -> None:
         D, c = config.width, config
         super().__init__(c, ProjectedMean(c.embedding_width, D), D, D)
+        self.fusion = torch.add
         self.dropout = nn.Identity()  # the classifier's own is between its layers
         self.classifier = classifier(D, c.classes, c.classifier_widths, c.dropout)
         for layer in self.classifier:
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
-
-    def fuse(self, text: Tensor, image: Tensor) -> Tensor:
-        """The sum, (B, D)."""
-        return text + image
 
 
 _RATE = replace(BUDGET, learning_rate=1e-3)  # embeddings, which start from nothing, need more
@@ -298,8 +293,8 @@ _NAMES = "feature-level-cnn", "Feature-level fusion CNNs", "Meng et al. 2017"
 _NOTE = f"{_CNN} CaffeNet, whose weights are not distributed."
 FEATURE_LEVEL_CNN = _method(*_NAMES, FeatureLevelCNN, TextCNNConfig, note=_NOTE)
 _NAMES = "low-rank", "Low-rank fusion", "Wang et al. 2021"
-_NOTE = f"Without the user attributes, which our features do not have; {_CNN} PlacesCNN."
-LOW_RANK = _method(*_NAMES, LowRank, LowRankConfig, note=_NOTE)
+_NOTE = f"Its third factor, user attributes, where --attributes names some; {_CNN} PlacesCNN."
+LOW_RANK = _method(*_NAMES, LowRank, LowRankConfig, note=_NOTE, attributes=True)
 _NAMES = "word-average", "Baseline (word embeddings + CNN)", "arXiv 2405.05760, Table 2"
 _NOTE = "The mean of learned word embeddings; EfficientNet-Lite0 and -Lite2 as the CNN."
 WORD_AVERAGE = _method(*_NAMES, WordAverage, WordAverageConfig, note=_NOTE)

@@ -99,10 +99,9 @@ class DescribedConfig(NetworkConfig):
 class Described(ClosedFormModel):
     """Logits are sums of both modalities' standardised cosines with the labels' descriptions.
 
-    Some descriptions are near to everything, so each label's cosines are standardised, for texts
-    and images separately: by mean and variance over the posts it was adapted to, and over the
-    reference texts, which count as `PRIOR` posts; of one post alone, by the latter only. A missing
-    modality adds 0.
+    Some descriptions are near to everything, so each label's cosines are standardised, of texts and
+    images apart: over the posts it was adapted to and the reference texts, which count as `PRIOR`
+    posts; of one post alone, over these only. A missing modality adds 0.
     """
 
     config: DescribedConfig

@@ -1,0 +1,280 @@
+"""Other columns: read as a slow loop reads them, learned from, missing, saved, and by commands."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import warnings
+from collections import Counter
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sgmft import Post, SemanticLocator
+from sgmft.errors import SgmftError, SgmftNotice
+from sgmft.features.attributes import Attribute, AttributeReader, read_time, to_number
+from sgmft.features.encode import Chunk
+from sgmft.features.encoders.base import PostFeatures
+from sgmft.locator.onnx.export import export_model
+from sgmft.locator.onnx.locator import OnnxLocator
+
+COLUMNS = ("gender", "followers", "hour", "weekday")
+
+
+@pytest.fixture(scope="module")
+def posts():
+    """120 posts whose place only the hour tells; the text says nothing, nor do the followers."""
+    rng, found = np.random.default_rng(0), []
+    for i in range(120):
+        label = ("Home", "Work")[i % 2]
+        hour = int(rng.integers(10, 17) if i % 2 else rng.choice([20, 21, 22, 23, 0, 1, 6, 7]))
+        row = {"gender": rng.choice(["m", "f", ""]), "followers": str(int(rng.lognormal(5, 2)))}
+        time = f"2024-03-{1 + i % 28:02d} {hour:02d}:30"
+        text = f"a day {rng.integers(9)}"
+        found.append(Post(text, id=str(i), label=label, time=time, row=row, place=f"row {i + 1}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny, posts):
+    with pytest.warns(SgmftNotice) as said:
+        locator = SemanticLocator("tiny", attributes=COLUMNS).fit(posts[:80])
+    (notice,) = said
+    assert str(notice.message) == (
+        "Attributes: gender (category), followers (number), hour (time), weekday (time)."
+    )
+    return locator
+
+
+# --- one column ---
+
+
+def slow_read(training, cells):
+    """The numbers of cells, one post and one number at a time; whether they are of a category."""
+    known = [cell for cell in training if cell]
+    numbers = [x for x in map(to_number, known) if not math.isnan(x)]
+    if numbers and len(numbers) >= 0.9 * len(known):
+        shares = {}  # of distinct numbers, ascending
+        for x in sorted(numbers):
+            less, same = sum(y < x for y in numbers), sum(y == x for y in numbers)
+            shares[x] = (less + same / 2) / len(numbers)
+        gaps, found = len(numbers) < len(training), []
+        for x in map(to_number, cells):
+            below = max((y for y in shares if y <= x), default=min(shares))
+            above = min((y for y in shares if y >= x), default=max(shares))
+            weight = (x - below) / (above - below) if below < x < above else 0.0
+            share = shares[below] + weight * (shares[above] - shares[below])
+            z = 0.0 if math.isnan(x) else (share - 0.5) * math.sqrt(12)
+            found.append([z] + [float(math.isnan(x))] * gaps)
+        return found, False
+    count = Counter(known)
+    kept = sorted(value for value, n in count.items() if n >= 5)
+    others = len(kept) < len(count)
+    found = []
+    for cell in cells:
+        row = [float(cell == value) for value in kept]
+        row += [float(cell != "" and cell not in kept)] * others
+        found.append(row + [float(cell == "")] * (len(known) < len(training)))
+    return found, True
+
+
+NUMBERS = st.one_of(st.integers(-(10**40), 10**40), st.floats(), st.sampled_from(["1,234.5", "12"]))
+CELLS = st.one_of(st.text(max_size=3), st.sampled_from(["", "m", "f"]), NUMBERS.map(str))
+
+
+@given(st.data())
+def test_a_column_is_read_as_a_slow_loop_reads_it(data):
+    kind = data.draw(st.sampled_from([CELLS, NUMBERS.map(str), st.sampled_from(["m", "f", ""])]))
+    training, cells = (data.draw(st.lists(kind, min_size=1, max_size=30)) for _ in range(2))
+    column = Attribute.fit("x", training)
+    expected, is_category = slow_read(training, cells)
+    read = column.read(cells)
+    assert read.dtype == np.float32 and np.isfinite(read).all()
+    assert (column.kind == "category") == is_category
+    np.testing.assert_allclose(read, np.reshape(expected, read.shape), rtol=1e-4, atol=1e-4)
+    again = Attribute(**json.loads(json.dumps(asdict(column))))
+    np.testing.assert_array_equal(again.read(cells), read)
+    assert Attribute.fit("x", data.draw(st.permutations(training))) == column
+    alone = np.concatenate([column.read([cell]) for cell in cells])
+    np.testing.assert_array_equal(alone, read)
+
+
+TIMES = {  # hour and weekday, None where they are not said
+    "Sat Dec 05 12:30:00 +0800 2020": (12.5, 5),
+    "2020-12-05T12:30:00.000Z": (12.5, 5),
+    "2020-12-05 12:30:00+08:00": (12.5, 5),
+    "20201205123000": (12.5, 5),
+    "2020年12月5日 12:30": (12.5, 5),
+    "1607171400": (12.5, 5),
+    "1607171400123": (12.5, 5),
+    "2020-12-05": (None, 5),
+    "12-05 12:30": (12.5, None),
+    "12:30": (12.5, None),
+    "2020": (None, None),
+    "2天前": (None, None),
+    "": (None, None),
+}
+
+
+@pytest.mark.parametrize("cell", TIMES)
+def test_times_as_collectors_write_them(cell):
+    expected = [math.nan if x is None else x for x in TIMES[cell]]
+    np.testing.assert_array_equal(read_time(cell), expected)
+    assert read_time("14") == (14, 14)  # a column of hours
+
+
+@given(st.one_of(st.text(max_size=30), NUMBERS.map(str)))
+def test_no_time_is_too_odd_to_be_read(cell):
+    for name, period in (("hour", 24), ("weekday", 7)):
+        made = Attribute.fit(name, ["2020-01-01 10:00", cell])
+        x = read_time(cell)[name == "weekday"]
+        turns = [2 * math.pi * k * x / period for k in (1, 2, 3)]
+        expected = [*map(math.cos, turns), *map(math.sin, turns)]
+        expected = [0.0] * 6 + [1.0] if math.isnan(x) else expected + [0.0] * made.gaps
+        np.testing.assert_allclose(made.read([cell])[0], expected, atol=1e-5)
+
+
+def test_midnight_is_near_eleven_at_night():
+    midnight, near, far = Attribute.fit("hour", ["1"]).read(["0", "23", "12"])
+    assert np.linalg.norm(midnight - near) < np.linalg.norm(midnight - far) / 2
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        (["sex"], "the posts have no column 'sex': use gender, followers."),
+        (["empty"], "'empty' has nothing that can be read: leave it out."),
+        (["place"], "'place' is the label itself"),
+        (["hour"], "'hour' has nothing that can be read: leave it out; --column"),
+    ],
+    ids=str,
+)
+def test_columns_that_cannot_be_learned_from(tiny, posts, columns, reason):
+    row = {"gender": "m", "followers": "1"}
+    row |= {} if columns == ["sex"] else {"empty": "", "place": "Home"}
+    wrong = [replace(x, time="soon", row=row | {"place": x.label}) for x in posts]
+    wrong = [replace(x, row=row) for x in posts] if columns == ["sex"] else wrong
+    with pytest.raises(SgmftError, match=reason):
+        SemanticLocator("tiny", attributes=columns).fit(wrong)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"method": "text-only"}, {"preset": "elements"}, {"tune": "lora"}],
+    ids=str,
+)
+def test_methods_that_read_none_say_so(options):
+    with pytest.raises(SgmftError, match="reads no attributes: leave them out"):
+        SemanticLocator(attributes=["hour"], **options)
+
+
+# --- learning ---
+
+
+def accuracy(locator, some):
+    labels = [post.label for post in some]
+    return np.mean([a == b for a, b in zip(locator.predict(some), labels, strict=True)])
+
+
+def bare(some):
+    return [replace(post, row={}, time=None) for post in some]
+
+
+def test_the_default_learns_from_them_and_forgets_nothing_when_saved(fitted, posts, tmp_path):
+    test = posts[80:]
+    assert accuracy(fitted, test) > 0.9
+    assert accuracy(SemanticLocator("tiny").fit(posts[:80]), test) < 0.7
+    fitted.save_pretrained(tmp_path / "model")
+    again = SemanticLocator.from_pretrained(tmp_path / "model")
+    assert again.attributes.columns == fitted.attributes.columns
+    np.testing.assert_array_equal(again.predict_proba(test), fitted.predict_proba(test))
+    encoded = again.encode(test).features.attributes
+    np.testing.assert_array_equal(encoded, again.encode(test[::-1]).features.attributes[::-1])
+
+
+def test_what_all_posts_lack_is_one_warning_and_counts_as_missing(fitted, posts):
+    test = posts[80:]
+    with pytest.warns(UserWarning) as said:
+        probs = fitted.predict_proba(bare(test))
+    (warning,) = said
+    expected = f"The posts have no column {', '.join(COLUMNS)}, from which the model learned."
+    assert str(warning.message) == expected
+    empty = [replace(x, time="", row={"gender": "", "followers": "none"}) for x in test]
+    np.testing.assert_array_equal(fitted.predict_proba(empty), probs)
+    with warnings.catch_warnings(action="error"):
+        fitted.predict_proba(empty[:1])
+        fitted.predict_proba([*bare(test), test[0]])
+        fitted.predict_proba([])
+
+
+def test_all_windows_of_a_long_text_share_them(fitted, posts):
+    rows = [PostFeatures(None, None, None, None, None)] * 5
+    chunk = Chunk([posts[0], Post(error="bad"), posts[1]], [0, 2], ["", ""], rows, [2, 0])
+    ((_, features),) = fitted.attributes.features([chunk], fitted.encoder.info, False)
+    one, other = fitted.encode(posts[:2]).features.attributes
+    np.testing.assert_array_equal(features.attributes, [one] * 4 + [other])
+
+
+def test_an_exported_model_reads_them_too(fitted, posts, tmp_path):
+    locator = SemanticLocator("compact", attributes=["hour"]).fit(posts[:40])
+    export_model(locator, tmp_path / "onnx")
+    found = OnnxLocator.load(tmp_path / "onnx").predict_proba(posts[40:50])
+    np.testing.assert_allclose(found, locator.predict_proba(posts[40:50]), atol=1e-5)
+    tokens = SemanticLocator(method="low-rank", attributes=["hour"], settings={"epochs": 1})
+    with pytest.raises(SgmftError, match="low-rank that reads attributes is not exported"):
+        export_model(tokens.fit(posts[:40]), tmp_path / "other")
+
+
+def test_held_out_posts_decide_nothing_about_columns(tiny, posts):
+    """Those that choose an epoch, and folds of a comparison; see test_comparison."""
+    rows = [
+        replace(x, row=x.row | {"user": f"u{i}" if i < 60 else "all"}) for i, x in enumerate(posts)
+    ]
+    options = {"method": "low-rank", "settings": {"epochs": 1}, "val_size": 0.3}
+    locator = SemanticLocator(attributes=["followers", "user"], **options).fit(rows)
+    every = AttributeReader(["followers"]).fit(rows).columns[0]
+    assert locator.attributes.columns[0].values != every.values
+    assert locator.training.data.validation == 36
+
+
+def test_an_explanation_is_of_the_prediction(fitted, posts):
+    for post in posts[80:84]:
+        found = fitted.explain(post)
+        assert found.probability == pytest.approx(fitted.predict_proba([post]).max(), abs=1e-6)
+
+
+# --- commands ---
+
+
+def test_by_the_command_line(run, posts, store, tmp_path):
+    table, model = tmp_path / "posts.csv", tmp_path / "model"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "text", "label", "created", *posts[0].row])
+        writer.writerows([x.id, x.text, x.label, x.time, *x.row.values()] for x in posts)
+    named = ["--attributes", "gender, hour", "--column", "time=created", "--features", store]
+    ended = run("train", table, "-o", model, *named)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("Attributes: gender (category), hour (time)") == 1
+    ended = run("predict", model, table, "-o", tmp_path / "out.csv", *named[2:])
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert sum(row["label"] == row["input_label"] for row in rows) > 110, ended.stderr
+    ended = run("predict", model, table, "-o", tmp_path / "out.csv", "--features", store)
+    assert "Warning: The posts have no column hour, from which" in ended.stderr
+    options = ["--methods", "gated-experts,no-attributes,text-only", "--seeds", 1]
+    ended = run("compare", table, "-o", tmp_path / "c", *named, *options, "--tables", 1)
+    assert ended.returncode == 0, ended.stderr
+    (result,) = json.loads((tmp_path / "c" / "results.json").read_text("utf-8"))
+    reads = {line["key"]: line["reads"] for line in result["lines"]}
+    assert "gender and hour" in reads.pop("gated-experts")
+    assert set(reads) == {"no-attributes", "text-only"}
+    assert not any("hour" in words for words in reads.values())
+    figures = {x["key"]: x["summary"]["accuracy"]["mean"] for x in result["lines"]}
+    assert figures["gated-experts"] > figures["no-attributes"] + 0.2
