@@ -174,7 +174,6 @@ def _tell_rest(post: Post) -> Post:
 
 
 def _prepare_windows(text: str, info: EncoderInfo, window: int) -> list[PreparedPost]:
-    """Prepare those windows of a text in which words are left, if it has several."""
     windows = split_windows(text, get_cleaning(info.cleaning), window)
     prepared = [prepare_post(Post(x), info) for x in windows] if len(windows) > 1 else []
     return [part for part in prepared if isinstance(part, PreparedPost)]

@@ -76,9 +76,7 @@ class MappedFeatures:
         return columns
 
     def _open(self) -> Features | None:
-        """Map the files; None if they are not there, or one is not as long as it must be, which a
-        crash of the machine itself may leave.
-        """
+        """Map the files; None if one is not there, or cut off, as by a crash of the machine."""
         try:
             with safe_open(self.folder / INDEX, "np") as file:
                 per_image = int(file.metadata()["regions_per_picture"])
@@ -151,7 +149,6 @@ class MappedFeatures:
 
 
 def _map(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Map a file of numbers for reading; ValueError where it is not as long as it must be."""
     if path.stat().st_size != prod(shape) * np.dtype(dtype).itemsize:
         raise ValueError(f"{path} is damaged")
     if not prod(shape):  # nothing to map

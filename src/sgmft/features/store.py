@@ -37,11 +37,7 @@ STALE = 86_400  # seconds after which temporary files are taken for those of a k
 
 
 class FeatureStore:
-    """Features on disk for one encoder setting. Several processes may read and write one folder.
-
-    A damaged shard is set aside, with a warning. The store takes the sub-folder that is named by
-    the encoder's fingerprint. SgmftError where it cannot be written.
-    """
+    """Features on disk of one encoder setting, in a folder of its own, which processes share."""
 
     def __init__(self, folder: str | Path, info: EncoderInfo, tokens: bool) -> None:
         self.info, self.tokens = info, tokens
@@ -147,7 +143,6 @@ class FeatureStore:
         return [wanted[i] for i in np.lexsort((places, shards)).tolist()]
 
     def _table(self, shard: Path) -> pa.Table:
-        """Read a whole shard; those that were read last stay in memory."""
         if (known := self._open.pop(shard, None)) is None:
             table = _read(shard)
             known = table, table.nbytes  # which takes a while to count
@@ -162,19 +157,13 @@ class FeatureStore:
 
 
 class _Run(NamedTuple):
-    """Some keys in order, and where each one is."""
-
     keys: NDArray[np.bytes_]  # (N,) of 16 bytes
     shards: NDArray[np.uint32]  # (N,)
     rows: NDArray[np.uint32]  # (N,)
 
 
 class StoreIndex:
-    """The shard and the row of every key, 32 hexadecimal digits; a key's first place counts.
-
-    Sorted runs, each at least twice as long as the next: adding a shard and finding a key take time
-    that grows with a logarithm. Runs are replaced, so other threads may look up meanwhile.
-    """
+    """The shard and row of each key, in sorted runs: adding and finding take logarithmic time."""
 
     def __init__(self) -> None:
         self._runs: tuple[_Run, ...] = ()
@@ -210,7 +199,7 @@ class StoreIndex:
             at = np.searchsorted(longer.keys, shorter.keys)
             merged = (np.insert(a, at, b) for a, b in zip(longer, shorter, strict=True))
             runs[-2:] = [_Run(*merged)]
-        self._runs = tuple(runs)
+        self._runs = tuple(runs)  # new ones: other threads may look up meanwhile
 
     def forget(self, shard: int) -> None:
         """Forget the keys of a shard."""

@@ -81,11 +81,7 @@ def describe_vectors(info: EncoderInfo) -> str:
 def open_features_table(
     path: str, cleaning: str = "light", *, expected: EncoderInfo | None = None, **_: Any
 ) -> FeaturesTable:
-    """Open a table of vectors, or the folder that `sgmft encode` wrote; see docs/features-table.md.
-
-    The cleaning is of the posts' texts, whose n-grams stand beside the vectors. SgmftError where
-    there is no such table, or it has not the vectors that are `expected`, see `vectors_info`.
-    """
+    """Open a table of vectors, or what `sgmft encode` wrote; SgmftError if not as `expected`."""
     if not path and expected is not None:
         raise SgmftError(
             f"The model learned from {describe_vectors(expected)} and encodes no posts: sgmft "
@@ -189,8 +185,6 @@ def _read_ids(folder: Path) -> dict[str, str]:
 
 
 class _Vectors(NamedTuple):
-    """The vectors of a table, in files that are mapped into memory."""
-
     values: dict[str, FloatArray]  # (N, D) of each side that has any; a missing one is NaN
     rows: dict[str, int]  # of each id
     made_by: str
@@ -266,7 +260,6 @@ def _is_list(field: Any) -> bool:
 
 
 def _floats(column: Any) -> FloatArray:
-    """Return numbers (n,), NaN for null; Arrow's `to_numpy` would import pandas."""
     numbers = column.cast(pa.float32(), safe=False).fill_null(float("nan"))
     return np.asarray(np.from_dlpack(numbers) if len(numbers) else [], np.float32)
 

@@ -130,9 +130,8 @@ class Network(nn.Module, ABC):
     def prepare(self, text: Vectors, image: Vectors, words: Tokens, regions: Tokens) -> None:
         """Take scales, vocabulary and the like from the training features.
 
-        Those are pooled ones of the texts there are (N, Dt) and of the posts with images (M, Dv),
-        and all tokens, (., Dw) and (., Dv), if there are some. None need fit into memory; see
-        `Vectors`.
+        Pooled ones are of the texts (N, Dt) and of the posts with images (M, Dv) there are, tokens
+        (., Dw) and (., Dv) are all, if any. None need fit into memory; see `Vectors`.
         """
 
     @abstractmethod

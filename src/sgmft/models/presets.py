@@ -45,7 +45,6 @@ def check_settings(settings: Any, prefix: str = "") -> None:
 
 
 def _parts(kind: Any) -> Iterator[Any]:
-    """A type and all that it is made of."""
     yield kind
     for part in typing.get_args(kind):
         yield from _parts(part)

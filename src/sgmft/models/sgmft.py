@@ -186,10 +186,7 @@ class SGMFT(BimodalNetwork):
 def interaction(
     queries: Tensor, keys: Tensor, values: Tensor, temperature: Tensor, key_mask: Mask = None
 ) -> Tensor:
-    """Equation 14: X_inter = P^e X^C of the other modality, in the shape of `queries`.
-
-    Queries are the guided modality's, keys and values (X^C) the other's, and so is the mask.
-    """
+    """Equation 14: X_inter = P^e X^C of the other modality, in the shape of the queries."""
     if queries.dim() == 2:
         return rank_one_attention(queries, keys, values, temperature)  # (B, D)
     return element_probabilities(queries, keys, temperature, key_mask) @ values  # (B, n, D)

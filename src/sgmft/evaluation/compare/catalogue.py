@@ -90,7 +90,6 @@ def read_catalogue(encoders: Sequence[str] = (), file: str | Path | None = None)
 
 
 def _read(path: Path, known: Catalogue) -> None:
-    """Add what a TOML file has to what is known."""
     try:
         parts = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -117,7 +116,6 @@ def _read(path: Path, known: Catalogue) -> None:
 
 
 def _check(made: Row | TablePlan, known: Catalogue) -> None:
-    """Raise SgmftError for methods, settings and rows that are not there."""
     if isinstance(made, Row):
         method = get_method(made.method)
         method.preset(made.preset, made.settings)
@@ -198,7 +196,6 @@ def _needs_encoder(row: Row) -> bool:
 
 
 def _names(text: str, known: Mapping[str, Any], what: str) -> list[str]:
-    """Return names separated by commas, each of them known."""
     names = [part.strip() for part in text.split(",") if part.strip()]
     for name in names:
         if name == "sgmft" and name not in known and DEFAULT in known:

@@ -206,7 +206,6 @@ def _against(line: ResultRow, reference: str) -> Cell:
 
 
 def _basis(found: Sequence[Summary]) -> str:
-    """Return how many seeds, splits and posts are behind the figures."""
     if not found:
         return ""
     most, seeds = max(found, key=lambda x: x.posts), sorted({x.seeds for x in found})
@@ -254,7 +253,6 @@ def _by_group(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[G
 
 
 def _shares(values: Sequence[float | None]) -> list[Cell]:
-    """Return a cell for each system, the highest of several in bold."""
     found = [x for x in values if x is not None and math.isfinite(x)]
     best = max(found) if len(values) > 1 and found else None
     return [
@@ -281,7 +279,6 @@ def p_value(value: float) -> str:
 
 
 def _chart(table: ResultTable) -> dict[str, Any] | None:
-    """Return the rows with accuracies to draw, if several, and round percentages around them."""
     found = [(x, x.summary.accuracy) for x in table.lines if x.summary is not None]
     found = [(x, y) for x, y in found if all(map(math.isfinite, (y.mean, y.low, y.high)))]
     if len(found) < 2:
@@ -292,7 +289,6 @@ def _chart(table: ResultTable) -> dict[str, Any] | None:
 
 
 def _ticks(least: float, most: float) -> list[int]:
-    """Return two to eight round percentages that hold both between them."""
     first, axis = min(math.floor(least), 99), MaxNLocator(6, steps=[1, 2, 5, 10], integer=True)
     return list(map(int, axis.tick_values(first, max(math.ceil(most), first + 1))))
 

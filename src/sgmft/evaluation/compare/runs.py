@@ -279,7 +279,6 @@ class Comparison:
             found.runs[run.seed] = record
 
     def _choose(self, row: Row, division: int) -> None:
-        """Take the trial with the least loss on held-out posts, if they choose anything."""
         found = self.found[row.key][division]
         if row.key not in self._tuned:
             found.choice = {"settings": {}, "epochs": self._run(row, 0).preset.train.epochs}
@@ -291,7 +290,6 @@ class Comparison:
             found.failed += [f"the trials of {row.like} failed"] * bool(other.failed)
 
     def _runs(self, row: Row, division: int) -> list[Run]:
-        """Return the runs of all its seeds, with what its trials chose."""
         if (choice := self.found[row.key][division].choice) is None:
             return []
         chosen = {name: choice[name] for name in ("settings", "epochs")}

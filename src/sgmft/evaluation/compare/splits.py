@@ -74,7 +74,6 @@ def divide(posts: Sequence[Post], split: Split) -> list[Division]:
 
 
 def _draw(posts: Sequence[Post], split: Split) -> Iterator[tuple[str, list[str]]]:
-    """Yield names and roles of divisions into training and test posts."""
     tests: list[list[int]] = []
     for seed in range(split.seed, split.seed + split.repeats):
         if split.test is not None:
@@ -126,6 +125,5 @@ def write_splits(
 
 
 def _split_by(posts: Sequence[Post], split: Split) -> str:
-    """By user, unless otherwise asked, where these posts have several."""
     users = {post.user for post in posts if post.user is not None}
     return split.by if split.by != "auto" else "user" if len(users) > 1 else "label"

@@ -73,9 +73,8 @@ class BalanceMLA(BimodalNetwork):
     def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
         """CE(y) + CE(y_t) + CE(y_v), once for each forward pass.
 
-        As in OGM-GE, the gradients of the dominant modality's projection, null token and image
-        index are scaled by `branch_coefficients`, through whatever path they come. What both
-        modalities share, and the heads, learn unscaled.
+        As in OGM-GE, all gradients of the dominant modality's projection, null token and image
+        index are scaled by `branch_coefficients`; what both share, and the heads, learn unscaled.
         """
         assert output.parts is not None
         inputs = output.parts["text"], output.parts["image"]  # (B, n, D), (B, m, D)
