@@ -39,7 +39,9 @@ class StubEngine:
     limits: Limits = field(default_factory=lambda: Limits(batch=3, text=50))
     rules: Abstention = field(default_factory=Abstention)
     model: Any = field(
-        default_factory=lambda: SimpleNamespace(labels=("a", "b"), explains=False, held_out=0)
+        default_factory=lambda: SimpleNamespace(
+            labels=("a", "b"), explains=False, held_out=0, attributes=("m",)
+        )
     )
     places: Places = field(default_factory=lambda: Places(100))
     requests: list[list[Post]] = field(default_factory=list)
@@ -81,12 +83,13 @@ def label_table(folder, table="text\na post\n", **options):
 
 def test_posts_are_predicted_in_chunks_and_come_back_in_order_with_their_rows():
     engine = StubEngine()
-    posts = [Post("ab"[i % 2] + str(i), row={"n": i}) for i in range(7)]
+    posts = [Post("ab"[i % 2] + str(i), row={"n": i, "m": 2 * i}) for i in range(7)]
     found = predicted(posts, engine)
     assert [x.label for x in found] == [*"abababa"]
     assert [x.post for x in found] == posts
     assert [len(x) for x in engine.requests] == [3, 3, 1]
-    assert not any(post.row for x in engine.requests for post in x)  # rows need not travel
+    sent = [post.row for some in engine.requests for post in some]
+    assert sent == [{"m": 2 * i} for i in range(7)]  # no more than what the model reads
 
 
 def test_a_busy_server_is_tried_again():

@@ -58,6 +58,7 @@ class ServedModel(BaseModel):
     method: str | None = Field(description="null for an exported model, like the preset")
     preset: str | None
     encoder: str
+    attributes: tuple[str, ...] = Field(description="other columns that it reads")
     metrics: dict[str, float | None] = Field(
         description="on posts held out in training; null where they do not allow a figure"
     )

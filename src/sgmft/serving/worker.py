@@ -59,8 +59,8 @@ def load_served_model(
         facts = {"runtime": "torch", "encoder": own.encoder_name, "explains": True}
         facts |= {"method": own.method.name, "preset": own.preset.name}
         facts |= {"metrics": own.training.metrics, "versions": own.training.versions}
-    labels, held_out = tuple(found.labels), len(found.held_out)
-    return ServedModel(labels=labels, held_out=held_out, **facts), os.getpid()
+    facts |= {"labels": found.labels, "held_out": len(found.held_out)}
+    return ServedModel(attributes=own.attributes.names, **facts), os.getpid()
 
 
 def predict_items(items: Sequence[WorkItem]) -> list[list[Prediction] | str]:

@@ -111,7 +111,7 @@ class OnnxLocator(Predictor):
         manifest = Manifest.read(folder)
         self.labels, self._tokens = manifest.labels, manifest.tokens
         self._window = manifest.window
-        self._attributes = AttributeReader((), manifest.attributes)
+        self.attributes = AttributeReader((), manifest.attributes)
         self.encoder = OnnxEncoder(folder, manifest)
         self._temperatures = np.array(manifest.temperatures)
         self._model = _load_model(folder, manifest) if (folder / WEIGHTS).is_file() else None
@@ -132,7 +132,7 @@ class OnnxLocator(Predictor):
 
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
         chunks = encode_windows(posts, self.encoder, self._window, tokens=self._tokens)
-        read = self._attributes.features(chunks, self.encoder.info, self._tokens)
+        read = self.attributes.features(chunks, self.encoder.info, self._tokens)
         for chunk, features in read:
             yield PredictionBatch(chunk, *self._run_head(features))
 

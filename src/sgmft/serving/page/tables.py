@@ -145,8 +145,8 @@ class TableJob:
     def _predict(self, posts: Sequence[Post], rules: Abstention | None) -> list[Prediction]:
         """Predict one chunk, in halves where a post in it stops the worker."""
         try:
-            rows = [p.row.items() for p in posts]  # what names pictures, and may be attributes
-            own = ({k: x for k, x in row if names_pictures(x) or len(str(x)) < 100} for row in rows)
+            read, rows = self.engine.model.attributes, [post.row.items() for post in posts]
+            own = ({k: x for k, x in row if k in read or names_pictures(x)} for row in rows)
             sent = [replace(x, row=row) for x, row in zip(posts, own, strict=True)]
             found = self._request(sent, rules)
         except Problem as problem:
