@@ -42,10 +42,10 @@ class EncoderInfo:
     fingerprint: str
     text_width: int  # of pooled features, as the next
     image_width: int
-    shared_space: bool  # whether a text and an image of the same thing lie close together
-    logit_scale: float | None  # contrastive temperature of its training; None without one
-    image_size: int  # edge in pixels of the square images it takes; 0: it takes them as they are
-    cleaning: str  # of the texts (`sgmft.data.preprocessing.text.CLEANINGS`)
+    shared_space: bool = False  # whether a text and an image of the same thing lie close together
+    logit_scale: float | None = None  # contrastive temperature of its training; None without one
+    image_size: int = 0  # edge in pixels of the square images it takes; 0: takes them as they are
+    cleaning: str = "light"  # of the texts (`sgmft.data.preprocessing.text.CLEANINGS`)
     # The same for encoders whose image features are the same, so that one may take another's; ""
     # where nothing is known of that.
     image_key: str = ""

@@ -1,13 +1,12 @@
 """The encoders `compact` and `cnn`: images by EfficientNet-Lite, texts apart."""
 
-from collections.abc import Sequence
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions, version
 
 from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.errors import warn
 from sgmft.features.encoders import image_graph
-from sgmft.features.encoders.base import ClassifierHeads, Encoded, EncoderInfo, Images, TextEncoder
+from sgmft.features.encoders.base import Encoded, EncoderInfo, Images, TextEncoder
 from sgmft.features.encoders.batches import encode_image_batches
 from sgmft.features.encoders.device import pick_batch, pick_device
 from sgmft.utils.checksums import short_digest
@@ -19,6 +18,8 @@ IMAGE_BYTES = 16 << 20  # the widest layers of an image, in float32
 
 class ImageEncoder:
     """An encoder of images by EfficientNet-Lite, and of texts by `text_encoder`."""
+
+    class_heads = staticmethod(image_graph.load_class_heads)
 
     def __init__(
         self,
@@ -32,9 +33,9 @@ class ImageEncoder:
         # Without it, the CPU is used, with a warning where a GPU was asked for.
         device: str | None = None,
     ) -> None:
-        self.text_encoder = text_encoder
+        self.text_encoder, self.encode_texts = text_encoder, text_encoder.encode
         self.patch_grid = patch_grid
-        self._on_gpu = device != "cpu" and _has_gpu_runtime()
+        self._on_gpu = device != "cpu" and any(distributions(name="onnxruntime-gpu"))
         if device not in (None, "cpu") and not self._on_gpu:
             pick_device(device)  # it may be of a network behind the encoder, if there is one at all
             warn(f"{name} computes on the CPU, not on {device}: pip install onnxruntime-gpu.")
@@ -49,18 +50,12 @@ class ImageEncoder:
             fingerprint=short_digest(repr(parts).encode()),
             text_width=text_encoder.width,
             image_width=image_graph.IMAGE_WIDTH,
-            shared_space=False,
-            logit_scale=None,
             image_size=image_graph.IMAGE_SIZE,
             cleaning=text_encoder.cleaning,
             image_key=image_key,
             word_width=text_encoder.word_width,
             texts_apart=True,  # they are NumPy's
         )
-
-    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """Encode texts by the text encoder."""
-        return self.text_encoder.encode(texts, tokens)
 
     def encode_images(self, images: Images, tokens: bool) -> Encoded:
         """Map RGB images (N, 260, 260, 3) to means: pooled (N, 2560), regions (grid², 2560)."""
@@ -70,14 +65,3 @@ class ImageEncoder:
     @cached_property
     def _graph(self) -> Session:
         return image_graph.open_image_graph(self.patch_grid, thread_count(), self._on_gpu)
-
-    def class_heads(self) -> ClassifierHeads:
-        """See `image_graph.load_class_heads`."""
-        return image_graph.load_class_heads()
-
-
-def _has_gpu_runtime() -> bool:
-    try:
-        return bool(version("onnxruntime-gpu"))
-    except PackageNotFoundError:
-        return False

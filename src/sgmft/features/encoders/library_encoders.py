@@ -197,7 +197,6 @@ class LibraryEncoder(TorchEncoder):
             image_width=widths[1],
             shared_space=widths[0] == widths[1],
             logit_scale=None if scale is None else float(scale.detach().float().exp()),
-            image_size=0,
             cleaning=cleaning,
             image_key=digest_weights(model, torch.float32, parts),
             word_width=text.tokens[0].shape[1] if text and text.tokens else 0,
