@@ -21,7 +21,7 @@ from sgmft.features.encoders.base import EncoderInfo, FloatArray
 from sgmft.features.encoders.projected import Maps, save_projected
 from sgmft.features.features import Batch, BatchSource, Features, LabelledData
 from sgmft.models.arrays import Flags, Integers
-from sgmft.models.base import NetworkConfig, Output
+from sgmft.models.base import NetworkConfig, Output, predict_logits
 from sgmft.models.network import Network, Normalizer
 from sgmft.models.presets import Dropout, TrainConfig
 from sgmft.training.finetune.network import RawPosts, Tuned
@@ -36,7 +36,6 @@ HELD_OUT = 0.1  # share of the pairs
 MAX_HELD_OUT = 1000  # recall among more depends on their number more than on the encoder
 LARGEST_SCALE = 100.0  # of similarities, as in CLIP
 RANKS = (1, 5, 10)
-EMBEDDED = 256  # pairs at a time where nothing is trained
 
 PROJECTIONS = TrainConfig(
     epochs=60, batch_size=64, learning_rate=3e-4, weight_decay=1.0, schedule="cosine", patience=8
@@ -126,7 +125,10 @@ def recall(text: Tensor, image: Tensor, ranks: Sequence[int] = RANKS) -> dict[st
 
 
 class Contrast(Network):
-    """Pooled features, of unit length in `parts`; learned is the scale of their similarities."""
+    """Pooled features of unit length, of text and image in the places of `logits` and `fused`.
+
+    Learned is the scale of their similarities.
+    """
 
     def __init__(self, config: NetworkConfig, scale: float) -> None:
         super().__init__(config)
@@ -137,17 +139,15 @@ class Contrast(Network):
         return batch.text, batch.image
 
     def forward(self, batch: Batch) -> Output:
-        """Features of B posts to the same of unit length, in `parts`."""
-        text, image = (normalize(x, dim=-1) for x in self.project(batch))
-        return Output(text.new_zeros(len(text), 1), image, parts={"text": text, "image": image})
+        """Features of B posts to the same of unit length, both (B, D)."""
+        return Output(*(normalize(x, dim=-1) for x in self.project(batch)))
 
     def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
         """InfoNCE both ways (Radford et al. 2021, arXiv 2103.00020), over the posts of a step.
 
         `labels` (B,) number different posts: pairs of the same number are not told apart.
         """
-        assert output.parts is not None
-        text, image = (criterion.gather(output.parts[name]) for name in ("text", "image"))
+        text, image = map(criterion.gather, output[:2])
         return info_nce(text, image, self.scale, criterion.gather(labels))
 
     @property
@@ -191,17 +191,10 @@ class ContrastiveProjections(Contrast):
         save_projected(folder, encoder, Maps(*(x.cpu().numpy() for x in given)), float(self.scale))
 
 
-@torch.inference_mode()
 def embed(model: Network, pairs: BatchSource) -> tuple[Tensor, Tensor]:
     """Texts and images (N, D) of pairs, of unit length, by a `Contrast` or a `Tuned` one."""
-    model.eval()
-    device = next(iter(model.state_dict().values())).device
-    found = []
-    for first in range(0, len(pairs), EMBEDDED):
-        parts = model(pairs.batch(slice(first, first + EMBEDDED)).to(device)).parts
-        found.append((parts["text"].cpu(), parts["image"].cpu()))
-    text, image = zip(*found, strict=True)
-    return torch.cat(text), torch.cat(image)
+    text, image, _ = predict_logits(model, pairs)
+    return torch.from_numpy(text), torch.from_numpy(image)
 
 
 class Retrieval(Objective):
@@ -218,9 +211,7 @@ class Retrieval(Objective):
         self, output: Output, labels: Tensor, loss: Tensor, criterion: BatchCrossEntropy
     ) -> Figures:
         """See `Objective`."""
-        assert output.parts is not None
-        given = output.parts["text"], output.parts["image"]
-        text, image = (criterion.gather(x).detach().cpu() for x in given)
+        text, image = (criterion.gather(x).detach().cpu() for x in output[:2])
         found = recall(text, image, (1,))["text to picture R@1"]
         return Figures(float(loss) * len(text), found * len(text))
 
@@ -236,7 +227,7 @@ class Retrieval(Objective):
 class Alignment(NamedTuple):
     """An encoder that is to be adapted."""
 
-    model: Network  # gives embeddings of a batch in `parts`
+    model: Network  # a `Contrast`, or with one as its head
     data: BatchSource  # all pairs, as the model reads them
     config: TrainConfig
     save: Callable[[Path], None]  # writes the encoder into a folder
