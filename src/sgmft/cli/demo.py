@@ -4,7 +4,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -16,7 +16,7 @@ from sgmft.cli.console import counter, print_errors
 from sgmft.cli.evaluate import print_evaluation
 from sgmft.cli.main import app
 from sgmft.data.source import Source
-from sgmft.evaluation.report import ComparedModel, write_page
+from sgmft.evaluation.report import write_page
 from sgmft.features.features import PARTS
 from sgmft.jobs.evaluate import choose_examples, describe_locator, evaluate_table
 from sgmft.jobs.explain import explain_table
@@ -53,7 +53,7 @@ def run(
     report, good = folder / "report.html", [p for p in predictions if p.label is not None]
     write_page(
         report,
-        default.evaluation,
+        default["evaluation"],
         title="Where was this post written?",
         overview=True,
         models=[default, paper],
@@ -69,7 +69,7 @@ def run(
 
 def _try(
     table: Path, folder: Path, home: Path, seed: int, *options: str
-) -> tuple[ComparedModel, SemanticLocator, list[Prediction], dict[str, int]]:
+) -> tuple[dict[str, Any], SemanticLocator, list[Prediction], dict[str, int]]:
     """Train, evaluate, explain a post; return the model's row for the report in the folder `home`.
 
     Beside it the model, its predictions for the test posts, and why some have none, with counts.
@@ -94,14 +94,14 @@ def _try(
         screen.print(said, highlight=False)
     guidance = np.array([p.guidance for p in both])
     known = guidance.size > 0 and np.isfinite(guidance).all()
-    row = ComparedModel(
-        title=locator.method.title_with(locator.preset.name),
-        evaluation=evaluation,
-        guidance=tuple(guidance.mean(0).tolist()) if known else None,
-        explained=said,
-        report=(output / "report.html").relative_to(home).as_posix(),
-        why=why.relative_to(home).as_posix(),
-    )
+    row = {
+        "title": locator.method.title_with(locator.preset.name),
+        "evaluation": evaluation,
+        "guidance": guidance.mean(0).tolist() if known else None,
+        "explained": said,
+        "report": (output / "report.html").relative_to(home).as_posix(),
+        "why": why.relative_to(home).as_posix(),
+    }
     return row, locator, predictions, summary.errors
 
 

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,6 @@ from sgmft.utils.files import write_file
 from sgmft.utils.templates import render
 
 MOST_VALUES = 40  # rows of a group table on the page; `metrics.json` has all of them
-
-
-@dataclass(frozen=True)
-class ComparedModel:
-    """A model beside others on the same posts."""
-
-    title: str
-    evaluation: Evaluation
-    guidance: tuple[float, float] | None  # means of `Prediction.guidance`; None without guidance
-    explained: str  # why one of the posts got its label
-    report: str  # addresses of its own page and of that explanation's, as seen from the report
-    why: str
 
 
 def write_evaluation(folder: str | Path, evaluation: Evaluation, **page: Any) -> None:
@@ -49,7 +36,9 @@ def write_page(
     examples: Iterable[tuple[Post, Mapping[str, float]]] = (),  # with probabilities by label
     notice: str = "",  # at the top, for what a reader must not miss ("synthetic data")
     overview: bool = False,  # whether to draw what SG-MFT does
-    models: Sequence[ComparedModel] = (),  # the evaluated one first, to be shown beside others
+    # To be shown beside each other, the evaluated one first: `title`, `evaluation`, mean `guidance`
+    # or None, a post `explained`, addresses of its own `report` and of `why`, the explanation.
+    models: Sequence[Mapping[str, Any]] = (),
     history: Sequence[Mapping[str, float | None]] = (),  # as for `history_figure`; of one, no curve
     errors: Mapping[str, int] | None = None,
 ) -> None:
