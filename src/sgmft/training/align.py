@@ -140,7 +140,8 @@ class Contrast(Network):
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to the same of unit length, both (B, D)."""
-        return Output(*(normalize(x, dim=-1) for x in self.project(batch)))
+        text, image = (normalize(x, dim=-1) for x in self.project(batch))
+        return Output(text, image)
 
     def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
         """InfoNCE both ways (Radford et al. 2021, arXiv 2103.00020), over the posts of a step.
