@@ -1,5 +1,5 @@
 # make demo: set up and run the main job on generated posts; make test: set up and check every behaviour;
-# make test-all: also what breaks things for long; make bench: measure speed, into docs/results.md.
+# make test-all: also what breaks things for long; make bench: measure speed, into docs/performance.md.
 unexport PYTHONDONTWRITEBYTECODE  # packages are installed without bytecode: each import writes its own, once
 PYTHON ?= python3
 VENV := .venv
@@ -34,7 +34,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	$(BIN)/python -W ignore benchmarks/bench.py docs/results.md
+	$(BIN)/python -W ignore benchmarks/bench.py docs/performance.md
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --no-isolation

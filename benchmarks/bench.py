@@ -1,6 +1,6 @@
-"""Run the benchmarks of speed and write their table into docs/results.md: `make bench`.
+"""Run the benchmarks of speed and write their table into docs/performance.md: `make bench`.
 
-    python benchmarks/bench.py docs/results.md
+    python benchmarks/bench.py docs/performance.md
 
 Each program runs in a process of its own; one that fails leaves the document as it was.
 """

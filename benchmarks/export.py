@@ -60,7 +60,7 @@ def main(model: Path, table: Path) -> None:
             apart = np.abs(chances(folder / "torch.jsonl") - chances(folder / "onnx.jsonl"))
             print_row(
                 f"one cold `sgmft predict` with `compact`, {posts} posts, exported",
-                f"the same model with PyTorch, {median(times['torch']):.1f} s",
+                f"the same model, not exported, {median(times['torch']):.1f} s",
                 f"{median(times['onnx']):.1f} s, {spread(times['torch'], times['onnx'])} ×",
                 "< 4 s" if posts == 1 else "–",
                 f"probabilities to {np.nanmax(apart):.0e}",

@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--posts", type=int, default=420)
-    parser.add_argument("--methods", default="image-only,default")
+    parser.add_argument("--methods", default="image-only,gated-experts")
     options = parser.parse_args()
     file = options.runs / f"several-{options.posts}" / "posts.jsonl"
     if not file.is_file():
