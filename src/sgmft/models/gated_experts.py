@@ -412,13 +412,6 @@ def _minimise(part: ArrayModule, loss: Callable[[], tuple[float, dict[str, Any]]
     load(found.x, np.float32)
 
 
-METHOD = Method(
-    name="gated-experts",
-    title="Similarity-gated experts",
-    source="the default of sgmft",
-    network=GatedExperts,
-    config=GatedExpertsConfig,
-    presets={"default": Preset("default", refit=True)},
-    note="Our own, after the idea of SG-MFT; the paper's network is the method sgmft.",
-    attributes=True,
-)
+_PRESETS = {"default": Preset("default", refit=True)}
+_OWN = {"presets": _PRESETS, "attributes": True}
+METHOD = Method.of("gated-experts", GatedExperts, GatedExpertsConfig, **_OWN)

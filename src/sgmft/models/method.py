@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import tomllib
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoder, FloatArray
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 BUDGET = TrainConfig(  # of a compared system, unless its `Method` has presets
     epochs=15, batch_size=32, learning_rate=3e-4, beta2=0.999, weight_decay=0.05, patience=3
 )
+TEXTS: Any = tomllib.loads(Path(__file__).with_name("methods.toml").read_text("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class Method:
     attributes: bool = False  # whether it reads other columns, see `sgmft.features.attributes`
     # the setting that a comparison tries several values of; "" for none
     tuned: str = "learning_rate"
+
+    @classmethod
+    def of(cls, name: str, network: Any, config: type[NetworkConfig], **more: Any) -> Self:
+        """Return one of this package, with its title, source and note in methods.toml."""
+        return cls(name, network=network, config=config, **TEXTS[name], **more)
 
     def preset(self, name: str | None = None, settings: Mapping[str, Any] | None = None) -> Preset:
         """The preset of that name, or the first, with single settings replaced.

@@ -226,6 +226,4 @@ PRESETS = {  # the first is the default: of our settings, the better one on most
     "elements": Preset("elements", _OUR_SETTINGS, _SHORT, val_size=0.1, refit=True),
     "paper": Preset("paper", cleaning="paper"),
 }
-
-NOTE = "The paper's network: as printed with the preset paper, with our settings otherwise."
-METHOD = Method("sgmft", "SG-MFT", "arXiv 2405.05760", SGMFT, SGMFTConfig, PRESETS, NOTE)
+METHOD = Method.of("sgmft", SGMFT, SGMFTConfig, presets=PRESETS)

@@ -92,9 +92,4 @@ class BalanceMLA(BimodalNetwork):
         return self.attention(queries, other, other, **masked)[0]
 
 
-NOTE = (
-    "Our reconstruction from the named parts of a withdrawn manuscript on audio-visual data that "
-    "published no code; width 256 in place of its 512."
-)
-_NAMES = "balance-mla", "BalanceMLA (reconstruction)", "Fu et al. 2024"
-METHOD = Method(*_NAMES, BalanceMLA, BalanceMLAConfig, note=NOTE, tokens=True)
+METHOD = Method.of("balance-mla", BalanceMLA, BalanceMLAConfig, tokens=True)

@@ -88,10 +88,4 @@ class BridgeTower(BimodalNetwork):
         return Output(self.classifier(cls), cls)
 
 
-NOTE = (
-    "Architecture only, trained from random initialisation: the published model is pre-trained on "
-    "English pairs and bridges six layers of its encoders; the three levels here are cached "
-    "final-layer features and two new uni-modal layers on top of them."
-)
-_NAMES = "bridgetower", "BridgeTower", "Xu et al. 2023"
-METHOD = Method(*_NAMES, BridgeTower, BridgeTowerConfig, note=NOTE, tokens=True)
+METHOD = Method.of("bridgetower", BridgeTower, BridgeTowerConfig, tokens=True)

@@ -139,15 +139,13 @@ def _average(batch: Batch, text: Any, image: Any) -> Any:
     return xp.where(has_text & has_image, both, xp.where(has_text, t, v))
 
 
-_ONE, _TWO = "logistic regression", "two logistic regressions"
-_NOTE = "Posts without {} get the class frequencies of the training posts."
 _PRESETS = {"default": Preset("default", refit=True)}
 METHODS = tuple(
-    Method(name, title, source, network, config, _PRESETS, note, attributes=network is LinearProbe)
-    for name, title, source, network, config, note in (
-        ("linear-probe", "Linear probe", _ONE, LinearProbe, ProbeConfig, ""),
-        ("text-only", "Text only", _ONE, TextOnly, ProbeConfig, _NOTE.format("text")),
-        ("image-only", "Image only", _ONE, ImageOnly, NetworkConfig, _NOTE.format("pictures")),
-        ("late-average", "Late averaging", _TWO, LateAverage, ProbeConfig, ""),
+    Method.of(name, network, config, presets=_PRESETS, attributes=network is LinearProbe)
+    for name, network, config in (
+        ("linear-probe", LinearProbe, ProbeConfig),
+        ("text-only", TextOnly, ProbeConfig),
+        ("image-only", ImageOnly, NetworkConfig),
+        ("late-average", LateAverage, ProbeConfig),
     )
 )

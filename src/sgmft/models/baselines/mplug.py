@@ -90,8 +90,4 @@ class MPLUG(BimodalNetwork):
         return Output(self.classifier(self.dropout(fused)), fused)
 
 
-NOTE = (
-    "Architecture only, trained from random initialisation: the published model is pre-trained on "
-    "English pairs."
-)
-METHOD = Method("mplug", "mPLUG", "Li et al. 2022", MPLUG, MPLUGConfig, note=NOTE, tokens=True)
+METHOD = Method.of("mplug", MPLUG, MPLUGConfig, tokens=True)

@@ -99,8 +99,4 @@ class _Head(nn.Module):
         return hidden, self.output(hidden)
 
 
-NOTE = (
-    "On frozen pooled features with a learned projection of each; the contrastive loss is the "
-    "paper's formula, on each post's own text and image."
-)
-METHOD = Method("unis-mmc", "UniS-MMC", "Zou et al. 2023", UniSMMC, UniSMMCConfig, note=NOTE)
+METHOD = Method.of("unis-mmc", UniSMMC, UniSMMCConfig)

@@ -287,14 +287,7 @@ class WordAverage(WordNetwork):
 
 _RATE = replace(BUDGET, learning_rate=1e-3)  # embeddings, which start from nothing, need more
 _PRESETS = {"default": Preset("default", {}, _RATE, 0.1, refit=True)}
-_method = partial(Method, tokens=True, encoder="cnn", presets=_PRESETS)
-_CNN = "TextCNN from memory; EfficientNet-Lite in place of"
-_NAMES = "feature-level-cnn", "Feature-level fusion CNNs", "Meng et al. 2017"
-_NOTE = f"{_CNN} CaffeNet, whose weights are not distributed."
-FEATURE_LEVEL_CNN = _method(*_NAMES, FeatureLevelCNN, TextCNNConfig, note=_NOTE)
-_NAMES = "low-rank", "Low-rank fusion", "Wang et al. 2021"
-_NOTE = f"Its third factor, user attributes, where --attributes names some; {_CNN} PlacesCNN."
-LOW_RANK = _method(*_NAMES, LowRank, LowRankConfig, note=_NOTE, attributes=True)
-_NAMES = "word-average", "Baseline (word embeddings + CNN)", "arXiv 2405.05760, Table 2"
-_NOTE = "The mean of learned word embeddings; EfficientNet-Lite0 and -Lite2 as the CNN."
-WORD_AVERAGE = _method(*_NAMES, WordAverage, WordAverageConfig, note=_NOTE)
+_method = partial(Method.of, tokens=True, encoder="cnn", presets=_PRESETS)
+FEATURE_LEVEL_CNN = _method("feature-level-cnn", FeatureLevelCNN, TextCNNConfig)
+LOW_RANK = _method("low-rank", LowRank, LowRankConfig, attributes=True)
+WORD_AVERAGE = _method("word-average", WordAverage, WordAverageConfig)

@@ -183,11 +183,5 @@ class Described(ClosedFormModel):
         return mean, squares / posts - np.square(mean)
 
 
-_NAMES = "zero-shot", "Zero-shot", "label prompts"
-_NOTE = (
-    "No training. Pictures are not read where the encoder's towers share no space: a post without "
-    "text then gets equal probabilities."
-)
-METHOD = Method(*_NAMES, ZeroShot, ZeroShotConfig, note=_NOTE, prompts=PROMPTS, tuned="")
-_NAMES = "described", "Zero-shot", "descriptions of the labels"
-DESCRIBED = Method(*_NAMES, Described, DescribedConfig, note="No training.", tuned="")
+METHOD = Method.of("zero-shot", ZeroShot, ZeroShotConfig, prompts=PROMPTS, tuned="")
+DESCRIBED = Method.of("described", Described, DescribedConfig, tuned="")
