@@ -222,14 +222,14 @@ def test_all_windows_of_a_long_text_share_them(fitted, posts):
     np.testing.assert_array_equal(features.attributes, [one] * 4 + [other])
 
 
-def test_an_exported_model_reads_them_too(fitted, posts, tmp_path):
-    locator = SemanticLocator("compact", attributes=["hour"]).fit(posts[:40])
-    export_model(locator, tmp_path / "onnx")
+@pytest.mark.filterwarnings("ignore:Attributes")
+@pytest.mark.parametrize("method", ["gated-experts", "low-rank"])
+def test_an_exported_model_reads_them_too(posts, method, tmp_path):
+    settings = {"epochs": 1} if method == "low-rank" else {}
+    locator = SemanticLocator(method=method, attributes=["hour"], settings=settings)
+    export_model(locator.fit(posts[:40]), tmp_path / "onnx")
     found = OnnxLocator.load(tmp_path / "onnx").predict_proba(posts[40:50])
     np.testing.assert_allclose(found, locator.predict_proba(posts[40:50]), atol=1e-5)
-    tokens = SemanticLocator(method="low-rank", attributes=["hour"], settings={"epochs": 1})
-    with pytest.raises(SgmftError, match="low-rank that reads attributes is not exported"):
-        export_model(tokens.fit(posts[:40]), tmp_path / "other")
 
 
 def test_held_out_posts_decide_nothing_about_columns(tiny, posts):

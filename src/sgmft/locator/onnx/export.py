@@ -78,12 +78,6 @@ def export_model(
     unfinished = list(target.glob(f"{TEMPORARY}*"))  # of a process that was killed
     if target.is_dir() and any(target.iterdir()) and not (is_exported(target) or unfinished):
         raise SgmftError(f"{target} holds other files: write the export to a new folder.")
-    attributes = locator.state.attributes
-    if attributes and not isinstance(network, ClosedFormModel):
-        raise SgmftError(
-            f"A model of {locator.method.name} that reads attributes is not exported: train one "
-            "without, or of the default."
-        )
     _find_steps(locator.encoder)
     with writing(f"The export to {target}"):
         target.mkdir(parents=True, exist_ok=True)
@@ -117,7 +111,7 @@ def export_model(
                 "format": exported.FORMAT,
                 "labels": locator.labels,
                 "tokens": tokens,
-                "attributes": [asdict(attribute) for attribute in attributes],
+                "attributes": [asdict(attribute) for attribute in locator.attributes.columns],
                 "encoder": {"info": asdict(info) | {"name": locator.encoder_name}, **settings},
                 "method": locator.method.name,
                 "model": asdict(network.config),

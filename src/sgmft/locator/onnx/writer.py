@@ -109,6 +109,8 @@ def write_head(
             "image_mask": (torch.ones(B, m, dtype=torch.bool), 2),
             "image_index": (torch.zeros(B, m, dtype=torch.long), 2),
         }
+    if A := network.config.attributes_width:
+        inputs["attributes"] = torch.rand(B, A), 1
     write_graph(Head(network, temperatures, list(inputs)), inputs, HEAD_OUTPUTS, path)
 
 
