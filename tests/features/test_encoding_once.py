@@ -141,7 +141,7 @@ def test_pictures_that_another_encoder_saw_alike_are_taken_from_its_store(
     light = FeatureStore(tmp_path / "light", first.info, True)
     list(encode_posts(small_posts, first, tokens=True, store=light))
     (expected,) = encode_posts(small_posts, second, tokens=True)
-    monkeypatch.setattr("sgmft.features.encode.decode_media", None)
+    monkeypatch.setattr("sgmft.features.encode.media.decode_media", None)
     for tokens in (True, False):
         none = FeatureStore(tmp_path / "none", second.info, tokens)
         (chunk,) = encode_posts(small_posts, second, tokens=tokens, store=none, image_store=light)

@@ -107,7 +107,7 @@ def test_a_training_on_them_reaches_the_same_weights(store):
         seen, held = data.take(np.arange(250)), data.take(np.arange(250, 281))
         model = make_network(replace(SMALL, view="tokens"))
         assert seen.features.words is not None and seen.features.regions is not None
-        tokens = seen.features.words.flat(), seen.features.regions.flat()
+        tokens = seen.features.words, seen.features.regions
         model.prepare(seen.features.texts, seen.features.images, *tokens)
         history = train(model, seen, held, replace(FAST, epochs=2, batch_size=64))
         return weights_of(model), history_text(history)
@@ -238,7 +238,7 @@ for first in range(0, 6144, 256):
 def read(keys):
     features = MappedFeatures(store, keys).features()
     scale = Normalizer(128, "standard")
-    scale.fit(features.take(np.arange(len(keys))[::-1]).regions.flat())
+    scale.fit(features.take(np.arange(len(keys))[::-1]).regions)
     for rows in rng.permutation(len(keys)).reshape(-1, 64):
         assert features.batch(rows).image_mask.all()
 

@@ -69,7 +69,7 @@ def run_training(name: str) -> tuple[dict[str, torch.Tensor], list[Any]]:
     model.prepare(
         data.features.texts,
         data.features.images,
-        *(x.flat() for x in (data.features.words, data.features.regions) if x is not None),
+        *(x for x in (data.features.words, data.features.regions) if x is not None),
     )
     held = mislabelled(make_features(15, seed=1)) if watched else None
     history = train(model, data, held, config, device="cpu")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from sgmft.data.posts import Post, require_label
 from sgmft.data.tables import Columns, iter_posts
-from sgmft.data.tables.base import RawTable
 from sgmft.data.tables.formats import list_tables, open_table, table_file
 from sgmft.errors import SgmftError, unwarned
 
@@ -31,15 +30,11 @@ class Source:
         """List the tables that are read one after another; see `list_tables`."""
         return list_tables(self.table, self.format)
 
-    def open(self, part: str | Path) -> RawTable:
-        """Open one of `tables`."""
-        return open_table(part, self.format)
-
     def columns_seen(self) -> list[str]:
         """List the columns, also those that only some rows have; warnings wait for the posts."""
         seen = dict[str, None]()
         with unwarned():
-            for raw in map(self.open, self.tables()):
+            for raw in (open_table(x, self.format) for x in self.tables()):
                 seen |= dict.fromkeys(raw.columns or ())
                 for row in raw.rows:
                     seen |= dict.fromkeys(row.values)

@@ -18,13 +18,10 @@ def split_posts(
 ) -> tuple[list[int], list[int]]:
     """Split posts into one part to train on and one to hold out; return their sorted positions.
 
-    Args:
-        size: of the held-out part: a fraction, or a number of posts; at least one is held out.
-        by: "label" draws from each label in proportion. Every label keeps a post in the training
-            part, so that the held-out part can be smaller than `size`, even empty when every
-            label has one post. "user" keeps all posts of a user in one part, comes as near to
-            `size` as some random tries can, and prefers the try whose labels are most balanced;
-            a post without a user is on its own.
+    `size`, of the held-out part, is a fraction, or a number of posts; at least one is held out. By
+    "label" as large a share of each is drawn, but for its last post, so that fewer may be held out,
+    even none. By "user" all posts of a user are in one part; of some random tries the one nearest
+    to `size` is taken, with the most balanced labels; a post without a user is on its own.
     """
     count = _held_out_count(len(posts), size)
     random = Random(f"{seed}")
@@ -129,15 +126,11 @@ def _by_user(posts: Sequence[Post], count: int, random: Random) -> set[int]:
 
 def _fill(groups: Sequence[list[int]], count: int, total: int) -> list[list[int]]:
     """Return the groups that fit in `count`, in order, and one more if that comes nearer."""
-    taken: list[list[int]] = []
-    left: list[list[int]] = []
-    missing = count
+    taken, left, missing = list[list[int]](), list[list[int]](), count
     for group in groups:
-        if len(group) <= missing:
-            taken.append(group)
-            missing -= len(group)
-        else:
-            left.append(group)
+        fits = len(group) <= missing
+        (taken if fits else left).append(group)
+        missing -= len(group) * fits
     if left and missing:
         extra = min(left, key=len)
         stays = total - (count - missing) - len(extra) > 0

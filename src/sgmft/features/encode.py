@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from sgmft.data.posts import Post
+from sgmft.data.preprocessing import media
 from sgmft.data.preprocessing.images import ImageError, Pixels, describe_cut
-from sgmft.data.preprocessing.media import (
-    MAX_FRAMES,
-    decode_media,
-    is_multi_image,
-    media_name,
-    read_media,
-)
 from sgmft.data.preprocessing.ngrams import hash_ngrams
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, clean_text, describe_repair, get_cleaning
 from sgmft.data.preprocessing.windows import split_windows
@@ -282,15 +276,15 @@ def prepare_post(
     told = () if (mend := describe_repair(post.text, cleaning)) is None else (mend,)
     files, bad = _read(post)
     while text or files:
-        most = min(MAX_FRAMES, MAX_IMAGES // max(1, len(files)))  # images of one file
+        most = min(media.MAX_FRAMES, MAX_IMAGES // max(1, len(files)))  # images of one file
         key = _content_key(post.text, files.values(), most)
         known = any(key in store for store in stores)
         images: list[tuple[int, Any]] = []
         worse: dict[int, str] = {}
         for number, data in () if known else files.items():
             try:
-                name = media_name(post.images[number])
-                decoded = decode_media(data, name, info.image_size or None, most)
+                name = media.media_name(post.images[number])
+                decoded = media.decode_media(data, name, info.image_size or None, most)
                 images += [(number, prepare(x)) for x in decoded]
             except ImageError as error:
                 worse[number] = _with_path(error, post, number)
@@ -299,7 +293,7 @@ def prepare_post(
                 worse[number] = Message("{name} cannot be encoded: {why}", name=name, why=why)
         if not worse:
             numbers, pixels = [number for number, _ in images], [image for _, image in images]
-            cut = ((i, describe_cut(x, media_name(post.images[i]))) for i, x in files.items())
+            cut = ((i, describe_cut(x, media.media_name(post.images[i]))) for i, x in files.items())
             left = (_with_path(reason, post, number) for number, reason in cut if reason)
             warnings = (*told, *(bad[number] for number in sorted(bad)), *left)
             return PreparedPost(key, text, pixels, numbers, not known, warnings)
@@ -313,7 +307,7 @@ def _content_key(text: str, files: Iterable[bytes], most: int) -> str:
     digest = hashlib.sha256(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
     for data in files:
         digest.update(hashlib.sha256(data).digest())
-        if is_multi_image(data):
+        if media.is_multi_image(data):
             digest.update(b"%d frames" % most)  # a still's key is as before there were frames
     return digest.hexdigest()[:32]
 
@@ -339,7 +333,7 @@ def _read(post: Post) -> tuple[dict[int, bytes], dict[int, str]]:
         bad[MAX_IMAGES] = Message(reason, count=len(given), most=MAX_IMAGES)
     for number, file in enumerate(given[:MAX_IMAGES]):
         try:
-            data = read_media(file)
+            data = media.read_media(file)
         except ImageError as error:
             bad[number] = _with_path(error, post, number)
             continue

@@ -37,10 +37,8 @@ class EncoderHandle:
             raise SgmftError(f"patch_grid must be from 1 to 16, not {patch_grid}.")
         # arguments of `load_encoder`, but for the device
         self.encoder_settings: dict[str, Any] = {"name": encoder, "cleaning": cleaning}
-        if patch_grid is not None:
-            self.encoder_settings["patch_grid"] = patch_grid
-        if trust_remote_code:
-            self.encoder_settings["trust_remote_code"] = True
+        more = {"patch_grid": patch_grid, "trust_remote_code": trust_remote_code or None}
+        self.encoder_settings |= {key: x for key, x in more.items() if x is not None}
         self.features_folder, self.device = features, device
         self.tuned: TunedEncoder | None = None  # where the fine-tuned encoder is, if there is one
         self.weights = ""  # which the encoder must have (`EncoderInfo.weights`); "" for any

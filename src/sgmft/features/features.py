@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgmft.features.encoders.base import EncoderInfo, FloatArray, PostFeatures
-from sgmft.features.ragged import Flat, Ragged
+from sgmft.features.ragged import Ragged
 
 Positions = NDArray[np.int64]  # of posts
 Mask = NDArray[np.bool_]
@@ -27,11 +27,6 @@ def keep_modalities(has_text: Any, has_image: Any, share: float, draws: Any) -> 
     """Return which modalities posts have (B,) after dropout; see `Batch.drop_modalities`."""
     dropped, text = has_text & has_image & (draws[0] < share), draws[1] < 0.5
     return has_text & ~(dropped & text), has_image & ~(dropped & ~text)
-
-
-def limit_modalities(has_text: Any, has_image: Any, parts: int) -> tuple[Any, Any]:
-    """Return which modalities posts have (B,) if they had no others than these `PARTS`."""
-    return has_text & bool(parts & 1), has_image & bool(parts & 2)
 
 
 class Batch(NamedTuple):
@@ -68,7 +63,7 @@ class Batch(NamedTuple):
 
     def with_parts(self, parts: int) -> Batch:
         """Return the posts as if they had no others than these `PARTS`."""
-        has_text, has_image = limit_modalities(self.has_text, self.has_image, parts)
+        has_text, has_image = self.has_text & bool(parts & 1), self.has_image & bool(parts & 2)
         return self._replace(has_text=has_text, has_image=has_image)
 
     def to(self, device: Any) -> Batch:
@@ -154,16 +149,16 @@ class Features:
 
     def with_parts(self, parts: int) -> Features:
         """Return the posts as if they had no others than these `PARTS`."""
-        has_text, has_image = limit_modalities(self.has_text, self.has_image, parts)
+        has_text, has_image = self.has_text & bool(parts & 1), self.has_image & bool(parts & 2)
         return replace(self, has_text=has_text, has_image=has_image)
 
     @property
-    def texts(self) -> Flat:
+    def texts(self) -> Ragged:
         """Pooled features of the texts there are, part by part."""
         return self._flat(self.text, self.has_text)
 
     @property
-    def images(self) -> Flat:
+    def images(self) -> Ragged:
         """Pooled features of the posts that have images, part by part."""
         return self._flat(self.image, self.has_image)
 
@@ -172,10 +167,8 @@ class Features:
         return self._cut(self.text, rows), self._cut(self.image, rows)
 
     def _cut(self, values: FloatArray, rows: Positions | slice | None) -> FloatArray:
-        at: Positions | slice | None = self.rows
-        if rows is not None:
-            at = rows if self.rows is None else self.rows[rows]
-        return values if at is None else values[at]
+        rows = slice(None) if rows is None else rows
+        return values[rows if self.rows is None else self.rows[rows]]
 
     def contents(self) -> Iterator[NDArray[Any]]:
         """Yield all numbers that tell posts from others: pooled features and n-grams, in parts."""
@@ -185,22 +178,19 @@ class Features:
         if self.attributes is not None:
             yield self.attributes
         if self.ngrams is not None:
-            yield from self.ngrams.flat().split(PART)
+            yield from self.ngrams.split(PART)
 
-    def _flat(self, values: FloatArray, has: Mask) -> Flat:
+    def _flat(self, values: FloatArray, has: Mask) -> Ragged:
         rows = np.arange(len(self)) if self.rows is None else self.rows
-        return Ragged(values, rows, has.astype(np.int64)).flat()
+        return Ragged(values, rows, has.astype(np.int64))
 
     def batch(self, rows: Positions | slice | None = None, ngrams: bool = False) -> Batch:
         """Cut the posts at these positions (B,), or all, on request with n-grams; see `pooled`."""
-        has_text, has_image = self.has_text, self.has_image
-        if rows is not None:
-            has_text, has_image = has_text[rows], has_image[rows]
+        rows = slice(None) if rows is None else rows
+        has = self.has_text[rows], self.has_image[rows]
         joint = None if self.joint is None else self._cut(self.joint, rows)
-        known = (
-            self.attributes if rows is None or self.attributes is None else self.attributes[rows]
-        )
-        batch = Batch(*self.pooled(rows), has_text, has_image, joint=joint, attributes=known)
+        known = None if self.attributes is None else self.attributes[rows]
+        batch = Batch(*self.pooled(rows), *has, joint=joint, attributes=known)
         if ngrams and self.ngrams is not None:
             batch = batch._replace(ngrams=self.ngrams.pad(rows, -1)[0])
         if self.words is None or self.regions is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,10 @@ Lengths = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Ragged:
-    """N sequences of unequal length, runs of rows of one array; choosing among them copies none."""
+    """N sequences of unequal length, runs of rows of one array; choosing among them copies none.
+
+    It is also the values of all sequences, one after another (`sgmft.models.base.Vectors`).
+    """
 
     values: NDArray[Any]  # (M, ...), perhaps of more sequences than these
     start: Lengths  # (N,) the row that each begins with
@@ -46,23 +50,15 @@ class Ragged:
             row[:length] = self.values[first : first + length]
         return values, mask
 
-    def flat(self) -> Flat:
-        """Return the values of all sequences, one after another."""
-        return Flat(self)
-
-
-class Flat:
-    """The values of N sequences one after another, read part by part; a `sgmft.models.Vectors`."""
-
-    def __init__(self, sequences: Ragged) -> None:
-        self._sequences = sequences
-        self._end = sequences.length.cumsum()  # (N,)
+    @cached_property
+    def _end(self) -> Lengths:
+        return self.length.cumsum()
 
     def __len__(self) -> int:
-        return int(self._end[-1]) if len(self._end) else 0
+        return int(self.length.sum())
 
     def split(self, size: int) -> Iterator[NDArray[Any]]:
-        """Yield parts (size, ...) in order, the last of them perhaps shorter; one at least."""
+        """Yield values (size, ...) in order, the last of them perhaps fewer; one part at least."""
         for first in range(0, max(1, len(self)), size):
             yield self.rows(first, min(first + size, len(self)))
 
@@ -70,8 +66,8 @@ class Flat:
         """Copy the values from position `first` to before `last`."""
         i = np.searchsorted(self._end, first, side="right")
         j = np.searchsorted(self._end, last, side="left") + 1
-        end, start = self._end[i:j], self._sequences.start[i:j]
-        begin = end - self._sequences.length[i:j]
+        end, start = self._end[i:j], self.start[i:j]
+        begin = end - self.length[i:j]
         inside = end.clip(max=last) - begin.clip(min=first)  # how many of each sequence
         where = np.arange(first, last) + (start - begin).repeat(inside)
-        return self._sequences.values.take(where, axis=0)
+        return self.values.take(where, axis=0)

@@ -61,10 +61,8 @@ class FeaturesTable:
 def vectors_info(name: str, widths: Iterable[int], cleaning: str, made_by: str) -> EncoderInfo:
     """Return that of vectors of these widths, of texts, pictures and both; without them 1, 1, 0."""
     text, image, joint = widths
-    known = ("table", text, image, *[joint] * (joint > 0), cleaning)
-    info = EncoderInfo(
-        name, short_digest(repr(known).encode()), text, image, False, None, 1, cleaning
-    )
+    digest = short_digest(repr(("table", text, image, *[joint] * (joint > 0), cleaning)).encode())
+    info = EncoderInfo(name, digest, text, image, False, None, 1, cleaning)
     return replace(info, weights=made_by, has_tokens=False, joint_width=joint)
 
 

@@ -150,10 +150,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
 
     @property
     def temperatures(self) -> NDArray[np.float64]:
-        """By which logits are divided, so that probabilities are calibrated; set by `fit`.
-
-        Of posts as they are, and of those with a text, pictures, or both: (4,).
-        """
+        """By which logits are divided, (4,): see `TrainingRecord`; set by `fit`."""
         return np.array(self.training.temperatures)
 
     def fit(

@@ -48,10 +48,11 @@ class TrainingRecord:
 
     def to_config(self) -> dict[str, Any]:
         """Return the entries of config.json by their names there."""
+        whole, *by_parts = self.temperatures
         values = {
             "data": {key: value for key, value in asdict(self.data).items() if value != ""},
             "metrics": self.metrics,
-            "calibration": calibration_config(self.temperatures),
+            "calibration": {"temperature": whole, "by_parts": by_parts},
             "history": self.history,
             "descriptions": self.descriptions,
             "tuning": self.tuning,
@@ -67,13 +68,8 @@ class TrainingRecord:
         return cls(**own | {"temperatures": read_temperatures(config.get("calibration", {}))})
 
 
-def calibration_config(temperatures: Sequence[float]) -> dict[str, Any]:
-    """Return the entry of config.json for temperatures; see `TrainingRecord`."""
-    return {"temperature": temperatures[0], "by_parts": list(temperatures[1:])}
-
-
 def read_temperatures(config: Mapping[str, Any]) -> tuple[float, ...]:
-    """Read what `calibration_config` returned; an earlier sgmft had one for all posts."""
+    """Read the entry "calibration" of config.json; an earlier sgmft had one for all posts."""
     whole = float(config.get("temperature", 1.0))
     return (whole, *map(float, config.get("by_parts", [whole] * 3)))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -15,16 +15,7 @@ from threadpoolctl import ThreadpoolController
 
 from sgmft.errors import SgmftError
 from sgmft.features.features import Batch
-from sgmft.models.arrays import (
-    Array,
-    ArrayModule,
-    Doubles,
-    Flags,
-    Floats,
-    Integers,
-    Weights,
-    log_softmax,
-)
+from sgmft.models.arrays import Array, ArrayModule, Doubles, Floats, Integers, Weights, log_softmax
 from sgmft.models.base import divisor, mean_and_divisor
 from sgmft.models.logistic import Block, Solution, logistic_paths
 from sgmft.utils.runtime import thread_count
@@ -58,13 +49,6 @@ def evidence(log_probabilities: Any, prior: Any) -> Any:
     """Weight of evidence for each class, log p(y | x) - log p(y) (Good 1950), (.., K)."""
     xp = array_namespace(log_probabilities)
     return xp.clip(log_probabilities, min=FLOOR) - xp.clip(prior, min=FLOOR)
-
-
-class CrossFitted(NamedTuple):
-    """Regressions with one penalty."""
-
-    solution: Solution  # on all posts
-    without: list[Predict]  # `forward` of those on all posts but each fold
 
 
 class Expert(ArrayModule, ABC):
@@ -116,24 +100,25 @@ class Expert(ArrayModule, ABC):
                 report(number, number)
                 return lambda x: np.maximum(self.forward(x), FLOOR)
             least, best = math.inf, None
-            for tried, found in enumerate(self.cross_fit(x, labels, left_out, weights), 1):
-                log_probs = _predict_held_out(found.without, left_out, x)
+            every = self.cross_fit(x, labels, left_out, weights)
+            for tried, (solution, without) in enumerate(every, 1):
+                log_probs = _predict_held_out(without, left_out, x)
                 own = log_probs[np.arange(len(labels)), labels]
                 loss = -float(np.average(own, weights=weights))
                 if loss >= least:
                     break
-                least, best = loss, found
+                least, best = loss, (solution, without)
                 if tried < number:
                     report(tried, number)
         report(number, number)
         assert best is not None
-        self.load_solution(best.solution)
-        return partial(_predict_held_out, best.without, left_out)
+        self.load_solution(best[0])
+        return partial(_predict_held_out, best[1], left_out)
 
     def cross_fit(
-        self, x: Array, labels: Integers, left_out: list[Flags], weights: Doubles
-    ) -> Iterator[CrossFitted]:
-        """Yield regressions for each of `penalties`, strong ones first, and by fold left out."""
+        self, x: Array, labels: Integers, left_out: list[Array], weights: Doubles
+    ) -> Iterator[tuple[Solution, list[Predict]]]:
+        """Yield the solution for each of `penalties`, strong ones first, and `forward` by fold."""
         paths, experts = [self.path(x, labels, weights)], [deepcopy(self) for _ in left_out]
         for one, out in zip(experts, left_out, strict=True):
             paths.append(one.path(x[~out], labels[~out], weights[~out]))
@@ -141,7 +126,7 @@ class Expert(ArrayModule, ABC):
             for _ in self.penalties:
                 whole, *_ = pool.map(next, paths)
                 # as they are: they go on to the next penalty
-                yield CrossFitted(whole, [deepcopy(one).forward for one in experts])
+                yield whole, [deepcopy(one).forward for one in experts]
 
     def load_solution(self, solution: Solution) -> None:
         """Take the weights of a regression."""
@@ -149,7 +134,7 @@ class Expert(ArrayModule, ABC):
         self.bias = np.asarray(solution.bias, np.float32)
 
 
-def _predict_held_out(without: list[Predict], left_out: list[Flags], x: Array) -> Floats:
+def _predict_held_out(without: list[Predict], left_out: list[Array], x: Array) -> Floats:
     parts = [forward(x[out]) for forward, out in zip(without, left_out, strict=True)]
     place = np.concatenate([np.flatnonzero(out) for out in left_out]).argsort()
     return np.maximum(np.concatenate(parts)[place], FLOOR)
@@ -185,14 +170,14 @@ class DenseExpert(Expert):
         return (x - self.scale.mean) / self.scale.deviation
 
     def cross_fit(
-        self, x: Array, labels: Integers, left_out: list[Flags], weights: Doubles
-    ) -> Iterator[CrossFitted]:
+        self, x: Array, labels: Integers, left_out: list[Array], weights: Doubles
+    ) -> Iterator[tuple[Solution, list[Predict]]]:
         """See `Expert`; all at once."""
         rows = self.fit_inputs(x)
         parts = [Block(weights), *_without_each_fold(rows, left_out, weights)]
         common = (labels, len(self.bias), self.penalties)
         for whole, *others in logistic_paths(rows, *common, parts, thread_count()):
-            yield CrossFitted(whole, [partial(self._predict_by, other) for other in others])
+            yield whole, [partial(self._predict_by, other) for other in others]
 
     def _predict_by(self, solution: Solution, x: Array) -> Floats:
         rows = (x - self.scale.mean) / self.scale.deviation
@@ -210,7 +195,7 @@ class DenseExpert(Expert):
         return log_softmax(x @ weight.T + bias)
 
 
-def _without_each_fold(rows: Array, left_out: list[Flags], weights: Doubles) -> list[Block]:
+def _without_each_fold(rows: Array, left_out: list[Array], weights: Doubles) -> list[Block]:
     """The posts outside each fold, with their mean and deviation, from each fold's sums."""
     sums = np.stack([rows[out].sum(0, dtype=float) for out in left_out])
     squares = np.stack([np.square(rows[out], dtype=float).sum(0) for out in left_out])

@@ -180,9 +180,10 @@ class BimodalNetwork(Network):
         self, config: NetworkConfig, width: int, *, max_images: int = 16, **inputs: Any
     ) -> None:
         super().__init__(config)
-        c = config
-        self.text = ModalityInput(c.text_width, width, token_source=c.word_width, **inputs)
-        self.image = ModalityInput(c.image_width, width, max_images=max_images, **inputs)
+        self.text = ModalityInput(
+            config.text_width, width, token_source=config.word_width, **inputs
+        )
+        self.image = ModalityInput(config.image_width, width, max_images=max_images, **inputs)
 
     def prepare(self, text: Vectors, image: Vectors, words: Tokens, regions: Tokens) -> None:
         """Take the feature scales; see `Network.prepare`."""

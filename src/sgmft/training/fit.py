@@ -58,13 +58,11 @@ class TrainingTask:
         import torch
 
         torch.manual_seed(self.preset.train.seed)
-        words = None if features.words is None else features.words.flat()
-        regions = None if features.regions is None else features.regions.flat()
-        values |= self.method.network.measure(words)
+        values |= self.method.network.measure(features.words)
         if "initial_temperature" in {f.name for f in dataclasses.fields(self.method.config)}:
             values["initial_temperature"] = initial_temperature(self.info, self.preset)
         network = self.method.network(self.method.config(**values))
-        network.prepare(features.texts, features.images, words, regions)
+        network.prepare(features.texts, features.images, features.words, features.regions)
         if self.prompts is not None:
             network.get_buffer("prompts").copy_(torch.from_numpy(self.prompts))
         return network

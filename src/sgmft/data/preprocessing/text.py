@@ -55,6 +55,8 @@ CLEANINGS: dict[str, Cleaning] = {
 }
 """The named cleanings; "light" and "none" leave sentences whole, for pre-trained encoders."""
 
+_REMOVED = {"url": "urls", "bare_repost": "retweets", "retweet": "retweets"}  # in this order
+_REMOVED |= {"mention": "mentions", "hash": "hashtags", "emoticon": "emoticons"}
 _JOINERS = frozenset("\u200d\ufe0f") | {chr(code) for code in range(0xE0020, 0xE0080)}
 _BLANKS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0") | {
     chr(code) for code in (*range(0xFE00, 0xFE0F), *range(0xE0100, 0xE01F0))
@@ -133,16 +135,9 @@ def _scrub_once(text: str, cleaning: Cleaning) -> str:
     text = unicodedata.normalize("NFKC", text)
     if cleaning.simplify:
         text = simplify(text)
-    if cleaning.urls:
-        text = PATTERNS["url"].sub(" ", text)
-    if cleaning.retweets:
-        text = PATTERNS["retweet"].sub(" ", PATTERNS["bare_repost"].sub(" ", text))
-    if cleaning.mentions:
-        text = PATTERNS["mention"].sub(" ", text)
-    if cleaning.hashtags:
-        text = PATTERNS["hash"].sub(" ", text)
-    if cleaning.emoticons:
-        text = PATTERNS["emoticon"].sub(" ", text)
+    for pattern, step in _REMOVED.items():
+        if getattr(cleaning, step):
+            text = PATTERNS[pattern].sub(" ", text)
     if cleaning.punctuation:
         text = "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in text)
     return " ".join(text.split())[:MAX_CHARACTERS].rstrip()

@@ -211,8 +211,7 @@ def _look_ahead(raw: RawTable) -> tuple[RawTable, Sequence[str]]:
 
 def _reader_of(path: Path, tools: Sequence[Collector]) -> Collector | None:
     with reading(path):
-        found = (x for x in tools if x.parts and x.read and x.parts(path) == [path])
-        return next(found, None)
+        return next((x for x in tools if x.parts and x.read and x.parts(path) == [path]), None)
 
 
 def _tool_of(columns: Iterable[str], tools: Sequence[Collector]) -> Collector | None:

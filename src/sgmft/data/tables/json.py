@@ -31,7 +31,15 @@ def open_json_lines(path: Path) -> RawTable:
 
 def read_standard_input() -> RawTable:
     """Open JSON lines on standard input, which is left open; paths start at the current folder."""
-    return RawTable("standard input", Path(), None, _iter_standard_input())
+
+    def rows() -> Iterator[RawRow]:
+        stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "surrogateescape")
+        try:
+            yield from _iter_lines(stream, "standard input")
+        finally:
+            stream.detach()
+
+    return RawTable("standard input", Path(), None, rows())
 
 
 def open_json(path: Path) -> RawTable:
@@ -102,14 +110,6 @@ def _iter_file(path: Path) -> Iterator[RawRow]:
         encoding = detect_encoding(path).encoding
     with path.open(encoding=encoding, errors="surrogateescape") as stream:
         yield from _iter_lines(stream, str(path))
-
-
-def _iter_standard_input() -> Iterator[RawRow]:
-    stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "surrogateescape")
-    try:
-        yield from _iter_lines(stream, "standard input")
-    finally:
-        stream.detach()
 
 
 def _iter_lines(stream: TextIO, name: str) -> Iterator[RawRow]:

@@ -19,7 +19,7 @@ from sgmft.data.posts import Post
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.data.tables.cells import to_plain
-from sgmft.data.tables.formats import find_format
+from sgmft.data.tables.formats import find_format, open_table
 from sgmft.errors import SgmftError
 from sgmft.models.registry import LOADED
 from sgmft.utils.checksums import digest_of, short_digest
@@ -210,7 +210,7 @@ def input_types(sources: Sequence[Source]) -> dict[str, Any]:
 
     seen = ColumnTypes()
     for source in sources:
-        table_format, raw = find_format(source.table), source.open(source.table)
+        table_format, raw = find_format(source.table), open_table(source.table, source.format)
         if raw.tool is None and table_format and table_format.column_types is not None:
             seen.join(table_format.column_types(Path(source.table)))
             continue

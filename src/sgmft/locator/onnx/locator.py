@@ -166,11 +166,7 @@ class OnnxEncoder:
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.info, self._folder, self._steps = manifest.info, folder, manifest.steps or {}
-        self._texts = _text_encoder(folder, manifest)
-
-    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """Encode as the encoder that was exported."""
-        return self._texts(texts, tokens)
+        self.encode_texts: Any = _text_encoder(folder, manifest)
 
     def prepare_image(self, pixels: Pixels) -> Pixels:
         """Prepare as the encoder that was exported, if it takes pictures in their own size."""
