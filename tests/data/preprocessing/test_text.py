@@ -341,8 +341,28 @@ def test_a_repaired_text_is_told():
         assert clean_text(wrong, LIGHT) == clean_text(POST, LIGHT)
         assert what in describe_repair(wrong, LIGHT)
     lost = POST.encode("gb18030").decode("utf-8", "replace")
-    assert "much of the text was lost" in describe_repair(lost, LIGHT)
+    for text in (lost, lost.encode().decode("gb18030", "replace")):  # 锟斤拷
+        assert "much of the text was lost" in describe_repair(text, LIGHT)
+    twice = POST.encode().decode("latin-1").encode().decode("latin-1")
+    assert clean_text(twice, LIGHT) == clean_text(POST, LIGHT)
     assert describe_repair(POST.encode().decode("latin-1"), NONE) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ('今晚在家...<a href="/status/1">全文</a>', True),
+        ("今晚在家 ...展开c", True),
+        ("今晚在家… 全文 ", True),
+        (f"{'a movie night ' * 5}… https://t.co/a", True),
+        ("Movie… https://t.co/a", False),
+        ("请看全文", False),
+        ("好想展开…", False),
+    ],
+)
+def test_a_text_that_is_cut_off_is_told(text, cut):
+    said = describe_repair(text, LIGHT)
+    assert (said is not None and "cut off" in said) == cut
 
 
 def test_long_markup_leaves_room_for_the_text():

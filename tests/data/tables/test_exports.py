@@ -201,18 +201,48 @@ SKEET["embed"] = {"images": [{"thumb": "https://b/t.jpg", "fullsize": "https://b
 TOOT = {"id": "1", "content": HOME, "account": {"acct": "anna"}, "created_at": "2025-09-01"}
 TOOT["media_attachments"] = [{"url": "https://m/1.jpg", "preview_url": "https://m/p.jpg"}]
 
+USER, MEDIA = {"id": 1, "screen_name": "anna"}, [{"media_url_https": "https://m/1.jpg"}]
+TWEET = {"id_str": "1", "text": f"{HOME[:3]}… https://t.co/a", "truncated": True, "user": USER}
+TWEET |= {"created_at": "Mon", "entities": {"media": [{"media_url_https": "https://m/cut.jpg"}]}}
+TWEET["extended_tweet"] = {"full_text": HOME, "extended_entities": {"media": MEDIA}}
+NEWER = {"id": "1", "text": "x…", "note_tweet": {"text": HOME}, "author": {"username": "anna"}}
+NEWER |= {"edit_history_tweet_ids": ["1"], "created_at": "Mon", "attachments": {"media": MEDIA}}
+WEIBO = {"mid": "5", "bid": "P", "text": "x<a>全文</a>", "isLongText": True, "created_at": "Mon"}
+WEIBO |= {"longText": {"longTextContent": HOME}, "pics": [{"large": {"url": "https://w/1.jpg"}}]}
+WEIBO |= {"user": USER, "id": "5"}
+AJAX = {"mblogid": "P", "idstr": "5", "text_raw": HOME, "text": "<b>", "pic_num": 1, "user": USER}
+AJAX |= {"created_at": "Mon", "pic_infos": {"006": {"largest": {"url": "https://w/2.jpg"}}}}
+SPIDER = {"_id": "5", "mblogid": "P", "content": HOME, "pic_urls": ["https://w/3.jpg"]}
+SPIDER |= {"user": {"_id": "1", "nick_name": "anna"}, "created_at": "2025-09-01 12:00:00"}
+APIFY = {
+    "id": "1",
+    "shortCode": "C",
+    "caption": HOME,
+    "images": [],
+    "displayUrl": "https://d/1.jpg",
+}
+APIFY |= {"ownerUsername": "anna", "timestamp": "2025-09-01"}
+
 
 @pytest.mark.parametrize(
     ("tool", "data", "address"),
     [
+        ("x-json", [TWEET], "https://m/1.jpg"),
+        ("x-json", {"statuses": [TWEET], "search_metadata": {}}, "https://m/1.jpg"),
+        ("x-json", [NEWER], "https://m/1.jpg"),
+        ("weibo-json", [WEIBO], "https://w/1.jpg"),
+        ("weibo-json", {"ok": 1, "data": {"cards": [{"mblog": WEIBO}]}}, "https://w/1.jpg"),
+        ("weibo-json", [AJAX], "https://w/2.jpg"),
+        ("weibo-json", [SPIDER], "https://w/3.jpg"),
+        ("instagram-json", [APIFY], "https://d/1.jpg"),
         ("bluesky", [SKEET], "https://b/f.jpg"),
         ("bluesky", {"posts": [SKEET], "cursor": "c"}, "https://b/f.jpg"),
         ("bluesky", {"feed": [{"post": SKEET}], "cursor": "c"}, "https://b/f.jpg"),
         ("mastodon", [TOOT], "https://m/1.jpg"),
     ],
 )
-def test_bluesky_and_mastodon(tmp_path: Path, tool: str, data: Any, address: str) -> None:
-    path = write(tmp_path / ("p.jsonl" if data == [SKEET] else "p.json"), data)
+def test_answers_of_networks(tmp_path: Path, tool: str, data: Any, address: str) -> None:
+    path = write(tmp_path / ("p.jsonl" if isinstance(data, list) else "p.json"), data)
     (post,), told = read(path)
     assert (post.text, post.user, post.row["image_addresses"]) == (HOME, "anna", [address])
     assert post.id and post.time and f"read as {tool}: 1 posts, 0 pictures found, 1 m" in told[-1]

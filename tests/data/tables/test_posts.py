@@ -361,6 +361,21 @@ def test_a_label_in_a_list_is_that_label(tmp_path, cell):
     assert (post.label, post.warnings) == ("Home", ())
 
 
+@pytest.mark.parametrize(
+    ("cell", "label"),
+    [("[]", None), ("家\u200b", "家"), ("1.0", "1"), ("1.5", "1.5"), ("-1", "-1")],
+)
+def test_labels_as_programs_write_them(tmp_path, cell, label):
+    (post,) = read_posts(table(tmp_path, f"id,text,label\n7.0,t,{cell}\n"))
+    assert (post.id, post.label) == ("7", label)
+
+
+@pytest.mark.parametrize("user", [{"id": 7, "screen_name": "u"}, {"userName": "u"}, {"name": "u"}])
+def test_the_name_of_a_user_who_is_an_object(tmp_path, user):
+    (post,) = read_posts(table(tmp_path, json.dumps({"text": "t", "user": user}), "p.jsonl"))
+    assert (post.user, post.warnings) == ("u", ())
+
+
 WORDS = st.sampled_from(["a.jpg", "b c.png", "é.JPG", "d/e.webp", "x,y.jpg", "无.jpg", "[1].gif"])
 
 

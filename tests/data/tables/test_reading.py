@@ -65,6 +65,7 @@ def test_a_mark_that_comes_twice(tmp_path, header):
         ),
         *("ＩＤ,ｔｅｘｔ,ｌａｂｅｌ,ｕｓｅｒ", "编号(数字),正文（全文）,标签名称,作者名"),
         *("tweet-id,commentText,class_label,authorName", "帖子ID,貼文內容,類別,使用者名稱"),
+        *("编号,博文内容,人工标注,发布者", "id,原文,地点类型,博主", "ID,texto,etiqueta,user"),
     ],
 )
 def test_names_of_columns_in_other_words_and_scripts(tmp_path, header):
@@ -72,11 +73,31 @@ def test_names_of_columns_in_other_words_and_scripts(tmp_path, header):
     assert (post.id, post.text, post.label, post.user) == ("1", "在家", "Home", "u")
 
 
-def test_columns_of_pictures_by_part_of_their_names(tmp_path):
-    path = table(tmp_path, "text,Image URL,img_path,profile_image\na,1.jpg,2.jpg,3.jpg\n")
-    with pytest.warns(SgmftNotice, match="image is read from 'Image URL' and 'img_path'"):
+@pytest.mark.parametrize(
+    "names", ["Image URL,img_path", "images/0,images/1", "image[0],image[1]", "图片地址1,图片地址2"]
+)
+def test_columns_of_pictures_by_part_of_their_names(tmp_path, names):
+    path = table(tmp_path, f"text,{names},profile_image\na,1.jpg,2.jpg,3.jpg\n")
+    first, second = names.split(",")
+    with pytest.warns(SgmftNotice) as said:
         (post,) = read_posts(path)
+    assert f"image is read from '{first}' and '{second}'" in str(said[0].message)
     assert [image.name for image in post.images] == ["1.jpg", "2.jpg"]
+
+
+def test_a_title_is_part_of_the_text(tmp_path):
+    rows = "周末,在家煮面\n,看电影\n下课,\n看电影,看电影真好\n"
+    with pytest.warns(SgmftNotice, match="text is read from '内容' and '标题'"):
+        posts = read_posts(table(tmp_path, f"标题,内容\n{rows}"))
+    assert [x.text for x in posts] == ["周末\n在家煮面", "看电影", "下课", "看电影真好"]
+
+
+@pytest.mark.parametrize(
+    "row", ["下课铃一响大家都冲去食堂,Home", "1,0.jpg,家", "just went to the cinema"]
+)
+def test_a_table_without_a_header_is_told(tmp_path, row):
+    with pytest.raises(SgmftError, match="If its first row is a post, put a row with the names"):
+        read_posts(table(tmp_path, f"{row}\n{row}\n"))
 
 
 ABOVE = "小王的数据,,,\n2025年9月,,,\n,,,\n"
@@ -288,6 +309,16 @@ def test_a_line_that_holds_posts_is_no_post(tmp_path):
     posts = read_posts(table(tmp_path, "\n".join(map(json.dumps, [page, own])), "p.jsonl"))
     assert "the records under data are not read: give each a line" in str(posts[0].error)
     assert posts[1].text == "b" and not posts[1].error
+
+
+def test_pages_of_posts_in_lines(tmp_path):
+    pages = [{"data": [{"text": x} for x in texts], "meta": {}} for texts in ("ab", "c")]
+    posts = read_posts(table(tmp_path, "\n".join(map(json.dumps, pages)), "p.jsonl"))
+    assert [(x.text, x.place) for x in posts] == [
+        ("a", "p.jsonl, row 1"),
+        ("b", "p.jsonl, row 1"),
+        ("c", "p.jsonl, row 2"),
+    ]
 
 
 def test_bad_json_lines(tmp_path):

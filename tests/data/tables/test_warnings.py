@@ -126,7 +126,7 @@ def test_posts_that_hold_a_name_of_a_column_are_no_headers(tmp_path, row):
 
 
 def test_cells_that_a_command_does_not_need(tmp_path):
-    row = {"text": "a", "id": {"oid": "6"}, "user": {"name": "u"}, "label": ["x", "y"]}
+    row = {"text": "a", "id": {"oid": "6"}, "user": {"age": 7}, "label": ["x", "y"]}
     (post,) = read_posts(write(tmp_path / "p.jsonl", row))
     assert (post.error, post.id, post.user, post.label) == (None, None, None, None)
     assert post.row == row and [x.template for x in post.warnings] == [
@@ -148,13 +148,15 @@ def test_a_text_that_is_none_leaves_the_pictures(tmp_path):
 
 def test_labels_that_look_alike():
     with pytest.warns(
-        SgmftWarning, match=r"alone .*: 'Home' and 'home'; 'A B' and 'ＡＢ'\."
+        SgmftWarning,
+        match=r"alone .*: 'Home' and 'home'; 'A B' and 'ＡＢ' and 'a_b'; '学校' and '學校'\.",
     ) as said:
-        warn_about_similar_labels(["Home", "home", "Work", "A B", "ＡＢ", "Home"])
+        labels = ["Home", "home", "Work", "A B", "ＡＢ", "a_b", "Home", "学校", "學校"]
+        warn_about_similar_labels(labels)
     assert len(said) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_about_similar_labels(["Home", "Work", "Home"])
+        warn_about_similar_labels(["Home", "Work", "Home", "1", "-1", "1.5", "15"])
 
 
 # --- kinds of reasons

@@ -217,7 +217,7 @@ def database(path: Path, *statements: str) -> Path:
 def test_a_table_of_a_database(tmp_path: Path, suffix: str) -> None:
     path = database(
         tmp_path / f"p q#?.{suffix}",
-        'CREATE TABLE "my ""posts" (id INTEGER, content TEXT, pic BLOB)',
+        'CREATE TABLE "my ""posts" (id INTEGER, content TEXT, raw BLOB)',
         f"INSERT INTO \"my \"\"posts\" VALUES ({ID}, '在家', x'00')",
         'INSERT INTO "my ""posts" VALUES (2, CAST(x\'ff\' AS TEXT), NULL)',
         "CREATE TABLE users (name TEXT)",
@@ -226,7 +226,7 @@ def test_a_table_of_a_database(tmp_path: Path, suffix: str) -> None:
     )
     before = path.read_bytes()
     good, bad = read_posts(path)
-    assert (good.text, good.id, good.row["pic"]) == ("在家", ID, b"\0")
+    assert (good.text, good.id, good.row["raw"]) == ("在家", ID, b"\0")
     assert "bytes that are no text" in str(bad.error)
     assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
 

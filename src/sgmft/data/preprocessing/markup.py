@@ -59,16 +59,18 @@ def repair_encoding(text: str) -> tuple[str, tuple[str, str] | None]:
     if PATTERNS["bytes"].fullmatch(text):
         with suppress(ValueError, SyntaxError):
             return literal_eval(text).decode(), ("UTF-8", "Python's bytes")
-    if PATTERNS["pairs"].search(text):
+    mended = text
+    if PATTERNS["latin"].search(text):
+        import ftfy
+
+        mended = str(ftfy.fix_encoding(text))
+    if PATTERNS["pairs"].search(mended):
         for wrong, was in product(("latin-1", "cp1252"), ("GB18030", "Big5")):
             with suppress(UnicodeError):
                 if _common(repaired := text.encode(wrong).decode(was)) > 0.75:
                     return repaired, (was, "Latin-1")
-    if PATTERNS["latin"].search(text):
-        import ftfy
-
-        repaired = str(ftfy.fix_encoding(text))
-        return (repaired, ("UTF-8", "Latin-1")) if repaired != text else (text, None)
+    if mended != text:
+        return mended, ("UTF-8", "Latin-1")
     if len(_GBK.findall(text)) >= max(2, len(text) // 12):
         data = b"\xff".join(part.encode("gb18030", "ignore") for part in text.split("\ufffd"))
         repaired = re.sub("\ufffd+", "\ufffd", data.decode("utf-8", "replace"))

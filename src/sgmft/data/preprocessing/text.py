@@ -89,11 +89,13 @@ def clean_text(text: str, cleaning: Cleaning) -> str:
 
 
 def describe_repair(text: str, cleaning: Cleaning) -> Message | None:
-    """Return in which wrong encoding a text was read, where `clean_text` mends that."""
+    """Return in which wrong encoding a text was read, where that is mended, or that it is cut."""
     text = text[: 4 * MAX_CHARACTERS]
     found = repair_encoding(text)[1] if cleaning.markup and is_marked(text) else None
-    if found is None and 4 * text.count("\ufffd") > len(text):
+    if found is None and 4 * len(PATTERNS["lost"].findall(text)) > len(text):
         return Message("much of the text was lost when it was saved (\ufffd): export it again")
+    if found is None and PATTERNS["cut"].search(text[-200:]):
+        return Message("the text is cut off, with a link to the rest at its end: collect it whole")
     was, wrong = found or ("", "")
     return found and Message(f"the text was {was} read as {{encoding}}; repaired", encoding=wrong)
 

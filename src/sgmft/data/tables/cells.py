@@ -14,6 +14,7 @@ MAX_DEPTH = 100  # of lists and objects in a record: deeper could be read, but n
 NO_LABEL = frozenset({"na", "n/a", "nan", "nat", "null", "<na>", "\\n", "undefined"})
 NO_LABEL |= {"#n/a", "#ref!", "#value!", "#name?", "#div/0!"}  # of Excel
 NOTHING = NO_LABEL | {"none", "无", "無"}  # None and 无 may be labels
+BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b\u200e\u202a\u202c"
 
 
 def replace_surrogates(text: str) -> str:
@@ -74,7 +75,7 @@ def to_text(value: Any) -> str:
 
 def to_label(value: Any) -> str:
     """Convert a label cell to text as `to_text` does; a list of one label counts as that label."""
-    if isinstance(value, str) and value[:2] in ("['", '["'):
+    if isinstance(value, str) and value[:2] in ("['", '["', "[]"):
         with suppress(ValueError, RecursionError):
             value = json.loads(value.replace("'", '"'))
     if not isinstance(value, (list, tuple)):
@@ -84,6 +85,11 @@ def to_label(value: Any) -> str:
         template = "several labels ({labels}) where one is needed"
         raise ValueError(Message(template, labels=", ".join(labels)))
     return labels[0] if labels else ""
+
+
+def join_texts(title: str, text: str) -> str:
+    """Return a text with its title, where it does not begin with that."""
+    return text if text.startswith(title) else f"{title}\n{text}" if text else title
 
 
 def to_plain(value: Any) -> Any:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.data.tables.base import RawRow, RawTable, parsing
-from sgmft.data.tables.cells import is_deep
+from sgmft.data.tables.cells import is_deep, join_texts
 from sgmft.data.tables.images import find_web_address
 from sgmft.data.tables.sqlite import open_sqlite
 from sgmft.errors import SgmftError, warn
@@ -298,9 +298,7 @@ def _adapt_mediacrawler(raw: RawTable, path: Path, tool: str) -> RawTable:
 
     def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
         key, title = name_part(pick(row, *of["id"])), str(row.get("title") or "")
-        text = str(pick(row, *of["text"]) or "")
-        if not text.startswith(title):  # the tool makes a title of the text where there is none
-            text = f"{title}\n{text}" if text else title
+        text = join_texts(title, str(pick(row, *of["text"]) or ""))  # the tool may make one of it
         clips = [f"{x}/{key}/{name}" for x in ("videos", "images") for name in ("0", "video")]
         stems = [f"images/{key}/{zeros}" for zeros in ("", "00", "0")] if key else []
         images = files.media(stems, pick(row, "image_list", "note_download_url"), "0")
@@ -353,7 +351,7 @@ def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
         numbers = set(map(number, there))
         urls = str(row.get("下载地址") or "").split()
         images = there + [url for n, url in enumerate(urls, 1) if not numbers & {n, 0}]
-        text = "\n".join(filter(None, (title, row.get("作品描述"))))
+        text = join_texts(title, str(row.get("作品描述") or ""))
         return text, images, key, pick(row, "作者ID", "作者昵称"), time.replace("_", " ")
 
     return adapt_table(replace(raw, rows=iter(rows)), tool, to_post)
@@ -401,12 +399,15 @@ def _read_toot(row: dict[str, Any]) -> tuple[Any, ...] | None:
 def _list_addresses(media: Any) -> list[str]:
     """Return an address for each picture and video of a tweet: of a video that of most bits."""
     media = [media] if isinstance(media, str) else media
-    kinds = [pick(media, x) for x in ("photos", "animated", "videos")]
+    if isinstance(media, dict):  # of kinds, or ids
+        some = media.values()
+        media = [y for x in some for y in (x if isinstance(x, list) else [x])]
     found: list[str] = []
-    for item in media if isinstance(media, list) else (x for some in kinds for x in some or ()):
-        variants = [x for x in pick(item, "variants") or () if pick(x, "bitrate")]
-        best = max(variants, key=lambda x: float(x["bitrate"]), default=item)
-        address = pick(best, "fullUrl", "videoUrl", "fullsize", "url", "thumbnailUrl")
+    for item in media or ():
+        variants = pick(item, "variants", "video_info.variants") or ()
+        rated = [x for x in variants if pick(x, "bitrate")]
+        best = max(rated, key=lambda x: float(x["bitrate"]), default=item)
+        address = pick(best, *FIELDS["tweet"]["address"])
         found += filter(None, [item if isinstance(item, str) else address])
     return found
 
@@ -420,9 +421,7 @@ CRAWLERS = (
     Collector("mediacrawler", _adapt_mediacrawler),
     Collector("xhs-downloader", _adapt_xhs_downloader),
     Collector("reddit", to_post=_read_submission),
-    Collector("snscrape", to_post=_read_tweet),
-    Collector("twscrape", to_post=_read_tweet),
-    Collector("bluesky", to_post=_read_tweet),
     Collector("mastodon", to_post=_read_toot),
+    *(Collector(name, to_post=_read_tweet) for name in _KNOWN["tweet"]["tools"].split()),
 )
 """In the order in which a table's columns are looked at."""

@@ -20,6 +20,7 @@ SYNONYMS: dict[str, list[str]] = {role: _KNOWN[role]["others"].split() for role 
 NAMES = [name for role in USUAL for name in (*USUAL[role], *SYNONYMS[role])]
 COMMENTS = re.compile("comment|评论|評論|repl(y|ies)|回复|回覆", re.IGNORECASE)  # in a table's name
 IDS = ("id", "comment_id", "评论id", *SYNONYMS["id"])
+_TITLES = _KNOWN["titles"].split()  # of texts that have no usual name, and stand above them
 _SIMPLIFIED = str.maketrans(_KNOWN["traditional"], _KNOWN["simplified"])
 _NUMBERED = re.compile(rf"(?:{_KNOWN['image']['numbered']})_?\d{{1,3}}")
 _BEFORE = re.compile(f"^(?:{_KNOWN['before']})_?(?=.)")
@@ -30,7 +31,7 @@ _AFTER = {role: re.compile(f"_?(?:{_KNOWN[role]['after']})$") for role in _ROLES
 def fold_name(name: str) -> str:
     """Return a column's name without what people write in one way or another."""
     bare = re.sub(r"(?<=.)\(.*\)$", "", unicodedata.normalize("NFKC", name).strip('\ufeff "'))
-    words = re.split(r"[\s_.-]+|(?<=[a-z])(?=[A-Z])", bare.translate(_SIMPLIFIED))
+    words = re.split(r"[\s_./\[\]-]+|(?<=[a-z])(?=[A-Z])", bare.translate(_SIMPLIFIED))
     return "_".join(filter(None, words)).casefold()
 
 
@@ -48,7 +49,9 @@ def find_role(columns: Iterable[str], role: str) -> list[str]:
     found = find_columns(there, USUAL[role])
     if role == "image":  # and "image1", "image_2", "图片3"
         found += [name for name in there if _NUMBERED.fullmatch(fold_name(name))]
-    if found := found or find_columns(there, SYNONYMS[role])[:1]:
+    if not found and (found := find_columns(there, SYNONYMS[role])[:1]) and role == "text":
+        found += find_columns(there, _TITLES)[:1]
+    if found:
         return found
     for affix in (_BEFORE, _AFTER[role]):
         bare = {affix.sub("", fold_name(name)): name for name in reversed(there)}

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from sgmft.data.posts import Attachment
-from sgmft.data.tables.cells import says_nothing
+from sgmft.data.tables.cells import BLANKS, says_nothing
 from sgmft.data.tables.paths import PathResolver
 from sgmft.errors import Message
 
@@ -27,7 +27,6 @@ _NO_PICTURE = re.compile(
     r"[-—/]+|['\"]{2}|\[\s*\]|\{\s*\}|\(\s*\)|na|nil|(?:暂?无|無|没有|空)(?:图片?|配图)?"
 )
 _PLAIN = re.compile(r"[^\s|;,；，、\[\](){}'\"【】“”（）：#!@]+")
-_BLANKS = " \t\r\n\f\v\u3000\xa0\ufeff\u200b\u200e\u202a\u202c"  # Windows adds some
 _SEPARATORS = ("\n", ";", "；", ",", "，", "、")
 _BEFORE_ADDRESS = re.compile(r"[\s|;,；，、]+(?=(?:https?|file)://|data:)", re.IGNORECASE)
 _BASE64 = re.compile("/9j/|iVBORw0KGgo|R0lGOD[dl]|UklGR[A-Za-z0-9+/]{6}XRUJQ|AAAA[^=]{4}Z0eX")
@@ -67,7 +66,7 @@ def parse_image_cell(cell: Any, files: PathResolver) -> Pictures:
     """
     files.refused.clear()
     if isinstance(cell, str):
-        return _parse_text(text, files) if (text := cell.strip(_BLANKS)) else []
+        return _parse_text(text, files) if (text := cell.strip(BLANKS)) else []
     members = cell if isinstance(cell, (list, tuple)) else [cell]
     return _parse_each(members, _parse_member, files)
 

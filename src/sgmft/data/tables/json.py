@@ -98,7 +98,7 @@ class JsonLinesWriter:
         self._file.flush()
 
 
-_WRAPS = ("_source", "properties", "row", "post", "node")
+_WRAPS = ("_source", "properties", "row", "post", "node", "mblog")
 _GAP = re.compile(r"[\s,]*")
 JSON_LINES = TableFormat((".jsonl", ".ndjson"), open_json_lines, JsonLinesWriter)
 JSON = TableFormat((".json",), open_json, streamed=False)
@@ -118,21 +118,25 @@ def _iter_lines(stream: TextIO, name: str) -> Iterator[RawRow]:
         for number, line in enumerate(stream, 1):
             if not line.isspace():
                 empty = False
-                yield _parse_line(number, line.rstrip("\n"))
+                yield from _parse_line(number, line.rstrip("\n"))
     except UnicodeError as error:
         raise SgmftError(f"{name} is not valid UTF-16: save it as UTF-8.") from error
     if empty:
         raise SgmftError(f"{name} is empty: a table needs at least one record.")
 
 
-def _parse_line(number: int, line: str) -> RawRow:
+def _parse_line(number: int, line: str) -> list[RawRow]:
+    """Return the record of a line, or those of a page, which has one list of posts and no text."""
     try:
         value: Any = None if (damaged := has_undecoded(line)) else _unwrap(json.loads(line))
         if (reason := _reject(value)) is None:
-            own = {"text", "id"} & value.keys() or not find_role(value, "text")
-            pages = ", ".join({} if own else _find_usable(value))  # of a server's answer
+            lists = {} if {"text", "id"} & value.keys() else _find_usable(value)
+            pages = {name: x for name, x in lists.items() if holds_posts(_unwrap(x[0]))}
+            if len(pages) == 1 and not find_role(value, "text"):
+                return [RawRow(number, _unwrap(x)) for x in pages.popitem()[1]]
             template = "the records under {names} are not read: give each a line of its own"
-            return RawRow(number, value, Message(template, names=pages) if pages else None)
+            wrong = Message(template, names=", ".join(pages)) if pages else None
+            return [RawRow(number, value, wrong)]
         error = DAMAGED if damaged else f"JSON, but {reason}"
     except json.JSONDecodeError as problem:
         template = "not JSON: {problem} at column {column}"
@@ -140,7 +144,7 @@ def _parse_line(number: int, line: str) -> RawRow:
         error = Message(template, problem=what, column=problem.colno)
     except (ValueError, RecursionError) as problem:
         error = f"not JSON that can be read: {problem}"
-    return RawRow(number, {"line": replace_surrogates(line[:500])}, error)
+    return [RawRow(number, {"line": replace_surrogates(line[:500])}, error)]
 
 
 def _parse_all(text: str) -> Any:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.data.posts import SEEN_BEFORE, Attachment, MediaFile, Post, raise_first_error
+from sgmft.data.tables import cells
 from sgmft.data.tables.base import RawRow, RawTable
-from sgmft.data.tables.cells import NO_LABEL, NOTHING, is_missing, says_nothing, to_label, to_text
-from sgmft.data.tables.collectors import ADDRESSES, OWN
-from sgmft.data.tables.columns import USUAL, find_columns, find_role, fold_name
+from sgmft.data.tables.collectors import ADDRESSES, OWN, pick
+from sgmft.data.tables.columns import SYNONYMS, USUAL, find_columns, find_role, fold_name
 from sgmft.data.tables.formats import list_tables, open_table
 from sgmft.data.tables.images import list_pictures, names_pictures, parse_image_cell, strip_bytes
 from sgmft.data.tables.paths import PathResolver
@@ -24,6 +24,10 @@ from sgmft.errors import Message, SgmftError, SgmftNotice, hint, join_messages, 
 LOOKED_AT = 100  # rows in which pictures are looked for in columns that are not read
 LOOK_AHEAD = 1000  # rows of JSON lines within which a column that was named must occur
 _SCIENTIFIC = re.compile(r"\d(\.\d+)?[Ee]\+\d+")
+_WHOLE = re.compile(r"\d+\.0")  # as pandas writes numbers of a column that has empty cells
+_OF_USER = (*SYNONYMS["user"], "name", "id")  # in an object
+_NOTHING = "nothing to go on: no text and no picture"
+_ONLY_WEB = "nothing to go on but pictures on the web, which sgmft fetch downloads"
 _SENTENCE = re.compile(r"[\u4e00-\u9fff]{3}.*[，。！？、]|[\u4e00-\u9fff]{6}|(?:[^\W\d_]+,? +){4}")
 
 
@@ -166,8 +170,9 @@ def iter_image_cells(
         for row in _check_columns(raw, finder, columns, {}):
             names = dict.fromkeys([*finder.names(row.values)["image"], ADDRESSES])
             there = {name: row.values.get(name) for name in names}
-            cells = {x: list_pictures(y, resolve) for x, y in there.items() if not is_missing(y)}
-            yield f"{raw.name}, row {row.number}", row.values, cells, resolve
+            given = {x: y for x, y in there.items() if not cells.is_missing(y)}
+            pictures = {x: list_pictures(y, resolve) for x, y in given.items()}
+            yield f"{raw.name}, row {row.number}", row.values, pictures, resolve
         tallies[raw.tool].update(raw.counts)
     _say_tools(table, tallies)
 
@@ -209,10 +214,10 @@ class _ColumnFinder:
 
     def cell(self, values: Mapping[str, Any], names: Iterable[str], role: str) -> Any:
         """Return the first cell of `names` that says something as a `role`, or None."""
-        words = NO_LABEL if role == "label" else NOTHING
+        words = cells.NO_LABEL if role == "label" else cells.NOTHING
         for name in names:
             value = values[name]
-            if not says_nothing(value, words):
+            if not cells.says_nothing(value, words):
                 return value
             if value and isinstance(value, str):
                 self.guesses[f"a word for nothing in the column {name!r}"] += 1
@@ -298,10 +303,18 @@ def _to_post(
     for role in texts:
         try:
             cell = finder.cell(row.values, names[role], role)
-            texts[role] = to_label(cell) if role == "label" else to_text(cell)
-            if role != "text" and (bare := texts[role].strip()) != texts[role]:
+            if role == "user" and isinstance(cell, dict):
+                cell = pick(cell, *find_columns(cell, _OF_USER)) or cell
+            texts[role] = cells.to_label(cell) if role == "label" else cells.to_text(cell)
+            if role == "text" and (above := names[role][1:]):
+                title = cells.to_text(finder.cell(row.values, above, role))
+                texts[role] = cells.join_texts(title, texts[role])
+            elif role != "text" and (bare := texts[role].strip(cells.BLANKS)) != texts[role]:
                 texts[role] = bare
                 finder.guesses[f"spaces around the {role}, left out"] += 1
+            if role in ("id", "label") and _WHOLE.fullmatch(texts[role]):
+                texts[role] = texts[role][:-2]
+                finder.guesses[f"the {role} of a column with gaps, such as 1.0, read as 1"] += 1
         except ValueError as error:
             reason = Message(role + ": {reason}", reason=str(error))
             (lost if role == "text" else doubts).append(reason)
@@ -332,7 +345,7 @@ def _to_post(
         doubts.append(Message(template, id=key))
     bad = row.error
     if bad is None and not images and not text.strip() and "text" in finder.needed:
-        bad = join_messages(lost) or "nothing to go on: no text and no picture"
+        bad = join_messages(lost) or (_ONLY_WEB if row.values.get(ADDRESSES) else _NOTHING)
         lost = []
     return Post(
         text=text,
@@ -359,7 +372,7 @@ def _is_rounded(key: str, again: bool) -> bool:
 def _matches(row: RawRow, where: Mapping[str, str]) -> bool:
     names = [name for name in where if row.error is None or name in row.values]
     try:
-        return all(to_text(row.values.get(x)).strip() == where[x].strip() for x in names)
+        return all(cells.to_text(row.values.get(x)).strip() == where[x].strip() for x in names)
     except ValueError:
         return False
 
@@ -407,6 +420,8 @@ def _explain_missing(
         "{name} has neither a text nor an image column: say which of its columns holds them, "
         "as in --column text=NAME: {columns}."
     )
+    if any(_SENTENCE.search(x) or names_pictures(x) for x in columns):
+        template += " If its first row is a post, put a row with the names of the columns above it."
     if "text" not in finder.needed:
         template = "{name} has no id column: say which it is, as in --column id=NAME: {columns}."
     return Message(template, name=table, columns=there)
