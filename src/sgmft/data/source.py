@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sgmft.data.posts import Post, require_label
 from sgmft.data.tables import Columns, iter_posts
-from sgmft.data.tables.formats import list_tables, open_table, table_file
-from sgmft.errors import SgmftError, unwarned
+from sgmft.data.tables.formats import is_predicted, list_tables, open_table, table_file
+from sgmft.errors import SgmftError, unwarned, warn
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,16 @@ class Source:
         labels = {post.label for post in posts if post.label is not None}
         if len(labels) < least and any(not post.error or post.error == reason for post in posts):
             known = f"has only the label {labels.pop()!r}" if labels else "has no label in any row"
-            columns = ", ".join(dict.fromkeys(name for post in posts for name in post.row))
+            columns = [*dict.fromkeys(name for post in posts for name in post.row)]
+            added = columns[-1] if "suggested_rank" in columns else "NAME"  # by who has labelled
             raise SgmftError(
                 f"{self.table} {known}: say which column holds the labels, as in --column "
-                f"label=NAME. Its columns are {columns}."
+                f"label={added}. Its columns are {', '.join(columns)}."
+            )
+        if self.columns.label is None and any(is_predicted(post.row) for post in posts):
+            warn(
+                f"{self.table}: the column label is what a model predicted, unless you corrected "
+                "it; name the true labels, as in --column label=input_label."
             )
         return posts
 

@@ -57,7 +57,10 @@ def evaluate_table(
     good = [p for p in predictions if p.probabilities is not None]
     if not good:
         reasons = describe_errors(summary.errors)
-        refusal = NoUsableRowError(f"No row of {source.table} can be evaluated: {reasons}.")
+        refusal = NoUsableRowError(
+            f"No row of {source.table} can be evaluated: {reasons}. The model's labels: "
+            f"{', '.join(locator.labels[:20])}."
+        )
         refusal.summary = summary
         raise refusal
     require_columns([p.post for p in good], by)

@@ -88,7 +88,7 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
             raise SgmftError(f"{path} holds {names}: give the one to read as the table.")
         if metadata:
             return [*metadata]
-        made = [x for x in files if name is None and _is_predicted(_peek(x))]
+        made = [x for x in files if name is None and is_predicted(_peek(x))]
         files = [x for x in files if x not in made] or files  # a folder of predictions is one table
         parts = [x for x in files if kind is not None or x.suffix.lower() in STREAMED]
         parts = parts or [x for x in files if _peek(x)] or files
@@ -240,7 +240,7 @@ def _peek_once(path: Path, _: int) -> Sequence[str]:
     return _look_ahead(_open(path, None))[1]
 
 
-def _is_predicted(columns: Iterable[str]) -> bool:
+def is_predicted(columns: Iterable[str]) -> bool:
     """Return whether `predict` has written a table."""
     return {*columns} >= {"label", "probability", "error", "warning"}
 

@@ -66,7 +66,7 @@ def parse_image_cell(cell: Any, files: PathResolver) -> Pictures:
     """
     files.refused.clear()
     if isinstance(cell, str):
-        return _parse_text(text, files) if (text := cell.strip(BLANKS)) else []
+        return [] if (text := cell.strip(BLANKS)) in ("", "[]") else _parse_text(text, files)
     members = cell if isinstance(cell, (list, tuple)) else [cell]
     return _parse_each(members, _parse_member, files)
 
