@@ -101,6 +101,7 @@ def test_values_that_are_no_single_value(tmp_path):
     [
         ("a.jpg", ["a.jpg"]),
         ("", []),
+        ("[]", []),
         ("a.jpg| d/b.jpg |", ["a.jpg", "d/b.jpg"]),
         ('["a.jpg", "b|c.jpg", null]', ["a.jpg", "b|c.jpg"]),
         ("[1].jpg", ["[1].jpg"]),
@@ -235,7 +236,6 @@ NOTHING = [
     "无",
     "暂无",
     "-",
-    "[]",
     "[ ]",
     "<NA>",
     "",

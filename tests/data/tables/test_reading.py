@@ -165,6 +165,13 @@ def test_gb18030_comes_with_a_warning(tmp_path, recwarn):
     assert posts[0].text == "回家 \ue04a"
 
 
+def test_windows_1252_comes_with_a_warning(tmp_path):
+    text = "It’s “movie” night – at the Café"
+    path = table(tmp_path, f"id,text\n1,{text}\n".encode("windows-1252"))
+    with pytest.warns(SgmftWarning, match="is read as WINDOWS-1252"):
+        assert [post.text for post in read_posts(path)] == [text]
+
+
 def test_other_encodings_are_refused_with_the_line(tmp_path):
     with pytest.raises(SgmftError, match=r"line 2, is neither UTF-8 nor GB18030 nor Big5"):
         read_posts(table(tmp_path, b"text\n\xff\xff\n"))

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgmft.data.posts import Post, require_label, warn_about_similar_labels
+from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
-from sgmft.data.tables import iter_posts, read_posts
+from sgmft.data.tables import Columns, iter_posts, read_posts
 from sgmft.errors import Message, SgmftError, SgmftWarning, join_messages, make_printable
 
 
@@ -157,6 +158,23 @@ def test_labels_that_look_alike():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_about_similar_labels(["Home", "Work", "Home", "1", "-1", "1.5", "15"])
+
+
+def test_labels_that_predict_wrote_are_told(tmp_path):
+    path = write(
+        tmp_path / "p.csv", "text,input_label,label,probability,error,warning", "a,b,c,1,,"
+    )
+    with pytest.warns(SgmftWarning, match="the column label is what a model predicted"):
+        assert [post.label for post in Source(str(path)).read_labelled()] == ["c"]
+    with warnings.catch_warnings(action="error"):
+        named = Source(str(path), Columns(label="input_label"))
+        assert [post.label for post in named.read_labelled()] == ["b"]
+
+
+def test_labels_beside_the_column_of_suggestions_are_told(tmp_path):
+    path = write(tmp_path / "p.csv", "text,suggested_rank,label,mine", "a,1,,Home", "b,2,,Work")
+    with pytest.raises(SgmftError, match=r"has no label in any row: .* --column label=mine\."):
+        Source(str(path)).read_labelled(least=2)
 
 
 # --- kinds of reasons

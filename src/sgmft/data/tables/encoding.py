@@ -24,7 +24,7 @@ class TextEncoding(NamedTuple):
 
 
 def detect_encoding(path: Path) -> TextEncoding:
-    """Find the encoding of a file: UTF-16, UTF-8 with or without its mark, GB18030 or Big5.
+    """Find the encoding of a file: UTF-16, UTF-8, Windows-1252, GB18030 or Big5.
 
     Of the last two charset-normalizer takes one, GB18030 where it cannot tell. They come with an
     `SgmftWarning`, for much of what is in other encodings fits; so does UTF-16 without its mark.
@@ -74,6 +74,9 @@ def _guess(path: Path) -> str:
     with path.open("rb") as file:
         lines = file.readlines(SAMPLE)
     sample = b"".join(line for line in lines if not line.isascii())[:SAMPLE]
+    alone = [len(run) == 1 for run in re.findall(rb"[\x80-\xff]+", sample)]
+    if len(alone) > 1 and sum(alone) > 0.9 * len(alone):
+        return "windows-1252"  # é and curly quotes among letters that are ASCII
     second = _SECOND_BYTES.findall(sample)
     if 10 * sum(b"@" <= byte <= b"~" for byte in second) < len(second):
         return "gb18030"  # of Big5 they would be a third; of simplified script none are such

@@ -14,6 +14,7 @@ from sgmft.data.tables.cells import replace_surrogates
 from sgmft.data.tables.columns import USUAL
 from sgmft.errors import SgmftError, warn
 from sgmft.utils.files import write_file
+from sgmft.utils.templates import render
 
 CONTROL = "label"  # the choice control of the tasks, and so the column in an export of them
 _LOCAL_FILES, _UPLOAD = "/data/local-files/?d=", "/data/upload/"
@@ -125,7 +126,10 @@ def write_tasks(
         )
     config = path.with_suffix(".config.xml")
     text = json.dumps(tasks, ensure_ascii=False, indent=1, allow_nan=False)
-    write_file(config, _config(posts, labels, several, shown).encode())
+    pictures = any(post.images for post in posts) and ("valueList" if several else "value")
+    view = {"control": CONTROL, "labels": [*map(replace_surrogates, labels)]}
+    view |= {"shown": shown, "pictures": pictures}
+    write_file(config, render("data/tables/label_studio.xml", **view).encode())
     write_file(path, replace_surrogates(text).encode())
     return config
 
@@ -183,21 +187,3 @@ def _paths(post: Post) -> list[Path]:
     if any(isinstance(file, Attachment) for file in post.images):
         raise SgmftError("Label Studio can be shown files only, not pictures in memory: save them.")
     return [Path(str(file)) for file in post.images]
-
-
-def _config(posts: Sequence[Post], labels: Sequence[str], several: bool, shown: str) -> str:
-    """Return the labelling interface: text, one choice among the labels, pictures."""
-    from xml.etree import ElementTree  # loaded for tasks alone
-
-    view = ElementTree.Element("View")
-    if any(post.text for post in posts):
-        ElementTree.SubElement(view, "Text", name="text", value="$text")
-    options = {"name": CONTROL, "toName": shown, "choice": "single", "showInline": "true"}
-    choices = ElementTree.SubElement(view, "Choices", {**options, "required": "true"})
-    for label in labels:
-        ElementTree.SubElement(choices, "Choice", value=replace_surrogates(label))
-    if any(post.images for post in posts):  # last: a tall one would push the choices out of sight
-        value = {"valueList" if several else "value": "$image"}
-        ElementTree.SubElement(view, "Image", {"name": "image", **value})
-    ElementTree.indent(view)
-    return ElementTree.tostring(view, encoding="unicode") + "\n"
