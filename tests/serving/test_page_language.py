@@ -70,7 +70,7 @@ def test_the_librarys_errors_are_translated(tmp_path):
         errors += [*post.warnings, *([post.error] if post.error else [])]
     lines = [
         '{"id": "501235000000000000", "text": ["a"], "label": ["家", "校"], "image": "a.jpg"}',
-        '{"id": {"oid": 1}, "text": "家", "user": {"name": "a"}}',
+        '{"id": {"oid": 1}, "text": "家", "user": {"age": 7}}',
         '{"id": "1", "text": "家"}\n{"id": "1", "text": "家"}',
     ]
     (tmp_path / "b.jsonl").write_text("\n".join(lines), "utf-8")
