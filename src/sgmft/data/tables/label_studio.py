@@ -127,9 +127,9 @@ def write_tasks(
     config = path.with_suffix(".config.xml")
     text = json.dumps(tasks, ensure_ascii=False, indent=1, allow_nan=False)
     pictures = any(post.images for post in posts) and ("valueList" if several else "value")
-    view = {"control": CONTROL, "labels": [*map(replace_surrogates, labels)]}
-    view |= {"shown": shown, "pictures": pictures}
-    write_file(config, render("data/tables/label_studio.xml", **view).encode())
+    names = [*map(replace_surrogates, labels)]
+    own = {"control": CONTROL, "shown": shown, "pictures": pictures}
+    write_file(config, render("data/tables/label_studio.xml", labels=names, **own).encode())
     write_file(path, replace_surrogates(text).encode())
     return config
 
