@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -143,3 +144,12 @@ def nan_to_none(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [nan_to_none(x) for x in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def load_patterns(path: Path) -> dict[str, re.Pattern[str]]:
+    """Compile the patterns of a TOML file, where <<name>> stands for an earlier one."""
+    found: dict[str, re.Pattern[str]] = {}
+    for name, parts in tomllib.loads(path.read_text("utf-8")).items():
+        whole = re.sub("<<([a-z_]+)>>", lambda x: found[x[1]].pattern, "".join(parts))
+        found[name] = re.compile(whole)
+    return found

@@ -3,18 +3,15 @@
 import html
 import json
 import re
-import tomllib
 from ast import literal_eval
 from contextlib import suppress
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
 
-PATTERNS: dict[str, re.Pattern[str]] = {}  # by name; those of `patterns.toml`
-_FILE = Path(__file__).with_name("patterns.toml")
-for _name, _parts in tomllib.loads(_FILE.read_text("utf-8")).items():
-    _whole = re.sub("<<([a-z_]+)>>", lambda x: PATTERNS[x[1]].pattern, "".join(_parts))
-    PATTERNS[_name] = re.compile(_whole)
+from sgmft.utils.files import load_patterns
+
+PATTERNS = load_patterns(Path(__file__).with_name("patterns.toml"))
 _LEADS = "".join(
     bytes([lead, trail]).decode("gbk", "ignore")
     for lead in range(0xE4, 0xEA)

@@ -14,33 +14,13 @@ from sgmft.data.posts import Attachment
 from sgmft.data.tables.cells import BLANKS, says_nothing
 from sgmft.data.tables.paths import PathResolver
 from sgmft.errors import Message
+from sgmft.utils.files import load_patterns
 
 MAX_NAMES = 1000  # in one cell
 _PATHS = ("path", "file_name", "filename", "url", "src")  # in an object
 Pictures = list[str | Attachment]  # paths, and pictures that the table itself holds
-_SUFFIX = (
-    r"\.(?:jpe?g|jpe|jfif|png|gif|webp|bmp|tiff?|avif|hei[cf]|svg|jp2|ico|mp4|m4v|mov|3gp|webm|mkv"
-    r"|avi|flv|wmv|mpe?g)"
-)
-_FILE_NAME = re.compile(rf".+{_SUFFIX}(?:\?\S*)?['\"]?", re.IGNORECASE)
-_NO_PICTURE = re.compile(
-    r"[-—/]+|['\"]{2}|\[\s*\]|\{\s*\}|\(\s*\)|na|nil|(?:暂?无|無|没有|空)(?:图片?|配图)?"
-)
-_PLAIN = re.compile(r"[^\s|;,；，、\[\](){}'\"【】“”（）：#!@]+")
 _SEPARATORS = ("\n", ";", "；", ",", "，", "、")
-_BEFORE_ADDRESS = re.compile(r"[\s|;,；，、]+(?=(?:https?|file)://|data:)", re.IGNORECASE)
-_BASE64 = re.compile("/9j/|iVBORw0KGgo|R0lGOD[dl]|UklGR[A-Za-z0-9+/]{6}XRUJQ|AAAA[^=]{4}Z0eX")
-_QUOTED = r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
-_LISTED = re.compile(  # where a ' stands for what was quoted
-    r"(?:\w{1,30}\()?[\[({]*\s*(?:(?:[\w.]{1,30}\()?(?:'|None|nan|null)\)?[\s,;]*)+[\])}]*"
-)
-_DTYPE = re.compile(r",\s*dtype=[^()]+(?=\)$)")
-_STORED = re.compile(rf"\{{'bytes': (b{_QUOTED}|None), 'path': ({_QUOTED}|None)\}}")
-_NAME = re.compile(rf"(.+?{_SUFFIX})(?![\w.])", re.IGNORECASE)
-_NO_NAME = re.compile(r"[\s|;,；，、\[\](){}'\"<>【】“”（）：#&+=]+")
-_BEGUN = re.compile(r"\w{1,30}\(\[|[\[({]\s*['\"]|\[[^\]]*$")  # a list, or what is left of one
-_ESCAPE = re.compile(r"\\(?:([\\'\"])|x([0-9a-f]{2})|u([0-9a-f]{4}))")
-_WEB = re.compile(r"https?://|//[\w-]+(\.[\w-]+)+/", re.IGNORECASE)
+_LIKE = load_patterns(Path(__file__).with_suffix(".toml"))
 
 
 def names_pictures(cell: Any) -> bool:
@@ -49,7 +29,7 @@ def names_pictures(cell: Any) -> bool:
         return bool(cell) and names_pictures(cell[0])
     if isinstance(cell, dict):
         return isinstance(cell.get("bytes"), bytes)
-    return isinstance(cell, str) and _FILE_NAME.fullmatch(cell.strip(" []'\")(")) is not None
+    return isinstance(cell, str) and _LIKE["file"].fullmatch(cell.strip(" []'\")(")) is not None
 
 
 def parse_image_cell(cell: Any, files: PathResolver) -> Pictures:
@@ -80,7 +60,7 @@ def list_pictures(cell: Any, files: PathResolver) -> Pictures:
 
 def find_web_address(picture: str | Attachment) -> str | None:
     """Return the web address that stands for a picture, or None; // is taken for https://."""
-    if not isinstance(picture, str) or not _WEB.match(picture):
+    if not isinstance(picture, str) or not _LIKE["web"].match(picture):
         return None
     return f"https:{picture}" if picture.startswith("//") else picture
 
@@ -98,13 +78,13 @@ def strip_bytes(cell: Any) -> Any:
 
 def _parse_text(text: str, files: PathResolver) -> Pictures:
     """List the pictures in a cell of text; a separator is one where no file has the whole name."""
-    nothing = says_nothing(text) or _NO_PICTURE.fullmatch(text.casefold())
+    nothing = says_nothing(text) or _LIKE["no_picture"].fullmatch(text.casefold())
     if nothing and (text == "/" or not files.exists(text)):
         files.guesses["a word for nothing (nan, None, 无, ...) read as no picture"] += 1
         return []
-    if _PLAIN.fullmatch(text) or ("|" not in text and files.exists(text)):
+    if _LIKE["plain"].fullmatch(text) or ("|" not in text and files.exists(text)):
         return [_parse_name(text, files)]
-    if re.fullmatch(_QUOTED, text):
+    if _LIKE["quoted"].fullmatch(text):
         return [_parse_name(_unquote(text), files)]
     members = _parse_list(text, files)
     if members is not None:
@@ -112,7 +92,7 @@ def _parse_text(text: str, files: PathResolver) -> Pictures:
     parts = [part for x in _split(text, files) if (part := x.strip())]
     if parts != [text]:
         return _parse_each(parts, _parse_text, files)
-    names = [found[1] for x in _NO_NAME.split(text) if (found := _NAME.match(x))]
+    names = [found[1] for x in _LIKE["no_name"].split(text) if (found := _LIKE["name"].match(x))]
     if names and all(map(files.exists, names[:MAX_NAMES])):
         files.guesses["names of pictures among other words"] += 1
         return _parse_each(names, _parse_member, files)
@@ -121,22 +101,22 @@ def _parse_text(text: str, files: PathResolver) -> Pictures:
 
 def _parse_list(text: str, files: PathResolver) -> Sequence[Any] | None:
     """Return the members of a list or object written out; None where the text is neither."""
-    if stored := _STORED.fullmatch(text):
+    if stored := _LIKE["stored"].fullmatch(text):
         files.guesses["a picture's bytes as Python writes them"] += 1
         return [dict(zip(("bytes", "path"), map(literal_eval, stored.groups()), strict=True))]
-    closed, begun = text[:1] + text[-1:] in ("[]", "()", "{}"), _BEGUN.match(text)
+    closed, begun = text[:1] + text[-1:] in ("[]", "()", "{}"), _LIKE["begun"].match(text)
     if closed or begun:
         with suppress(ValueError, RecursionError):
             value = json.loads(text)
             return value if isinstance(value, list) else [value]
-    bare = _DTYPE.sub("", text)
-    shape = re.sub(_QUOTED, "'", bare)
+    bare = _LIKE["dtype"].sub("", text)
+    shape = _LIKE["quoted"].sub("'", bare)
     opened, ended = (sum(map(shape.count, marks)) for marks in ("[({", "])}"))
-    if _LISTED.fullmatch(shape) and opened == ended:
+    if _LIKE["listed"].fullmatch(shape) and opened == ended:
         files.guesses["a list as Python or NumPy writes it"] += 1
-        return [*map(_unquote, re.findall(_QUOTED, bare))]
+        return [*map(_unquote, _LIKE["quoted"].findall(bare))]
     if closed and len(parts := _split(text[1:-1], files)) > 1:
-        return [_unquote(x) if re.fullmatch(_QUOTED, x) else x for x in parts]
+        return [_unquote(x) if _LIKE["quoted"].fullmatch(x) else x for x in parts]
     if (begun and not closed) or (closed and text[0] == "[" and re.search("['\"]", text)):
         raise ValueError(
             f"the image cell {text[:80]} begins as a list and is none that JSON, Python or NumPy "
@@ -147,7 +127,7 @@ def _parse_list(text: str, files: PathResolver) -> Sequence[Any] | None:
 
 def _unquote(quoted: str) -> str:
     """Return the text in a literal of Python, without evaluating it."""
-    return _ESCAPE.sub(lambda x: x[1] or chr(int(x[2] or x[3], 16)), quoted[1:-1])
+    return _LIKE["escape"].sub(lambda x: x[1] or chr(int(x[2] or x[3], 16)), quoted[1:-1])
 
 
 def _split(text: str, files: PathResolver) -> list[str]:
@@ -155,11 +135,11 @@ def _split(text: str, files: PathResolver) -> list[str]:
     if "|" in text:
         return text.split("|")
     if text[:5].casefold() == "data:" or "://" in text:
-        split = [(x, re.split(r"\s*[\s;,；，、]\s*", x)) for x in _BEFORE_ADDRESS.split(text)]
+        split = [(x, re.split(r"\s*[\s;,；，、]\s*", x)) for x in _LIKE["address"].split(text)]
         return [y for x, z in split for y in (z if all(map(files.exists, z[1:])) else [x])]
-    for mark in _SEPARATORS if not _BASE64.match(text) else ():
+    for mark in _SEPARATORS if not _LIKE["base64"].match(text) else ():
         parts = [part for x in text.split(mark) if (part := x.strip())] if mark in text else []
-        if parts and all(_FILE_NAME.fullmatch(x) or files.exists(x) for x in parts[:MAX_NAMES]):
+        if parts and all(_LIKE["file"].fullmatch(x) or files.exists(x) for x in parts[:MAX_NAMES]):
             shown = "line breaks" if mark == "\n" else repr(mark)
             files.guesses[f"pictures in one cell taken apart at {shown}"] += 1
             return parts
@@ -207,7 +187,7 @@ def _parse_name(name: str, files: PathResolver) -> str | Attachment:
         kind, _, body = name.partition(",")
         if not kind.casefold().rstrip().endswith("base64"):
             return Attachment(unquote_to_bytes(body), kind[:40])
-    elif _BASE64.match(name) and len(name) >= 32 and not files.exists(name):
+    elif _LIKE["base64"].match(name) and len(name) >= 32 and not files.exists(name):
         kind, body = "Base64", name
         files.guesses["Base64 read as a picture"] += 1
     else:
