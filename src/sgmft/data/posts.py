@@ -1,7 +1,5 @@
 """A post: the unit everything else works on."""
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -81,22 +79,6 @@ def require_columns(posts: Sequence[Post], columns: Sequence[str]) -> None:
     known = dict.fromkeys(name for post in posts for name in post.row) if columns else {}
     for column in columns:
         check_name(column, known, "--by: the posts have no column")
-
-
-def warn_about_similar_labels(labels: Iterable[str]) -> None:
-    """Warn of labels that differ in spaces, marks, case, width or script alone, naming them."""
-    from sgmft.data.preprocessing.text import simplify  # loads a dictionary
-
-    alike: dict[str, dict[str, None]] = {}
-    for label in dict.fromkeys(labels):
-        plain = "".join(simplify(unicodedata.normalize("NFKC", label)).casefold().split())
-        key = re.sub(r"[\W_]", "", plain) if re.search(r"[^\W\d_]", plain) else plain  # not -1
-        alike.setdefault(key, {})[label] = None
-    if groups := [" and ".join(map(repr, x)) for x in alike.values() if len(x) > 1]:
-        warn(
-            "Labels that differ in spaces, marks, case, width or script alone are learned as "
-            f"different ones: {'; '.join(groups)}. Write them alike where they are one."
-        )
 
 
 def warn_about_singleton_labels(labels: Iterable[str]) -> None:

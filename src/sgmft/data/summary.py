@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sgmft.data.posts import Post
+from sgmft.data.preprocessing.text import simplify
 from sgmft.errors import kind_of, warn
 
 
@@ -67,6 +70,20 @@ def warn_about_parts(posts: Iterable[Post]) -> None:
         first = next(iter(found.warnings))
         counts = f"{found.posts} posts have a warning: {describe_errors(found.warnings)}"
         warn(f"{counts}. The first: {found.examples[first]}.")
+
+
+def warn_about_similar_labels(labels: Iterable[str]) -> None:
+    """Warn of labels that differ in spaces, marks, case, width or script alone, naming them."""
+    alike: dict[str, dict[str, None]] = {}
+    for label in dict.fromkeys(labels):
+        plain = "".join(simplify(unicodedata.normalize("NFKC", label)).casefold().split())
+        key = re.sub(r"[\W_]", "", plain) if re.search(r"[^\W\d_]", plain) else plain  # not -1
+        alike.setdefault(key, {})[label] = None
+    if groups := [" and ".join(map(repr, x)) for x in alike.values() if len(x) > 1]:
+        warn(
+            "Labels that differ in spaces, marks, case, width or script alone are learned as "
+            f"different ones: {'; '.join(groups)}. Write them alike where they are one."
+        )
 
 
 def describe_errors(errors: Mapping[str, int]) -> str:

@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from sgmft.data.posts import (
     Post,
     raise_first_error,
-    warn_about_similar_labels,
     warn_about_singleton_labels,
 )
-from sgmft.data.summary import count_errors, describe_errors, warn_about_parts
+from sgmft.data.summary import (
+    count_errors,
+    describe_errors,
+    warn_about_parts,
+    warn_about_similar_labels,
+)
 from sgmft.errors import SgmftError
 from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoders.base import EncoderInfo, FloatArray

@@ -370,6 +370,13 @@ def test_labels_as_programs_write_them(tmp_path, cell, label):
     assert (post.id, post.label) == ("7", label)
 
 
+def test_a_list_of_objects_as_python_writes_it(tmp_path):
+    names = [picture(tmp_path, "a.png"), picture(tmp_path, "b.png")]
+    with pytest.warns(SgmftNotice, match="1 x a list as Python or NumPy writes it"):
+        post = read_cell(tmp_path, repr([{"path": name, "id": None} for name in names]))
+    assert [image.name for image in post.images] == names
+
+
 @pytest.mark.parametrize("user", [{"id": 7, "screen_name": "u"}, {"userName": "u"}, {"name": "u"}])
 def test_the_name_of_a_user_who_is_an_object(tmp_path, user):
     (post,) = read_posts(table(tmp_path, json.dumps({"text": "t", "user": user}), "p.jsonl"))
