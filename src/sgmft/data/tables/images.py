@@ -119,9 +119,9 @@ def _parse_list(text: str, files: PathResolver) -> Sequence[Any] | None:
         return [_unquote(x) if _LIKE["quoted"].fullmatch(x) else x for x in parts]
     if closed and text[0] == "[":
         with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            value: list[Any] = literal_eval(text)  # of objects
+            members: list[Any] = literal_eval(text)  # of objects
             files.guesses["a list as Python or NumPy writes it"] += 1
-            return value
+            return members
     if (begun and not closed) or (closed and text[0] == "[" and re.search("['\"]", text)):
         raise ValueError(
             f"the image cell {text[:80]} begins as a list and is none that JSON, Python or NumPy "
