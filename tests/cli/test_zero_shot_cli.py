@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from sgmft.features.encoders.base import Recognizer
 from sgmft.features.encoders.registry import load_encoder
 from small_tables import read_rows, write_rows
 
@@ -58,7 +57,7 @@ def test_tasks_to_label(run, tmp_path):
 
 def test_the_heads_of_the_compact_encoder_know_a_thousand_classes():
     encoder = load_encoder("compact")
-    assert isinstance(encoder, Recognizer)
+    assert hasattr(encoder, "class_heads")
     heads = encoder.class_heads()
     assert heads.weight.shape == (2, 1000, 1280) and heads.bias.shape == (2, 1000)
     assert len(set(heads.names)) > 990 and heads.names[498].startswith("cinema, movie theater")

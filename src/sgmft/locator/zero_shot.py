@@ -7,7 +7,7 @@ import numpy as np
 
 from sgmft.data.preprocessing.text import clean_text, get_cleaning
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.base import Encoder, FloatArray, Recognizer
+from sgmft.features.encoders.base import ClassifierHeads, Encoder, FloatArray
 from sgmft.features.encoders.image_graph import imagenet_names
 from sgmft.models.arrays import normalize
 from sgmft.models.baselines.zero_shot import Described, DescribedConfig
@@ -45,7 +45,7 @@ def describe(encoder: Encoder, descriptions: Mapping[str, Sequence[str]]) -> Des
     info = encoder.info
     widths = info.text_width, info.image_width, info.shared_space, info.word_width
     config = DescribedConfig(len(descriptions), *widths)
-    heads = encoder.class_heads() if isinstance(encoder, Recognizer) else None
+    heads: ClassifierHeads | None = getattr(encoder, "class_heads", lambda: None)()
     if heads is not None:
         config = replace(config, heads=len(heads.weight), picture_classes=len(heads.names))
     network = Described(config)

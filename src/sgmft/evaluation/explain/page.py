@@ -168,20 +168,18 @@ def _steps(found: Explanation) -> list[dict[str, Any]]:
     """From the base rate to the answer, a bar for each part, in percent of the chart's width."""
     sums = list(accumulate((part.contribution for part in found.parts), initial=found.base))
     low, high = min(0.0, *sums), max(1.0, *sums)
-
-    def bar(name: str, start: float, end: float, kind: str, number: str) -> dict[str, Any]:
-        left, right = sorted(100 * (x - low) / (high - low) for x in (start, end))
-        places = {"left": round(left, 2), "width": round(max(right - left, 0.4), 2)}
-        return {"name": name, "kind": kind, "number": number, **places}
-
-    def level(name: str, end: float) -> dict[str, Any]:
-        return bar(name, 0, end, "level", ENGLISH.percent(end))
-
-    bars = [level("with nothing", found.base)]
+    spans = [("with nothing", 0.0, found.base, "level", ENGLISH.percent(found.base))]
     for part, (start, end) in zip(found.parts, pairwise(sums), strict=True):
         kind = "for" if part.contribution >= 0 else "against"
-        bars.append(bar(part.name, start, end, kind, format_points(part.contribution)))
-    return [*bars, level("this post", found.probability)]
+        spans.append((part.name, start, end, kind, format_points(part.contribution)))
+    whole = found.probability
+    spans.append(("this post", 0.0, whole, "level", ENGLISH.percent(whole)))
+    bars = []
+    for name, start, end, kind, number in spans:
+        left, right = sorted(100 * (x - low) / (high - low) for x in (start, end))
+        places = {"left": round(left, 2), "width": round(max(right - left, 0.4), 2)}
+        bars.append({"name": name, "kind": kind, "number": number, **places})
+    return bars
 
 
 def _similarity_maps(found: Explanation) -> list[dict[str, Any]]:

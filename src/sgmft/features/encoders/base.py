@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,16 +97,8 @@ class TextEncoder(Protocol):
 
 
 class ClassifierHeads(NamedTuple):
-    """Classification heads of G networks whose pooled features of an image stand side by side."""
+    """Heads of G networks side by side, which `class_heads()` of some encoders returns."""
 
     weight: FloatArray  # (G, C, W); G W is the encoder's `image_width`
     bias: FloatArray  # (G, C)
     names: list[str]  # of the C classes
-
-
-@runtime_checkable
-class Recognizer(Protocol):
-    """An encoder that also classifies images, from their pooled features."""
-
-    def class_heads(self) -> ClassifierHeads:
-        """Return the heads of its networks, and the classes' names."""
