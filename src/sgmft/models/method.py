@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BUDGET = TrainConfig(  # of a compared system, unless its `Method` has presets
     epochs=15, batch_size=32, learning_rate=3e-4, beta2=0.999, weight_decay=0.05, patience=3
 )
-TEXTS: Any = tomllib.loads(Path(__file__).with_name("methods.toml").read_text("utf-8"))
+LISTED: Any = tomllib.loads(Path(__file__).with_name("methods.toml").read_text("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Method:
     @classmethod
     def of(cls, name: str, network: Any, config: type[NetworkConfig], **more: Any) -> Self:
         """Return one of this package, with its title, source and note in methods.toml."""
-        return cls(name, network=network, config=config, **TEXTS[name], **more)
+        texts = {key: text for key, text in LISTED[name].items() if key != "object"}
+        return cls(name, network=network, config=config, **texts, **more)
 
     def preset(self, name: str | None = None, settings: Mapping[str, Any] | None = None) -> Preset:
         """The preset of that name, or the first, with single settings replaced.

@@ -9,14 +9,13 @@ from typing import Any
 
 from sgmft.errors import SgmftError, check_name, needs_extra
 from sgmft.features.encoders.registry import ENCODERS, PLUGINS
-from sgmft.models import gated_experts
-from sgmft.models.baselines import linear_probe, zero_shot
-from sgmft.models.method import Method
+from sgmft.models.baselines.zero_shot import DESCRIBED
+from sgmft.models.method import LISTED, Method
 from sgmft.utils.checksums import file_digest
 
 
 class _Methods(UserDict[str, Method]):
-    """Methods, of which those that need torch are names of objects until they are looked up."""
+    """Methods, which are names of objects until they are looked up: many need torch."""
 
     def __getitem__(self, name: str) -> Method:
         found: Any = self.data[name]
@@ -27,29 +26,18 @@ class _Methods(UserDict[str, Method]):
         return found
 
 
-_KNOWN: dict[str, Any] = {
-    gated_experts.METHOD.name: gated_experts.METHOD,
-    "sgmft": "sgmft:METHOD",
-    "mplug": "baselines.mplug:METHOD",
-    "unis-mmc": "baselines.unis_mmc:METHOD",
-    "bridgetower": "baselines.bridgetower:METHOD",
-    "balance-mla": "baselines.balance_mla:METHOD",
-    "feature-level-cnn": "baselines.word_systems:FEATURE_LEVEL_CNN",
-    "low-rank": "baselines.word_systems:LOW_RANK",
-    "word-average": "baselines.word_systems:WORD_AVERAGE",
-    **{method.name: method for method in linear_probe.METHODS},
-    zero_shot.METHOD.name: zero_shot.METHOD,
-}
-METHODS = _Methods(_KNOWN)
+_OBJECTS: Any = {name: texts["object"] for name, texts in LISTED.items()}
+del _OBJECTS[DESCRIBED.name]  # nothing to train, so it is not among the others
+METHODS = _Methods(_OBJECTS)
 
-DEFAULT = gated_experts.METHOD.name
+DEFAULT = "gated-experts"
 LOADED: list[str] = []  # absolute paths of plugins, which other processes load too
 
 
 def get_method(name: str) -> Method:
     """The method of that name; SgmftError where there is none."""
-    if name == zero_shot.DESCRIBED.name:  # nothing to train, so it is not among the others
-        return zero_shot.DESCRIBED
+    if name == DESCRIBED.name:
+        return DESCRIBED
     check_name(name, METHODS, "There is no method")
     return METHODS[name]
 

@@ -140,7 +140,7 @@ def _average(batch: Batch, text: Any, image: Any) -> Any:
 
 
 _PRESETS = {"default": Preset("default", refit=True)}
-METHODS = tuple(
+LINEAR_PROBE, TEXT_ONLY, IMAGE_ONLY, LATE_AVERAGE = METHODS = tuple(
     Method.of(name, network, config, presets=_PRESETS, attributes=network is LinearProbe)
     for name, network, config in (
         ("linear-probe", LinearProbe, ProbeConfig),
