@@ -344,6 +344,17 @@ def test_a_column_of_pictures_that_is_not_read_is_said(tmp_path, recwarn):
     assert "--column image=上传" in str(warned.message)
 
 
+@pytest.mark.parametrize("name", ["7.jpg", "images/7.png"])
+def test_pictures_that_only_their_names_tie_to_posts_are_said(tmp_path, recwarn, name):
+    picture(tmp_path, name)
+    read_posts(table(tmp_path, "id,text\n6,a\n7,b\n"))
+    (warned,) = recwarn.list
+    assert f"{name} seems to be of a post by its id: name such files in" in str(warned.message)
+    recwarn.clear()
+    read_posts(table(tmp_path, "id,text,image\n7,b,\n"))
+    assert not recwarn.list
+
+
 def test_a_column_of_texts_that_is_not_read_is_said(tmp_path, recwarn):
     read_posts(table(tmp_path, "image,说的话,n\na.jpg,今天在家做饭，真好吃,1\nb.jpg,,2\n"))
     (warned,) = recwarn.list

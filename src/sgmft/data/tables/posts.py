@@ -26,6 +26,7 @@ LOOK_AHEAD = 1000  # rows of JSON lines within which a column that was named mus
 _SCIENTIFIC = re.compile(r"\d(\.\d+)?[Ee]\+\d+")
 _WHOLE = re.compile(r"\d+\.0")  # as pandas writes numbers of a column that has empty cells
 _OF_USER = (*SYNONYMS["user"], "name", "id")  # in an object
+_BY_ID = [f"{at}{{}}.{x}" for at in ("", "images/", "image/", "img/") for x in ("jpg", "png")]
 _NOTHING = "nothing to go on: no text and no picture"
 _ONLY_WEB = "nothing to go on but pictures on the web, which sgmft fetch downloads"
 _SENTENCE = re.compile(r"[\u4e00-\u9fff]{3}.*[，。！？、]|[\u4e00-\u9fff]{6}|(?:[^\W\d_]+,? +){4}")
@@ -142,13 +143,18 @@ def _posts_of(
     rows = _check_columns(raw, finder, columns, where)
     resolve = PathResolver(raw, outside)
     seen.begin(raw.name)
-    unread: dict[tuple[str, str], None] = {}
+    unread, by_id = dict[tuple[str, str], None](), list[str]()
     for number, row in enumerate(rows):
         if _matches(row, where):
             if number < LOOKED_AT and raw.tool is None and not row.values.keys() >= {*OWN}:
                 unread.update(dict.fromkeys(finder.unread(row.values)))
-            yield _to_post(row, raw.name, finder, resolve, seen)
+            yield (post := _to_post(row, raw.name, finder, resolve, seen))
+            if number < LOOKED_AT and raw.tool is None and not finder.names(row.values)["image"]:
+                by_id += filter(resolve.exists, (x.format(post.id) for x in _BY_ID))
     seen.end()
+    if by_id and columns.image is None:
+        template = "{name}: no column names pictures, and {file} seems to be of a post by its id: "
+        warn(Message(template + "name such files in a column image.", name=raw.name, file=by_id[0]))
     if guesses := finder.guesses + resolve.guesses:
         counts = "; ".join(f"{count} x {guess}" for guess, count in guesses.items())
         template = "{name}, understood by a guess: {counts}"
@@ -418,7 +424,7 @@ def _explain_missing(
         return None
     template = (
         "{name} has neither a text nor an image column: say which of its columns holds them, "
-        "as in --column text=NAME: {columns}."
+        "as in --column text=NAME, or give the table of the posts: {columns}."
     )
     if any(_SENTENCE.search(x) or names_pictures(x) for x in columns):
         template += " If its first row is a post, put a row with the names of the columns above it."
