@@ -1,8 +1,8 @@
 """An encoder whose features are mapped into a space of both modalities, as `sgmft align` learns."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,6 @@ class ProjectedEncoder:
     """Features of another encoder, both modalities and words mapped into one space of width D."""
 
     def __init__(self, base: Encoder, maps: Maps, name: str, logit_scale: float) -> None:
-        self._base, self._maps = base, maps
         digest = hashlib.sha256(base.info.fingerprint.encode())
         for x in maps:
             digest.update(np.ascontiguousarray(x).data)
@@ -42,28 +41,21 @@ class ProjectedEncoder:
         known["has_tokens"] = base.info.has_tokens and base.info.word_width <= base.info.text_width
         self.prepare_image = getattr(base, "prepare_image", np.asarray)
         self.encode_joint = getattr(base, "encode_joint", None)  # as it is
+        self.encode_texts = partial(_encode, base.encode_texts, *maps[:2])  # as `Encoder` has it
+        self.encode_images = partial(_encode, base.encode_images, *maps[2:])
         self.info = replace(base.info, **known, shared_space=True, logit_scale=logit_scale)
 
-    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """Encode texts to mapped features (N, D), and those of their words."""
-        maps = self._maps.text_mean, self._maps.text_weight
-        return _project(self._base.encode_texts(texts, tokens), *maps)
 
-    def encode_images(self, images: Any, tokens: bool) -> Encoded:
-        """Encode images to mapped features (N, D), and those of their regions."""
-        maps = self._maps.image_mean, self._maps.image_weight
-        return _project(self._base.encode_images(images, tokens), *maps)
-
-
-def _project(found: Encoded, mean: FloatArray, weight: FloatArray) -> Encoded:
-    """Map features; those of a word, where they are fewer, as the first of a text's."""
+def _encode(encode: Any, mean: FloatArray, weight: FloatArray, given: Any, tokens: bool) -> Encoded:
+    """Encode and map features; those of a word, where they are fewer, as the first of a text's."""
+    found = encode(given, tokens)
 
     def project(x: FloatArray) -> FloatArray:
         width = x.shape[-1]
         return np.asarray((x - mean[:width]) @ weight[:, :width].T, np.float32)
 
-    tokens = None if found.tokens is None else list(map(project, found.tokens))
-    return Encoded(project(found.pooled), tokens)
+    own = None if found.tokens is None else list(map(project, found.tokens))
+    return Encoded(project(found.pooled), own)
 
 
 def save_projected(folder: Path, base: str, maps: Maps, logit_scale: float) -> None:
