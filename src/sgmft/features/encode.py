@@ -139,7 +139,11 @@ def encode_windows(
     not all is read is a warning in the post.
     """
     for chunk in encode_posts(posts, encoder, tokens=tokens, store=store):
-        chunk = replace(chunk, posts=[_tell_rest(post) for post in chunk.posts])
+        for i, post in enumerate(chunk.posts):
+            if post.error is None and len(post.text) > MAX_CHARACTERS:
+                reason = "has a text of {count} characters, of which the first {most} are read"
+                cut = Message(reason, count=len(post.text), most=MAX_CHARACTERS)
+                chunk.posts[i] = replace(post, warnings=(*post.warnings, cut))
         windows = [_prepare_windows(chunk.posts[i].text, encoder.info, window) for i in chunk.good]
         new = {part.key: part for some in windows for part in some}
         if not new:
@@ -156,15 +160,6 @@ def encode_windows(
             seen = [whole._replace(text=x.text, words=x.words, ngrams=x.ngrams) for x in alone]
             rows += [*(seen or [whole]), *alone]
         yield replace(chunk, rows=rows, windows=[len(some) for some in windows])
-
-
-def _tell_rest(post: Post) -> Post:
-    """Return the post, with a warning where its text is longer than what is read."""
-    if post.error is not None or len(post.text) <= MAX_CHARACTERS:
-        return post
-    reason = "has a text of {count} characters, of which the first {most} are read"
-    cut = Message(reason, count=len(post.text), most=MAX_CHARACTERS)
-    return replace(post, warnings=(*post.warnings, cut))
 
 
 def _prepare_windows(text: str, info: EncoderInfo, window: int) -> list[PreparedPost]:
@@ -190,10 +185,8 @@ def encode_all(
             "are read into memory."
         )
         mapped = None
-    good: list[Post] = []
-    refused: list[Post] = []
-    keys: list[str] = []
-    rows: list[PostFeatures] = []
+    good, refused = list[Post](), list[Post]()
+    keys, rows = list[str](), list[PostFeatures]()
     for chunk in encode_posts(posts, encoder, tokens=tokens, store=store, rows=mapped is None):
         good += [chunk.posts[i] for i in chunk.good]
         refused += [post for post in chunk.posts if post.error is not None]
@@ -236,8 +229,7 @@ def _encode_chunk(
     found = {} if store is None else store.find(sorted(keys))
     seen = {} if image_store is None else image_store.find(sorted(keys - found.keys()))
     known = found.keys() | seen.keys()
-    good: dict[int, str] = {}
-    new: dict[str, PreparedPost] = {}
+    good, new = dict[int, str](), dict[str, PreparedPost]()
     for i, content in enumerate(contents):
         if isinstance(content, PreparedPost) and not content.decoded and content.key not in known:
             content = prepare_post(posts[i], encoder.info)  # damaged after a store had it
@@ -279,8 +271,7 @@ def prepare_post(
         most = min(media.MAX_FRAMES, MAX_IMAGES // max(1, len(files)))  # images of one file
         key = _content_key(post.text, files.values(), most)
         known = any(key in store for store in stores)
-        images: list[tuple[int, Any]] = []
-        worse: dict[int, str] = {}
+        images, worse = list[tuple[int, Any]](), dict[int, str]()
         for number, data in () if known else files.items():
             try:
                 name = media.media_name(post.images[number])
@@ -326,8 +317,7 @@ def _with_path(reason: object, post: Post, number: int) -> str:
 def _read(post: Post) -> tuple[dict[int, bytes], dict[int, str]]:
     """Read files, by their numbers; return those that can be used, and why others cannot."""
     given = post.images
-    files: dict[int, bytes] = {}
-    bad: dict[int, str] = {}
+    files, bad = dict[int, bytes](), dict[int, str]()
     if len(given) > MAX_IMAGES:
         reason = "has {count} pictures; at most {most} of one post are read"
         bad[MAX_IMAGES] = Message(reason, count=len(given), most=MAX_IMAGES)

@@ -253,8 +253,7 @@ def _vectors(batch: Any, width: int, what: str, start: int) -> FloatArray:
 
 
 def _is_list(field: Any) -> bool:
-    lists = pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list
-    return any(is_list(field.type) for is_list in lists)
+    return isinstance(field.type, pa.ListType | pa.LargeListType | pa.FixedSizeListType)
 
 
 def _floats(column: Any) -> FloatArray:

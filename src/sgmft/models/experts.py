@@ -59,7 +59,7 @@ class Expert(ArrayModule, ABC):
     bias: Any  # (K,)
 
     @abstractmethod
-    def fit_inputs(self, x: Array) -> Any:
+    def _fit_inputs(self, x: Array) -> Any:
         """Take scale or vocabulary from N posts, and return their inputs (N, D), perhaps sparse."""
 
     @abstractmethod
@@ -69,8 +69,8 @@ class Expert(ArrayModule, ABC):
     def path(self, x: Array, labels: Integers, weights: Doubles) -> Iterator[Solution]:
         """Yield the solution for each of `penalties`, from strong to weak; it is loaded then."""
         common = (labels, len(self.bias), self.penalties, [Block(weights)])
-        for (solution,) in logistic_paths(self.fit_inputs(x), *common):
-            self.load_solution(solution)
+        for (solution,) in logistic_paths(self._fit_inputs(x), *common):
+            self._load_solution(solution)
             yield solution
 
     def fit(
@@ -100,7 +100,7 @@ class Expert(ArrayModule, ABC):
                 report(number, number)
                 return lambda x: np.maximum(self.forward(x), FLOOR)
             least, best = math.inf, None
-            every = self.cross_fit(x, labels, left_out, weights)
+            every = self._cross_fit(x, labels, left_out, weights)
             for tried, (solution, without) in enumerate(every, 1):
                 log_probs = _predict_held_out(without, left_out, x)
                 own = log_probs[np.arange(len(labels)), labels]
@@ -112,10 +112,10 @@ class Expert(ArrayModule, ABC):
                     report(tried, number)
         report(number, number)
         assert best is not None
-        self.load_solution(best[0])
+        self._load_solution(best[0])
         return partial(_predict_held_out, best[1], left_out)
 
-    def cross_fit(
+    def _cross_fit(
         self, x: Array, labels: Integers, left_out: list[Array], weights: Doubles
     ) -> Iterator[tuple[Solution, list[Predict]]]:
         """Yield the solution for each of `penalties`, strong ones first, and `forward` by fold."""
@@ -128,8 +128,7 @@ class Expert(ArrayModule, ABC):
                 # as they are: they go on to the next penalty
                 yield whole, [deepcopy(one).forward for one in experts]
 
-    def load_solution(self, solution: Solution) -> None:
-        """Take the weights of a regression."""
+    def _load_solution(self, solution: Solution) -> None:
         self.weight = np.asarray(solution.weight, np.float32)
         self.bias = np.asarray(solution.bias, np.float32)
 
@@ -164,16 +163,14 @@ class DenseExpert(Expert):
         self.weight = np.zeros((classes, width), np.float32)
         self.bias = np.zeros(classes, np.float32)
 
-    def fit_inputs(self, x: Array) -> Any:
-        """See `Expert`; mean and deviation are those of these posts."""
+    def _fit_inputs(self, x: Array) -> Any:
         self.scale.fit(x)
         return (x - self.scale.mean) / self.scale.deviation
 
-    def cross_fit(
+    def _cross_fit(
         self, x: Array, labels: Integers, left_out: list[Array], weights: Doubles
     ) -> Iterator[tuple[Solution, list[Predict]]]:
-        """See `Expert`; all at once."""
-        rows = self.fit_inputs(x)
+        rows = self._fit_inputs(x)
         parts = [Block(weights), *_without_each_fold(rows, left_out, weights)]
         common = (labels, len(self.bias), self.penalties)
         for whole, *others in logistic_paths(rows, *common, parts, thread_count()):
@@ -226,7 +223,7 @@ class NgramExpert(Expert):
         self.weight = np.zeros((classes, vocabulary_size), np.float32)
         self.bias = np.zeros(classes, np.float32)
 
-    def fit_inputs(self, x: Array) -> Any:
+    def _fit_inputs(self, x: Array) -> Any:
         """See `Expert`; x is (N, g) n-grams, padded with -1. The vocabulary is these posts'."""
         from scipy.sparse import csr_matrix
 
@@ -287,20 +284,18 @@ class JointExpert(Expert):
         self.dense, self.lexical, self.bias = dense, lexical, dense.bias
         self.width = dense.weight.shape[1]
 
-    def fit_inputs(self, x: Array) -> Any:
-        """See `Expert`."""
-        dense, lexical = (part.fit_inputs(rows) for part, rows in self._parts(x))
+    def _fit_inputs(self, x: Array) -> Any:
+        dense, lexical = (part._fit_inputs(rows) for part, rows in self._parts(x))
         return dense, math.sqrt(self.width) * lexical
 
     def forward(self, x: Any) -> Any:
         """Features and n-grams (B, width + g) to log-probabilities (B, K)."""
         return log_softmax(sum(part.forward(rows) for part, rows in self._parts(x)))
 
-    def load_solution(self, solution: Solution) -> None:
-        """See `Expert`."""
+    def _load_solution(self, solution: Solution) -> None:
         dense, lexical = np.split(solution.weight, [self.width], 1)
-        self.dense.load_solution(Solution(dense, solution.bias))
-        self.lexical.load_solution(Solution(math.sqrt(self.width) * lexical, 0 * solution.bias))
+        self.dense._load_solution(Solution(dense, solution.bias))
+        self.lexical._load_solution(Solution(math.sqrt(self.width) * lexical, 0 * solution.bias))
 
     def _parts(self, x: Array) -> tuple[tuple[Expert, Array], ...]:
         ngrams = x[:, self.width :].astype(np.int32)  # below 2^24, so that float32 has held them

@@ -105,11 +105,9 @@ class _Problem:
         self.strength = np.where(pairs, 2.0, 1.0)[..., None]  # (F, 1, 1)
 
     def solve(self, penalty: float) -> list[Solution]:
-        """Find the minima by Newton's method, and return the regressions there.
-
-        It starts as far beyond the last minima as they were from those before them.
-        """
+        """Find the minima by Newton's method, and return the regressions there."""
         penalties = penalty * self.strength
+        # as far beyond the last minima as they were from those before
         self.before, self.point = self.point, 2 * self.point - self.before
         logits = self.columns.logits(self.point)
         value, probs = self._value(self.point, logits, penalties)

@@ -49,8 +49,7 @@ class ModalityInput(nn.Module):
 
     One learned, unmasked null token stands in for a missing modality, and the same vector for its
     pooled feature; masking every key would make a softmax undefined. Pooled and token features of
-    one width are taken to D by one linear map; of two widths, by one map each. No map is needed
-    where the widths agree and the encoder's two towers share a space.
+    one width are taken to D by one linear map, or by none; of two widths, by one map each.
     """
 
     def __init__(
@@ -180,10 +179,9 @@ class BimodalNetwork(Network):
         self, config: NetworkConfig, width: int, *, max_images: int = 16, **inputs: Any
     ) -> None:
         super().__init__(config)
-        self.text = ModalityInput(
-            config.text_width, width, token_source=config.word_width, **inputs
-        )
-        self.image = ModalityInput(config.image_width, width, max_images=max_images, **inputs)
+        c = config
+        self.text = ModalityInput(c.text_width, width, token_source=c.word_width, **inputs)
+        self.image = ModalityInput(c.image_width, width, max_images=max_images, **inputs)
 
     def prepare(self, text: Vectors, image: Vectors, words: Tokens, regions: Tokens) -> None:
         """Take the feature scales; see `Network.prepare`."""

@@ -34,10 +34,7 @@ _TEMPERATURE = Range("positive or 'learned'", POSITIVE.includes)
 
 @dataclass(frozen=True)
 class SGMFTConfig(NetworkConfig):
-    """Settings of the network. Defaults are the paper's, or chosen by us (*).
-
-    In a shared space as wide as D no projection is learned.
-    """
+    """Settings of the network. Defaults are the paper's, or chosen by us (*)."""
 
     # D; 0 takes the width of the space that the encoder's towers share, as printed, or 512 where
     # they share none: see `shared_width` (*)

@@ -79,11 +79,9 @@ def check_size(count: int, name: str, most: int) -> None:
 def decode_image(data: bytes, name: str, size: int | None = 224) -> Pixels:
     """Decode the bytes of a picture to (size, size, 3) or, as it is, (height, width, 3) RGB, uint8.
 
-    The picture is turned upright by its EXIF orientation and squashed, not cropped, by bicubic
-    interpolation, as Chinese-CLIP does; with a `size` of None within `LARGEST` and `LONGEST` only.
-    Of an animation the first frame is read; transparent parts become white; grey of more than 8
-    bits is scaled to 8. ImageError where the bytes are empty, damaged or no picture, or it is too
-    large.
+    It is turned upright by its EXIF orientation and squashed, not cropped, by bicubic interpolation
+    as in Chinese-CLIP; without a `size` within `LARGEST` and `LONGEST` only. Of an animation the
+    first frame is read; transparent parts become white. ImageError where it is none, or too large.
     """
     if size is not None and size < 1:
         raise SgmftError(f"the size of a picture is {size}; give 1 pixel or more")

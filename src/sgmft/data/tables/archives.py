@@ -20,20 +20,14 @@ from sgmft.data.tables import collectors as tools
 from sgmft.data.tables.base import RawRow, RawTable
 from sgmft.data.tables.collectors import Collector, adapt_table, list_names, number_rows, pick
 from sgmft.errors import Message, warn
+from sgmft.utils.files import load_patterns
 
 _OF = tools.FIELDS["gallery-dl"]
-_RECORD = re.compile(r'\s*\{(?=.*"category":).*"subcategory":', re.DOTALL)
-_DUMP = re.compile(r'\s*\[\s*\[\s*-?\d+,.*"category":', re.DOTALL)  # [[2, {...}], [3, "https:...
-_INSTAGRAM = re.compile(r"(posts_\d+|reels|stories|archived_posts|igtv_videos|media)\.json")
+_LIKE = load_patterns(Path(__file__).with_suffix(".toml"))
 _OLD = ("photos", "videos", "stories")  # lists of media.json, until 2021
 _TIMES = ("creation_timestamp", "media.0.creation_timestamp", "taken_at")
 _FOLDERS = ("", "content", "media", *(f"your_instagram_activity/{x}" for x in ("content", "media")))
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)_UTC")  # instaloader's names begin so
-_INSTALOADER = re.compile(r'"instaloader":\s*\{')
-_MESSAGE = re.compile(r'"type": ?"(message|service)"')
-_OURS = re.compile(r'"(from_id|actor_id|date_unixtime|text_entities)"')
-_ALL = '"about": "Here is the data you requested'
-_TWEETS = re.compile(r"tweets?(-part\d+)?\.js")  # tweet.js until 2022
+_TIME = _LIKE["time"]
 
 
 def _files(path: Path, *folders: str) -> list[Path]:
@@ -45,9 +39,9 @@ def _files(path: Path, *folders: str) -> list[Path]:
 def _list_gallery(path: Path) -> list[Path]:
     """List dumps of all records; the folder itself where there is .json beside each file."""
     files = [file for file in _files(path) if file.suffix == ".json"]
-    if path.is_dir() and any(_RECORD.match(tools.read_head(file)) for file in files[:20]):
+    if path.is_dir() and any(_LIKE["record"].match(tools.read_head(file)) for file in files[:20]):
         return [path]
-    return [file for file in files if _DUMP.match(tools.read_head(file))]
+    return [file for file in files if _LIKE["dump"].match(tools.read_head(file))]
 
 
 def _open_gallery(path: Path, tool: str) -> RawTable:
@@ -112,11 +106,10 @@ def _list_instaloader(path: Path) -> list[Path]:
     names = list_names(path)
     plain = (tools.read_head(path / x) for x in names[:50] if x.endswith(".json"))
     known = any(x.endswith(".json.xz") or _TIME.match(x) for x in names)
-    return [path] if known or any(map(_INSTALOADER.search, plain)) else []
+    return [path] if known or any(map(_LIKE["instaloader"].search, plain)) else []
 
 
 def _open_instaloader(folder: Path, tool: str) -> RawTable:
-    """Read .json.xz or .json, and .txt, of each post, and its pictures."""
     files = {name: Path(name.removesuffix(".xz")) for name in list_names(folder)}
     posts = {x.stem for x in files.values() if x.suffix == ".json" or _TIME.fullmatch(x.stem)}
     media: dict[str, dict[int, str]] = defaultdict(dict)
@@ -171,7 +164,7 @@ def _open_instaloader(folder: Path, tool: str) -> RawTable:
 
 
 def _list_instagram(path: Path) -> list[Path]:
-    files = [file for file in _files(path, *_FOLDERS) if _INSTAGRAM.fullmatch(file.name)]
+    files = [file for file in _files(path, *_FOLDERS) if _LIKE["instagram"].fullmatch(file.name)]
     return [file for file in files if re.search('"(uri|taken_at)":', tools.read_head(file))]
 
 
@@ -200,8 +193,7 @@ def _open_instagram(path: Path, tool: str) -> RawTable:
 def _list_telegram(path: Path) -> list[Path]:
     files = [file for file in _files(path) if file.suffix.lower() == ".json"]
     files = files if len(files) < 100 else [file for file in files if file.name == "result.json"]
-    heads = ((file, tools.read_head(file)) for file in files)
-    found = [x for x, y in heads if _ALL in y or (_MESSAGE.search(y) and _OURS.search(y))]
+    found = [file for file in files if _LIKE["telegram"].match(tools.read_head(file))]
     return [file for file in found if file.name == "result.json"] or found  # others are parts of it
 
 
@@ -255,7 +247,7 @@ def _photos(row: Any) -> list[str]:
 
 
 def _list_x_archive(path: Path) -> list[Path]:
-    posts = [file for file in _files(path, "", "data") if _TWEETS.fullmatch(file.name)]
+    posts = [file for file in _files(path, "", "data") if _LIKE["tweets"].fullmatch(file.name)]
     return [file for file in posts if tools.read_head(file).startswith("window.YTD.tweet")]
 
 
@@ -297,7 +289,6 @@ def find_class_folders(folder: Path, alone: bool = False) -> list[Path]:
 
 
 def _open_class_folders(folder: Path, tool: str) -> RawTable:
-    """Open folders as posts of one picture each, with columns ``label`` and perhaps ``split``."""
     depths = Counter(map(len, _iter_media(folder)))  # of others the label cannot be told
     depth = 3 if (splits := depths[3] > depths[2]) else 2
     labels = sorted({parts[-2] for parts in _iter_media(folder) if len(parts) == depth})

@@ -414,11 +414,8 @@ def _list_addresses(media: Any) -> list[str]:
 
 CRAWLERS = (
     Collector("weibo-search", _adapt_weibo_search),
-    Collector("weibo-crawler", _adapt_weibo_user),
-    Collector("weibospider", _adapt_weibo_user),
-    Collector("mediacrawler-xhs", _adapt_mediacrawler),
-    Collector("mediacrawler-weibo", _adapt_mediacrawler),
-    Collector("mediacrawler", _adapt_mediacrawler),
+    *(Collector(x, _adapt_weibo_user) for x in ("weibo-crawler", "weibospider")),
+    *(Collector(f"mediacrawler{x}", _adapt_mediacrawler) for x in ("-xhs", "-weibo", "")),
     Collector("xhs-downloader", _adapt_xhs_downloader),
     Collector("reddit", to_post=_read_submission),
     Collector("mastodon", to_post=_read_toot),

@@ -19,24 +19,23 @@ MAX_CELL = 2**26  # characters: beyond them, a quotation mark was surely never c
 
 
 def open_delimited(path: Path, delimiters: str = ",;\t|") -> RawTable:
-    """Open a CSV or TSV file.
-
-    The delimiter is taken by which the first row is a header of posts, with the most cells.
-    """
+    """Open a file by the delimiter with which its first row is a header of posts, of most cells."""
     encoding = detect_encoding(path)
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
     with path.open(encoding=encoding.encoding, errors="replace") as text:
         named = _DELIMITER_LINE.fullmatch(text.readline(20))
-    headers, problems = list[tuple[_File, int, list[str]]](), list[SgmftError]()
+    headers, problems = list[tuple[Any, _File, int, list[str]]](), list[SgmftError]()
     for mark in delimiters if named is None else named[1]:
         file = _File(path, encoding, mark)
         try:
-            headers.append((file, *find_header(_iter_headers(file, named is not None))))
+            header, names = find_header(_iter_headers(file, named is not None))
+            held = holds_posts(names)
+            headers.append(((held, -header if held else 0, len(names)), file, header, names))
         except SgmftError as error:  # of another delimiter, perhaps
             problems.append(error)
     if not headers:
         raise problems[0]
-    file, header, names = max(headers, key=_rank)
+    _, file, header, names = max(headers, key=lambda found: found[0])
     if not names:
         raise SgmftError("{name} is empty: a table needs at least a header.", name=path)
     columns = number_columns(path, names)
@@ -78,12 +77,6 @@ TSV = TableFormat(
 )
 
 
-class _Record(NamedTuple):
-    number: int
-    cells: list[str]
-    unclosed: bool
-
-
 class _File(NamedTuple):
     path: Path
     encoding: TextEncoding
@@ -91,26 +84,20 @@ class _File(NamedTuple):
     escaped: bool = False
 
 
-def _rank(found: tuple[_File, int, list[str]]) -> tuple[bool, int, int]:
-    _, number, names = found
-    held = holds_posts(names)
-    return held, -number if held else 0, len(names)
-
-
 def _iter_headers(file: _File, second: bool) -> Iterator[tuple[int, list[str]]]:
     """Yield the first records, of which one is the header; without line 1 for the `second`."""
     begun = False
-    for record in _iter_records(file):
-        if record.unclosed:
+    for number, cells, unclosed in _iter_records(file):
+        if unclosed:
             if begun:
                 return  # perhaps the delimiter is another
             raise SgmftError(
-                f"{file.path}, row {record.number} (the header), has a quotation mark that is "
-                "never closed: close it."
+                f"{file.path}, row {number} (the header), has a quotation mark that is never "
+                "closed: close it."
             )
-        if record.number > second:
-            cells = map(replace_surrogates, record.cells)
-            yield record.number, [re.sub(r'^\ufeff+"?(.*?)"?$', r"\1", x) for x in cells]  # twice
+        if number > second:
+            names = map(replace_surrogates, cells)
+            yield number, [re.sub(r'^\ufeff+"?(.*?)"?$', r"\1", x) for x in names]  # twice
             begun = True
 
 
@@ -144,7 +131,7 @@ def _double_quotes(line: str) -> str:
     return _ESCAPED_QUOTE.sub(r'\1""', line)
 
 
-def _iter_records(file: _File) -> Iterator[_Record]:
+def _iter_records(file: _File) -> Iterator[tuple[int, list[str], bool]]:
     path, (encoding, errors), delimiter, escaped = file
     number, ended = 0, False
 
@@ -156,7 +143,7 @@ def _iter_records(file: _File) -> Iterator[_Record]:
     try:
         with path.open(encoding=encoding, errors=errors, newline="") as text:
             for number, cells in enumerate(csv.reader(lines(text), delimiter=delimiter), 1):
-                yield _Record(number, cells, ended)
+                yield number, cells, ended
     except csv.Error as error:
         raise SgmftError(
             f"{path}, row {number + 1}, cannot be read ({error}): "

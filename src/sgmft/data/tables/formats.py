@@ -1,7 +1,7 @@
 """The registries of table formats and of collecting tools, and what opens a table with them."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -21,24 +21,15 @@ from sgmft.data.tables.sqlite import SQLITE
 from sgmft.errors import SgmftError, SgmftNotice, warn
 
 
-def _late(module: str, name: str) -> Callable[..., Any]:
+def _late(module: str, name: str) -> Any:
     """Return a function of a module that is imported when it is called, for it loads long."""
     return lambda *args: getattr(import_module(f"sgmft.data.tables.{module}"), name)(*args)
 
 
-PARQUET = TableFormat(
-    (".parquet",),
-    _late("parquet", "open_parquet"),
-    _late("parquet", "ParquetWriter"),
-    _late("parquet", "read_column_types"),
-)
-XLSX = TableFormat(
-    (".xlsx",),
-    _late("xlsx", "open_xlsx"),
-    _late("xlsx", "XlsxWriter"),
-    streamed=False,
-    members=_late("xlsx", "list_sheets"),
-)
+_PARQUET = ("open_parquet", "ParquetWriter", "read_column_types")
+PARQUET = TableFormat((".parquet",), *(_late("parquet", name) for name in _PARQUET))
+_READ, _WRITE, _SHEETS = (_late("xlsx", x) for x in ("open_xlsx", "XlsxWriter", "list_sheets"))
+XLSX = TableFormat((".xlsx",), _READ, _WRITE, streamed=False, members=_SHEETS)
 FORMATS: tuple[TableFormat, ...] = (CSV, TSV, JSON_LINES, PARQUET, JSON, XLSX, SQLITE)
 COLLECTORS: tuple[Collector, ...] = (*CRAWLERS, *ARCHIVES)
 
@@ -291,7 +282,6 @@ def _members(path: Path, kind: TableFormat | None, tools: Sequence[Collector]) -
 
 
 def _say_left(path: Path, left: Sequence[Path]) -> None:
-    """Name tables that are not read."""
     if left:
         names = ", ".join(os.path.relpath(x, path) for x in left[:3])
         more = f" and {len(left) - 3} more" if left[3:] else ""

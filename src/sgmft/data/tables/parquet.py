@@ -99,7 +99,6 @@ class ParquetWriter:
         self._write_cells(cells)
 
     def _widen(self, schema: Any) -> None:
-        """Start again with wider types, and copy what was written so far."""
         self._writer.close()
         narrow = self._path.replace(self._path.with_suffix(".narrow"))
         try:
