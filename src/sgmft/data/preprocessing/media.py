@@ -117,7 +117,10 @@ def make_thumbnail(file: MediaFile) -> str:
         small, (width, height) = squash(frame, SIDE), frame.size
     else:
         with images.open_image(data, name) as picture:
-            width, height = _upright_size(picture)
+            width, height = picture.size
+            with suppress(Exception):  # of damaged metadata
+                if picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+                    width, height = height, width
             small = Image.fromarray(images.square(picture, SIDE))
     scale = SIDE / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -129,13 +132,6 @@ def to_data_url(picture: Image.Image) -> str:
     out = io.BytesIO()
     picture.save(out, format="JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
-
-
-def _upright_size(picture: Image.Image) -> tuple[int, int]:
-    with suppress(Exception):  # of damaged metadata
-        if picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
-            return picture.height, picture.width
-    return picture.size
 
 
 def image_view(file: MediaFile) -> dict[str, str]:

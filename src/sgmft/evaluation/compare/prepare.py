@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from sgmft.data.posts import Post, raise_first_error, require_columns, require_label
 from sgmft.data.summary import JobSummary
+from sgmft.data.tables import open_table
+from sgmft.data.tables.cells import to_text
 from sgmft.errors import SgmftError
-from sgmft.evaluation.compare.answers import read_answers
 from sgmft.evaluation.compare.catalogue import Row
 from sgmft.evaluation.compare.splits import TEST, VALIDATION, Division, Split, divide
 from sgmft.features.attributes import AttributeReader, read_cell
@@ -128,7 +129,7 @@ def prepare_comparison(
     divide(posts, split)  # a mistake in the split is reported now, not after an hour of encoding
     require_columns(readable, by)
     (reader := AttributeReader(attributes)).check(readable)
-    told = {name: read_answers(name, x, posts) for name, x in (answers or {}).items()}
+    told = {name: _read_answers(name, x, posts) for name, x in (answers or {}).items()}
     rows_of: dict[EncoderSetting, list[Row]] = {}
     for row in rows:
         rows_of.setdefault(EncoderSetting.of(row, encoder), []).append(row)
@@ -203,3 +204,24 @@ def _encode(
         each = seconds / new if new and seen is None else None
         encoded[setting.key] = EncodedSetting(asdict(model.info), tokens, prompts, each)
     return encoded, keys
+
+
+def _read_answers(name: str, source: str, posts: Sequence[Post]) -> list[str]:
+    """Return answers from outside to posts, of a column or a table of id and label; "" for none."""
+    if any(source in post.row for post in posts):
+        return [to_text(post.row.get(source)).strip() for post in posts]
+    if not Path(source).is_file():
+        raise SgmftError(f"--answers {name}={source}: it is no column of the posts, and no file.")
+    found: dict[str, str] = {}
+    for row in open_table(source).rows:
+        cells = {key: to_text(value).strip() for key, value in row.values.items()}
+        where, answer = f"{source}, row {row.number}", cells.get("label", "")
+        if row.error or not {"id", "label"} <= cells.keys():
+            raise SgmftError(f"{where}: {row.error or 'the columns id and label are needed'}.")
+        if found.setdefault(cells["id"], answer) != answer:
+            raise SgmftError(f"{where}: {cells['id']} has another label further up.")
+    answers = [found.get(post.id or post.place, "") for post in posts]
+    if not any(answers):
+        some = next(iter(found), "nothing")
+        raise SgmftError(f"{source} has no label for any of the posts: its ids are like {some!r}.")
+    return answers

@@ -13,7 +13,6 @@ from safetensors.numpy import load_file
 
 from sgmft.data.tables import open_writer
 from sgmft.evaluation.compare import statistics
-from sgmft.evaluation.compare.answers import as_probabilities
 from sgmft.evaluation.compare.catalogue import Row
 from sgmft.evaluation.compare.figures import ReportFigure, project_representations, save_panels
 from sgmft.evaluation.compare.prepare import EncoderSetting
@@ -85,10 +84,12 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
         if key in comparison.shown and finished_seeds(found)
     }
     for key, answers in data.answers.items():
-        given = [answers[i] for i in test]
-        none = sum(answer not in data.labels for answer in given)
+        place = {label: number for number, label in enumerate(data.labels)}
+        chosen = [place.get(answers[i], len(place)) for i in test]
+        none = chosen.count(len(place))
         note = f"Answers from outside; {none:,} of {len(test):,} are none of the labels, so wrong."
-        known[key], probs[key] = Row(key, key, note=note), as_probabilities(given, data.labels)
+        known[key] = Row(key, key, note=note)
+        probs[key] = np.eye(len(place) + 1)[None, chosen]  # (1, N, K + 1), certain
     summaries = {
         key: statistics.summarise(x, truth, data.labels, groups, splits) for key, x in probs.items()
     }
