@@ -14,11 +14,19 @@ from sklearn.metrics import (
     f1_score,
     log_loss,
     precision_recall_fscore_support,
+    roc_auc_score,
 )
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import fit_temperature, measure_calibration, rescale_probabilities
-from sgmft.evaluation.metrics import LEVELS, POINTS, accuracy_curve, evaluate, score_sets
+from sgmft.evaluation.metrics import (
+    LEVELS,
+    POINTS,
+    accuracy_curve,
+    area_under_roc,
+    evaluate,
+    score_sets,
+)
 
 PLACES = ["Home", "School", "电影院"]
 ABC = ["a", "b", "c"]
@@ -52,6 +60,14 @@ def test_agrees_with_scikit_learn(seed, posts, classes):
     for k, score in enumerate(result.per_class):
         found = (score.precision, score.recall, score.f1, score.support)
         assert found == pytest.approx(tuple(column[k] for column in expected))
+        assert score.low <= score.f1 + 1e-9 and score.f1 <= score.high + 1e-9
+    assert result.balanced_accuracy == pytest.approx(expected[1][expected[3] > 0].mean())
+    true, areas = np.array(truth), []
+    for k, label in enumerate(labels):
+        if 0 < (true == label).sum() < posts:
+            areas.append(roc_auc_score(true == label, probabilities[:, k].round(1)))
+    tied = area_under_roc(probabilities.round(1), np.array([labels.index(x) for x in truth]))
+    assert tied == (pytest.approx(np.mean(areas)) if areas else None)
 
 
 def test_intervals_agree_with_resampling_posts_one_by_one():
@@ -64,11 +80,13 @@ def test_intervals_agree_with_resampling_posts_one_by_one():
     for _ in range(600):
         some = rng.integers(0, len(true), len(true))
         macro = f1_score(true[some], predicted[some], average="macro", zero_division=0)
-        draws.append((np.mean(true[some] == predicted[some]), macro))
+        each = f1_score(true[some], predicted[some], average=None, labels=range(5), zero_division=0)
+        draws.append((np.mean(true[some] == predicted[some]), macro, *each))
     naive = np.percentile(draws, [2.5, 97.5], axis=0).T
-    for interval, ends in zip((result.accuracy, result.macro_f1), naive, strict=True):
-        assert (interval.low, interval.high) == pytest.approx(tuple(ends), abs=0.02)
-        assert interval.low < interval.value < interval.high
+    intervals = [result.accuracy, result.macro_f1, *result.per_class]
+    for interval, ends, width in zip(intervals, naive, (0.02, 0.02, *[0.04] * 5), strict=True):
+        assert (interval.low, interval.high) == pytest.approx(tuple(ends), abs=width)
+    assert result.macro_f1.low < result.macro_f1.value < result.macro_f1.high
 
 
 def test_intervals_cover_the_true_accuracy_about_95_times_in_100():

@@ -44,7 +44,8 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     console.print_text("evaluated", found=evaluation)
     table = Table("label", "precision", "recall", "F1", "posts")
     for score in evaluation.per_class:
-        figures = (f"{x:.3f}" for x in (score.precision, score.recall, score.f1))
+        figures = [f"{x:.3f}" for x in (score.precision, score.recall, score.f1)]
+        figures[-1] += f" [{score.low:.3f}, {score.high:.3f}]"
         table.add_row(score.label, *figures, str(score.support))
     console.screen.print(table)
     for column, values in evaluation.groups.items():

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from rich.cells import cell_len, chop_cells
 
 from sgmft.evaluation.calibration import Calibration
-from sgmft.evaluation.metrics import CurvePoint, Evaluation
+from sgmft.evaluation.metrics import CurvePoint
 from sgmft.utils.files import make_file
 
 INK = "#1d2733"  # in SVG text it becomes the page's own text colour, for light and dark pages
@@ -43,16 +43,16 @@ _CJK_FONTS = (
 )
 
 
-def confusion_figure(evaluation: Evaluation) -> str:
-    """Return the confusion matrix as SVG text: posts and row percentages, true labels as rows."""
-    with drawing_style([]):
-        return svg_text(_confusion(evaluation))
+def confusion_figure(labels: Sequence[str], counts: Sequence[Sequence[int]], salt: str = "") -> str:
+    """Return a confusion matrix (K, K) as SVG text: posts and row percentages, truth as rows."""
+    with drawing_style([], f"sgmft{salt}"):
+        return svg_text(_confusion(labels, counts))
 
 
-def save_confusion(evaluation: Evaluation, path: Path) -> None:
-    """Write the confusion matrix as a PNG file, on white."""
+def save_confusion(labels: Sequence[str], counts: Sequence[Sequence[int]], path: Path) -> None:
+    """Write a confusion matrix (K, K) as a file of the kind that its name says, on white."""
     with drawing_style(cjk_fonts()):
-        save_figure(_confusion(evaluation), path, 160)
+        save_figure(_confusion(labels, counts), path, 160)
 
 
 def reliability_figure(after: Calibration, before: Calibration | None = None) -> str:
@@ -122,9 +122,9 @@ def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
         return svg_text(figure)
 
 
-def _confusion(evaluation: Evaluation) -> Figure:
+def _confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Figure:
     """Draw the matrix; its size follows the number of labels and the length of their names."""
-    names = [shorten(label) for label in evaluation.labels]
+    names = [shorten(label) for label in labels]
     classes = len(names)
     cell, size = (0.78, 10.0) if classes <= 10 else (0.5, 7.5)  # inches; points of text in it
     longest = max(10, *map(cell_len, names))  # at least the corner's words
@@ -136,7 +136,7 @@ def _confusion(evaluation: Evaluation) -> Figure:
     sides = (left / width, 0.1 / height, classes * cell / width, classes * cell / height)
     axes = figure.add_axes(sides)
     axes.set(xlim=(0, classes), ylim=(classes, 0))
-    counts = np.array(evaluation.confusion)
+    counts = np.array(matrix)
     for (row, column), count in np.ndenumerate(counts):
         share, x = count / max(counts[row].sum(), 1), column + 0.5
         box = Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, linewidth=0, clip_on=False)

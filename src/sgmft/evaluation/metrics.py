@@ -1,6 +1,6 @@
 """Metrics of predictions: accuracy and macro-F1 with intervals, by class and group, selective."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -34,6 +34,7 @@ class Interval:
 class ClassScore:
     """One label: of the posts given it, the share that are it (precision); of those that are it,
     the share that were given it (recall); their harmonic mean (F1). 0 where there are none.
+    The interval is of F1.
     """
 
     label: str
@@ -41,6 +42,8 @@ class ClassScore:
     recall: float
     f1: float
     support: int  # posts that truly are it
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ class Evaluation:
     posts: int  # how many posts were evaluated
     accuracy: Interval  # the share of posts whose most probable label is the true one
     macro_f1: Interval  # mean F1 of the classes that occur in the truth or in the predictions
+    balanced_accuracy: float  # mean recall of the labels that posts have
+    auroc: float | None  # mean over these labels, each against the rest; None of one label
     log_loss: float  # mean of -log(probability of the true label), in nats
     temperature: float  # that the probabilities were scaled by, its mean; 1 leaves them
     calibration: Calibration  # of the probabilities
@@ -143,7 +148,8 @@ def evaluate(
     true = _check(probs, truth, labels)
     predicted = probs.argmax(axis=1)  # (N,)
     confusion = count_confusions(true, predicted, len(labels))
-    accuracy, macro_f1 = _intervals(confusion, np.random.default_rng([0, 0]))
+    accuracy, macro_f1, *of_labels = _intervals(confusion, np.random.default_rng([0, 0]))
+    per_class = class_scores(confusion, labels, of_labels)
     eps = np.finfo(np.float64).eps
     likely = np.clip(probs[np.arange(len(truth)), true], eps, 1 - eps)
     members: dict[float, Flags] = {}
@@ -159,12 +165,14 @@ def evaluate(
         posts=len(truth),
         accuracy=accuracy,
         macro_f1=macro_f1,
+        balanced_accuracy=balanced_accuracy(per_class),
+        auroc=area_under_roc(probs, true),
         log_loss=float(-np.log(likely).mean()),
         temperature=float(scales.mean()),
         calibration=measure_calibration(probs, true),
         uncalibrated=measure_calibration(before, true),
         selective=Selective(set_scores, accuracy_curve(probs, true)),
-        per_class=class_scores(confusion, labels),
+        per_class=per_class,
         confusion=confusion.tolist(),
         parts=_by_parts(parts or (), probs, true, members, np.random.default_rng([0, 2])),
         groups={
@@ -202,7 +210,7 @@ def check_probabilities(probs: Reals) -> None:
 
 
 def _intervals(confusion: Integers, rng: _Rng) -> Iterator[Interval]:
-    """Yield accuracy and macro-F1 of a confusion matrix (K, K), of which posts are drawn again."""
+    """Yield accuracy, macro-F1 and each label's F1 of a confusion matrix (K, K) of posts."""
     rows, columns = np.nonzero(confusion)
     counts = confusion[rows, columns]  # (cells,)
     drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)
@@ -211,14 +219,14 @@ def _intervals(confusion: Integers, rng: _Rng) -> Iterator[Interval]:
 
 
 def accuracy_and_f1(counts: Integers, rows: Integers, columns: Integers, classes: int) -> Doubles:
-    """Return accuracy and macro-F1 (2, B) of B matrices, given as their counts (B, cells)."""
+    """Return accuracy, macro-F1 and each F1 (2 + K, B) of B matrices, of counts (B, cells)."""
     weights, kinds = counts.astype(np.float64), np.arange(classes)
     of_row, of_column = rows[:, None] == kinds, columns[:, None] == kinds  # (cells, K)
     hits = weights @ (of_row & of_column)  # (B, K)
     either = weights @ of_row + weights @ of_column  # true + predicted; 0: occurs in neither
     f1 = 2 * hits / np.maximum(either, 1)
     macro_f1 = f1.sum(axis=1) / (either > 0).sum(axis=1)
-    return np.stack([hits.sum(axis=1) / weights.sum(axis=1), macro_f1])
+    return np.stack([hits.sum(axis=1) / weights.sum(axis=1), macro_f1, *f1.T])
 
 
 def _interval(value: float, draws: Doubles) -> Interval:
@@ -231,13 +239,36 @@ def count_confusions(true: Integers, predicted: Integers, classes: int) -> Integ
     return np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
-def class_scores(confusion: Integers, labels: list[str]) -> list[ClassScore]:
+def class_scores(
+    confusion: Doubles | Integers, labels: Sequence[str], intervals: Iterable[Interval]
+) -> list[ClassScore]:
     """Return precision, recall and F1 of each of K labels from their confusion matrix (K, K)."""
     hits, support, given = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     precision, recall = hits / np.maximum(given, 1), hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(given + support, 1)
-    columns = (x.tolist() for x in (precision, recall, f1, support))
-    return [ClassScore(*row) for row in zip(labels, *columns, strict=True)]
+    columns: list[Any] = [x.tolist() for x in (precision, recall, f1, support)]
+    columns += zip(*((x.low, x.high) for x in intervals), strict=True)
+    return [ClassScore(*row) for row in zip(labels, *columns, strict=False)]
+
+
+def balanced_accuracy(scores: Sequence[ClassScore]) -> float:
+    """Return the mean recall of the labels that posts have."""
+    return float(np.mean([score.recall for score in scores if score.support]))
+
+
+def area_under_roc(probs: Doubles, true: Integers) -> float | None:
+    """Return the mean area under the ROC curve of labels against the rest; None of one label.
+
+    It is the share of pairs of a post of the label and another in which the first is the likelier,
+    ties counting half (Hanley & McNeil 1982), as scikit-learn's `roc_auc_score`.
+    """
+    areas = []
+    for k in np.unique(true):
+        others = np.sort(probs[true != k, k])
+        ranks = [np.searchsorted(others, probs[true == k, k], side) for side in ("left", "right")]
+        if len(others):
+            areas.append(np.mean(ranks) / len(others))
+    return float(np.mean(areas)) if areas else None
 
 
 def _by_value(name: str, column: Sequence[str], right: Flags, rng: _Rng) -> dict[str, GroupScore]:

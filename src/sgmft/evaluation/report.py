@@ -23,7 +23,7 @@ def write_evaluation(folder: str | Path, evaluation: Evaluation, **page: Any) ->
     folder = Path(folder)
     numbers = json.dumps(evaluation.to_dict(), ensure_ascii=False, indent=2, allow_nan=False)
     write_file(folder / "metrics.json", numbers.encode(errors="backslashreplace"))
-    figures.save_confusion(evaluation, folder / "confusion.png")
+    figures.save_confusion(evaluation.labels, evaluation.confusion, folder / "confusion.png")
     write_page(folder / "report.html", evaluation, **page)
 
 
@@ -56,7 +56,7 @@ def write_page(
         evaluation=evaluation,
         mistakes=_mistakes(evaluation),
         blind_loss=math.log(len(evaluation.labels)),
-        confusion=figures.confusion_figure(evaluation),
+        confusion=figures.confusion_figure(evaluation.labels, evaluation.confusion),
         reliability=figures.reliability_figure(evaluation.calibration, before),
         selective=figures.selective_figure(evaluation.selective.curve),
         examples=[(x, _top(probs), list(map(image_view, x.images))) for x, probs in examples],

@@ -88,7 +88,7 @@ def compare_table(
         folder,
         title=f"Comparison on {Path(source.table).name}",
         tables=tables,
-        figures=results.make_figures(comparison, folder),
+        figures=results.make_figures(comparison, tables, folder),
         data=_describe_data(data),
         commands=[command] if command else [],
         versions={"machine": machine, **versions()},

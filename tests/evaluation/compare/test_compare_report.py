@@ -40,7 +40,7 @@ MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
 def summary(accuracy=0.8, sd=0.01, seeds=3, **options):
     spread = Estimate(accuracy, sd, accuracy - 0.03, accuracy + 0.03)
-    options = {"per_class": [ClassScore("家", 1.0, 0.5, accuracy - 0.1, 12)], **options}
+    options = {"per_class": [ClassScore("家", 1.0, 0.5, accuracy - 0.1, 12, 0.2, 0.8)], **options}
     return Summary(seeds, 1680, spread, spread, Estimate(1 - accuracy, sd, 0.0, 1.0), **options)
 
 
@@ -197,8 +197,11 @@ def test_verdict_without_the_reference():
 
 
 def test_each_label_and_each_group():
-    scores = [ClassScore("家", 1.0, 1.0, 0.5, 12), ClassScore("", 1.0, 1.0, 0.25, 1)]
-    scores.append(ClassScore("车", 0.0, 0.0, 0.0, 0))
+    scores = [
+        ClassScore("家", 1.0, 1.0, 0.5, 12, 0.2, 0.8),
+        ClassScore("", 1.0, 1.0, 0.25, 1, 0.2, 0.8),
+    ]
+    scores.append(ClassScore("车", 0.0, 0.0, 0.0, 0, 0.2, 0.8))
     figures = {"balanced_accuracy": 0.75, "auroc": 0.912, "log_loss": 0.5123}
     users = {f"u{k}": Group(100 - k, k / 50) for k in range(50)}
     one = line(
@@ -224,7 +227,10 @@ def test_each_label_and_each_group():
 
 def comparison(word, number):
     """A table with every kind of row; `word` stands wherever a user's words can."""
-    scores = [ClassScore(word, 1.0, 0.5, 0.66, 12), ClassScore("学校", 1.0, 0.5, 0.7, 3)]
+    scores = [
+        ClassScore(word, 1.0, 0.5, 0.66, 12, 0.2, 0.8),
+        ClassScore("学校", 1.0, 0.5, 0.7, 3, 0.2, 0.8),
+    ]
     shown = summary(
         0.8, per_class=scores, groups={"user": {word: Group(12, 0.8), "": Group(3, 0.5)}}
     )

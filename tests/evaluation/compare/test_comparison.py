@@ -403,10 +403,17 @@ def test_the_default_and_its_parts_choose_inside_the_training_posts(compare, sma
 def test_figures_come_from_the_rows_first_seed(compare):
     comparison = compare(None, tables="4", figures="9", seeds=1, trials=1, epochs=1)
     comparison.run()
-    (figure,) = make_figures(comparison, comparison.folder)
+    tables = make_tables(comparison)
+    figure, *confusions = make_figures(comparison, tables, comparison.folder)
     assert figure.number == "9" and "<svg" in figure.svg
     assert sorted(figure.files) == ["figure-9.pdf", "figure-9.png", "figure-9.svg"]
-    assert all((comparison.folder / name).stat().st_size > 1000 for name in figure.files)
+    assert [x.number for x in confusions] == ["C1", "C2"]
+    assert confusions[0].title == f"Confusions of {tables[0].reference}"
+    files = [name for x in (figure, *confusions) for name in x.files]
+    assert all((comparison.folder / name).stat().st_size > 1000 for name in files)
+    test = len(comparison.data.divisions[0].where("test"))
+    summaries = [x.summary for x in tables[0].lines if x.summary]
+    assert all(np.sum(x.confusion) == test * x.seeds for x in summaries)
 
 
 def test_answers_from_outside_are_a_row_and_none_is_wrong(compare, small_posts, tmp_path):

@@ -49,6 +49,7 @@ class ReportFigure(NamedTuple):
     title: str
     svg: str  # the drawing, as text to put into a page
     files: Sequence[str] = ()  # names of the files written beside the report, relative to it
+    about: str = ""  # what it shows; "" for maps
 
 
 def project_representations(key: str, title: str, fused: Array, labels: Sequence[str]) -> TsnePanel:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -217,19 +217,22 @@ def _by_label(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[G
     """Yield the table of figures over labels, and of F1 by label: systems as rows."""
     support = {x.label: x.support for summary in summaries for x in summary.per_class}
     # without test posts a label has no F1, rather than one of 0
-    rows = [{x.label: x.f1 for x in summary.per_class if x.support} for summary in summaries]
+    rows = [{x.label: x for x in summary.per_class if x.support} for summary in summaries]
     columns = {
         "Balanced accuracy": _shares([x.balanced_accuracy for x in summaries]),
         "AUROC": _shares([x.auroc for x in summaries]),
         "Log loss": [Cell(f"{x.log_loss:.3f}".replace("nan", NOTHING)) for x in summaries],
     }
     for label, posts in support.items():
-        columns[f"{label or '(empty)'} ({posts:,})"] = _shares([row.get(label) for row in rows])
+        columns[f"{label or '(empty)'} ({posts:,})"] = _shares(
+            [row[label].f1 if label in row else None for row in rows],
+            [(row[label].low, row[label].high) if label in row else None for row in rows],
+        )
     entries = [Entry(title, cells) for title, *cells in zip(titles, *columns.values(), strict=True)]
     about = (
         "Balanced accuracy: mean recall of the labels. AUROC: mean of the labels, each against the "
-        "rest. Log loss in nats. The other columns have the F1 of a label; in brackets, the test "
-        "posts that truly are it. Bold: the highest of its column."
+        "rest. Log loss in nats. The other columns have the F1 of a label with its 95 % interval; "
+        "in brackets, the test posts that truly are it. Bold: the highest of its column."
     )
     if support:
         yield Grid(
@@ -252,12 +255,17 @@ def _by_group(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[G
         yield Grid(f"Accuracy by {column}, %", ["Value", "Posts", *titles], entries, about)
 
 
-def _shares(values: Sequence[float | None]) -> list[Cell]:
+def _shares(
+    values: Sequence[float | None], ends: Sequence[tuple[float, float] | None] | None = None
+) -> list[Cell]:
     found = [x for x in values if x is not None and math.isfinite(x)]
     best = max(found) if len(values) > 1 and found else None
-    return [
-        Cell(NOTHING) if x is None else Cell(format_percent(x), strong=x == best) for x in values
-    ]
+    cells = []
+    for x, of_x in zip(values, ends or repeat(None), strict=False):
+        more = [" to ".join(map(format_percent, of_x))] if of_x else []
+        shown = Cell(format_percent(x), more, strong=x == best) if x is not None else Cell(NOTHING)
+        cells.append(shown)
+    return cells
 
 
 def format_percent(share: float) -> str:

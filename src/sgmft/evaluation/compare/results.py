@@ -19,6 +19,7 @@ from sgmft.evaluation.compare.prepare import EncoderSetting
 from sgmft.evaluation.compare.runs import Comparison, RowRecords
 from sgmft.evaluation.compare.splits import TEST
 from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
+from sgmft.evaluation.figures import confusion_figure, save_confusion
 from sgmft.models.arrays import Doubles
 from sgmft.utils.files import make_file
 
@@ -150,8 +151,13 @@ def _cost_of_features(row: Row, comparison: Comparison) -> str:
     return f"{row.note} {row.encoder}: {size:.2g} KiB of features a post{took}."
 
 
-def make_figures(comparison: Comparison, folder: Path) -> list[ReportFigure]:
-    """Return every figure of the plan as far as its rows ran; write SVG, PDF and PNG files."""
+def make_figures(
+    comparison: Comparison, tables: Sequence[ResultTable], folder: Path
+) -> list[ReportFigure]:
+    """Return every figure of the plan as far as its rows ran; write SVG, PDF and PNG files.
+
+    Of the first table the reference and the best other row have their confusions drawn, too.
+    """
     data, known, figures = comparison.data, comparison.plan.known, []
     truth = [data.labels[data.classes[i]] for i in data.divisions[0].where(TEST)]
     for plan in comparison.plan.figures:
@@ -165,6 +171,17 @@ def make_figures(comparison: Comparison, folder: Path) -> list[ReportFigure]:
             paths = save_panels(panels, folder, f"figure-{plan.number}")
             drawn, files = paths[0].read_text("utf-8"), [path.name for path in paths]
             figures.append(ReportFigure(plan.number, plan.title, drawn, files))
+    lines, reference = tables[0].lines, tables[0].reference
+    found = [(x.title, x.summary) for x in lines if x.summary and x.key in comparison.found]
+    found.sort(key=lambda x: (x[0] != reference, -x[1].accuracy.mean))
+    for number, (title, summary) in enumerate(found[:2], 1):
+        name, matrix = f"figure-C{number}", (data.labels, summary.confusion)
+        files = [f"{name}.{kind}" for kind in ("svg", "pdf", "png")]
+        for file in files:
+            save_confusion(*matrix, folder / file)
+        about = "Test posts of all runs together: true labels as rows, predicted ones as columns."
+        drawn = confusion_figure(*matrix, name)
+        figures.append(ReportFigure(f"C{number}", f"Confusions of {title}", drawn, files, about))
     return figures
 
 

@@ -19,6 +19,7 @@ from sgmft.models.arrays import Doubles, Integers, Reals
 
 FLIPS = 10_000  # random sign flips behind each p-value, beside the observed signs
 Groups = Mapping[str, Sequence[str]]  # column -> value of each post
+_SHARES = ("precision", "recall", "f1")  # of a `ClassScore`
 _CHUNK = 4_000_000  # resampled posts held at once: 32 MB
 
 
@@ -66,6 +67,8 @@ class Summary:
     # by column and value, the largest group first
     groups: Mapping[str, Mapping[str, metrics.Group]] = field(default_factory=dict)
     splits: int = 1  # J
+    # posts by true and predicted label, of all runs; a last row and column are of no label
+    confusion: Sequence[Sequence[int]] = ()
     # means over runs; not of a row that gives no probabilities, but for the first
     balanced_accuracy: float = math.nan  # mean recall of the labels with test posts
     log_loss: float = math.nan  # of the true label, in nats
@@ -98,15 +101,15 @@ def summarise(
     gaps = [_calibration_gaps(run, true) for run in probs]
 
     def figures(counts: Integers) -> Doubles:
-        """(S, 3, B) for B samples, given as how often each post is in them (B, N)."""
+        """(S, 3 + K, B) for B samples, given as how often each post is in them (B, N)."""
         found = []
         for run, gap in zip(predicted, gaps, strict=True):
             errors = np.abs(counts.astype(np.float64) @ gap).sum(axis=1) / counts.sum(axis=1)
-            found.append((*metrics.accuracy_and_f1(counts, true, run, classes), errors))
+            found.append((errors, *metrics.accuracy_and_f1(counts, true, run, classes)))
         return np.array(found)
 
     masks = _masks(splits, posts)  # (J, N)
-    found = figures(masks)  # (S, 3, J)
+    found = figures(masks)  # (S, 3 + K, J)
     if splits is not None and len(masks) > 1:
         ends = [resampled_t(row, splits.ratio)[:2] for row in found.mean(axis=0)]
         low, high = np.clip(ends, 0, 1).T
@@ -115,32 +118,36 @@ def summarise(
         chunks = [min(size, metrics.RESAMPLES - x) for x in range(0, metrics.RESAMPLES, size)]
         even = np.full(posts, 1 / posts)
         drawn = [figures(rng.multinomial(posts, even, size=n)).mean(axis=0) for n in chunks]
-        low, high = np.percentile(np.concatenate(drawn, axis=1), [2.5, 97.5], axis=1)  # (3,) each
+        low, high = np.percentile(np.concatenate(drawn, axis=1), [2.5, 97.5], axis=1)
     several = runs * len(masks) > 1
-    sd = found.std(axis=(0, 2), ddof=1) if several else np.full(3, np.nan)
-    table = np.stack([found.mean(axis=(0, 2)), sd, low, high], axis=1)  # (3, 4)
+    sd = found.std(axis=(0, 2), ddof=1) if several else np.full(len(low), np.nan)
+    table = np.stack([found.mean(axis=(0, 2)), sd, low, high], axis=1)  # (3 + K, 4)
     right = (predicted == true).mean(axis=0)  # (N,)
     by_group = {x: metrics.accuracy_by_value(x, y, right) for x, y in (groups or {}).items()}
-    names = [*labels, *[""] * (outputs - classes)]
     confusions = [metrics.count_confusions(true, run, outputs) for run in predicted]
-    by_run = [metrics.class_scores(confusion, names)[:classes] for confusion in confusions]
-    means = np.mean([[(x.precision, x.recall, x.f1) for x in run] for run in by_run], axis=0)
-    scores = [
-        metrics.ClassScore(score.label, precision, recall, f1, score.support)
-        for score, (precision, recall, f1) in zip(by_run[0], means.tolist(), strict=True)
-    ]
+    intervals = [metrics.Interval(x, low, high) for x, _, low, high in table[3:].tolist()]
+    by_run = [metrics.class_scores(confusion, labels, intervals) for confusion in confusions]
+    scores = []
+    for of_label in zip(*by_run, strict=True):
+        means = {x: np.mean([getattr(one, x) for one in of_label]) for x in _SHARES}
+        scores.append(replace(of_label[0], **{name: float(x) for name, x in means.items()}))
     each = zip(table.tolist(), found.swapaxes(0, 1).tolist(), strict=True)
-    accuracy, macro_f1, error = (Estimate(a, b, c, d, x) for (a, b, c, d), x in each)
-    common = accuracy, macro_f1, error, scores, by_group, len(masks)
-    balanced = float(np.mean([score.recall for score in scores if score.support]))
-    some = [k for k, score in enumerate(scores) if 0 < score.support < posts]
-    if outputs > classes or not some:
+    error, accuracy, macro_f1, *_ = (Estimate(a, b, c, d, x) for (a, b, c, d), x in each)
+    common = (
+        accuracy,
+        macro_f1,
+        error,
+        scores,
+        by_group,
+        len(masks),
+        np.sum(confusions, axis=0).tolist(),
+    )
+    balanced = metrics.balanced_accuracy(scores)
+    areas = [x for run in probs if (x := metrics.area_under_roc(run, true)) is not None]
+    if outputs > classes or not areas:
         return Summary(runs, posts, *common, balanced)
-    from sklearn.metrics import roc_auc_score
-
     likely = np.maximum(probs[:, np.arange(posts), true], np.finfo(np.float64).eps)
     loss = -float(np.log(likely).mean())
-    areas = [roc_auc_score(true == k, run[:, k]) for run in probs for k in some]
     return Summary(runs, posts, *common, balanced, loss, float(np.mean(areas)))
 
 
