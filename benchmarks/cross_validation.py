@@ -26,7 +26,7 @@ from sklearn.metrics import f1_score
 from sgmft import SemanticLocator, read_posts
 from sgmft.data.posts import Post
 from sgmft.data.splits import fold_posts, split_posts
-from sgmft.evaluation.compare.runs import FACTORS
+from sgmft.evaluation.compare.catalogue import FACTORS
 from sgmft.evaluation.compare.statistics import Difference, corrected, difference
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.arrays import softmax

@@ -15,7 +15,7 @@ from sgmft import SemanticLocator
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare import runs
-from sgmft.evaluation.compare.catalogue import make_plan
+from sgmft.evaluation.compare.catalogue import make_plan, read_catalogue
 from sgmft.evaluation.compare.prepare import load_data, load_features, prepare_comparison
 from sgmft.evaluation.compare.results import (
     make_figures,
@@ -25,6 +25,7 @@ from sgmft.evaluation.compare.results import (
     write_runs,
 )
 from sgmft.evaluation.compare.runs import Comparison
+from sgmft.evaluation.compare.search import suggest
 from sgmft.evaluation.compare.splits import Split
 from sgmft.features.encoders.registry import ENCODERS
 from sgmft.models import registry
@@ -262,6 +263,35 @@ def test_the_best_trial_is_chosen_and_a_variant_takes_its_setting(compare, varia
     assert [found[key][0].runs[0]["reads"] for key in (full, variant)] == [reads] * 2
     assert found[full][0].runs[0]["epochs"] == best["epochs"] and len(found[variant][0].trials) == 1
     assert reports[-1][0] == reports[-1][1] == 4 + len(comparison.rows)  # trials, runs
+
+
+def test_a_search_suggests_settings_by_earlier_losses_and_goes_on(compare, monkeypatch):
+    first, reports = compare("unis-mmc", seeds=1, epochs=1, search=True), []
+    first.run(lambda *progress: reports.append(progress))
+    (before,) = first.found["unis-mmc"]
+    assert reports[-1][0] == reports[-1][1]
+    done = watch_runs(monkeypatch)
+    again = compare("unis-mmc", seeds=1, epochs=1, trials=12, search=True)
+    (found,) = again.run()["unis-mmc"]
+    assert found.searched[:2] == before.searched and len(done) in (10, 11)  # and the best's run
+    own = METHODS["unis-mmc"].preset().train
+    assert found.searched[0]["learning_rate"] == own.learning_rate
+    for settings in found.searched:
+        assert settings.keys() == {"learning_rate", "weight_decay", "dropout", "width"}
+        assert 1 / 31 < settings["learning_rate"] / own.learning_rate < 31
+        assert settings["width"] in (128, 256, 512) and 0 <= settings["dropout"] <= 0.5
+    assert len({x["learning_rate"] for x in found.searched}) == 12
+    best = min(found.trials, key=lambda trial: trial["val_loss"])
+    assert found.choice["settings"] == best["settings"] and len(found.trials) == 12
+
+
+def test_what_a_row_sets_itself_is_not_searched_nor_is_a_trial_that_failed_in_the_way():
+    row = read_catalogue().rows["unis-mmc"]
+    row = replace(row, settings={"dropout": 0.2, "width": 64})
+    first = suggest(row, [], [])
+    assert first.keys() == {"learning_rate", "weight_decay"}
+    second = suggest(row, [first], [math.inf])
+    assert second == suggest(row, [first], [math.inf]) and second != first
 
 
 def test_finished_work_is_not_done_again_and_lost_work_is(compare, monkeypatch):

@@ -127,6 +127,9 @@ def _check(made: Row | TablePlan, known: Catalogue) -> None:
         check_name(key, known.rows, "There is no row")
 
 
+FACTORS = (1.0, 3.0, 1 / 3, 10.0, 0.1, 30.0, 1 / 30)  # of the learning rate, trial by trial
+
+
 @dataclass(frozen=True)
 class ComparisonPlan:
     """The systems and tables of a comparison, and how thoroughly they are compared."""
@@ -138,6 +141,7 @@ class ComparisonPlan:
     encoder: str = "compact"  # whose features the systems work on
     seeds: int = 5  # S; runs use seeds 0 to S - 1, trials seed 0
     trials: int = 3  # values of its tuned setting that each system tries on held-out posts
+    search: bool = False  # whether these are of several settings, as `search.suggest` finds them
     epochs: int | None = None  # at most, whatever a preset says; None leaves the presets'
     workers: int = 1  # processes
     device: str | None = None  # as in `sgmft.training.trainer.train`
@@ -161,6 +165,8 @@ def make_plan(
     **options: Any,
 ) -> ComparisonPlan:
     """Return a plan from numbers of tables and figures and keys of rows, with commas between."""
+    if options.get("trials", 0) > len(FACTORS) and not options.get("search"):
+        raise SgmftError(f"More than {len(FACTORS)} trials are for --search: add it, or try fewer.")
     if encoders and "6" not in table:
         raise SgmftError("Encoders are compared in Table 6: name it in --tables, too.")
     for name in encoders:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -26,13 +27,14 @@ from safetensors.numpy import save_file
 from sgmft.data.posts import Post
 from sgmft.data.tables import open_writer
 from sgmft.errors import SgmftError, warn
-from sgmft.evaluation.compare.catalogue import ComparisonPlan, Row
+from sgmft.evaluation.compare.catalogue import FACTORS, ComparisonPlan, Row
 from sgmft.evaluation.compare.prepare import (
     ComparisonData,
     EncoderSetting,
     load_data,
     load_features,
 )
+from sgmft.evaluation.compare.search import suggest
 from sgmft.evaluation.compare.splits import TEST, TRAIN, VALIDATION
 from sgmft.features.attributes import AttributeReader
 from sgmft.features.encoders.base import EncoderInfo
@@ -46,7 +48,6 @@ from sgmft.utils.checksums import FILES, checksum_matches, file_digests, with_ch
 from sgmft.utils.files import make_file, read_json, write_json
 from sgmft.utils.runtime import SIGNALS, end_with_parent
 
-FACTORS = (1.0, 3.0, 1 / 3, 10.0, 0.1, 30.0, 1 / 30)  # of the tuned setting, trial by trial
 Record = dict[str, Any]  # what a run found, as its file in cells/ has it
 OnProgress = Callable[[int, int, str], None]  # done, in all, what was done last
 
@@ -212,6 +213,7 @@ def _training_task(run: Run, data: ComparisonData) -> tuple[TrainingTask, Featur
 class RowRecords:
     """Records of a row in one division: its trials, what they chose, and its runs by seed."""
 
+    searched: list[Mapping[str, Any]] = field(default_factory=list)  # settings of trials, in order
     trials: list[Record] = field(default_factory=list)
     choice: Mapping[str, Any] | None = None  # the settings and epochs of its runs
     runs: dict[int, Record] = field(default_factory=dict)
@@ -234,7 +236,9 @@ class Comparison:
 
     def run(self, on_progress: OnProgress | None = None) -> Mapping[str, Sequence[RowRecords]]:
         """Do what is not done yet, trials first; return what was found by row and division."""
-        done, total = 0, sum(len(self._trials(*x)) + len(self._seeds(*x)) for x in self._each)
+        done, total = 0, sum(len(self._seeds(*x)) for x in self._each)
+        for x in self._each:
+            total += self.plan.trials if self._is_searched(x[0]) else len(self._trials(*x))
         with _workers(self.plan.workers) as execute:
             for runs in self._stages():
                 known = [(run, load_record(run, self.data)) for run in runs]
@@ -260,7 +264,10 @@ class Comparison:
         for is_like in (False, True):
             rows = [(row, n) for row, n in self._each if (row.like is not None) == is_like]
             ready = [(x, n) for x, n in rows if x.like is None or self.found[x.like][n].choice]
-            yield [run for row in ready for run in self._trials(*row)]
+            searched = [row for row in ready if self._is_searched(row[0])]
+            yield [run for row in ready if row not in searched for run in self._trials(*row)]
+            for _ in range(self.plan.trials if searched else 0):
+                yield [self._next_trial(*row) for row in searched]
             for row in rows:
                 self._choose(*row)
         # seed by seed, so that all divisions have the first early
@@ -306,11 +313,25 @@ class Comparison:
         if row.like is not None:
             choice = self.found[row.like][division].choice or {}
             return [self._run(row, division, settings=choice.get("settings", {}))]
+        if self._is_searched(row):
+            tried = self.found[row.key][division].searched
+            return [self._run(row, division, settings=settings) for settings in tried]
         if not (name := get_method(row.method).tuned):
             return [self._run(row, division)]
         value = self.settings(row)[name]
         factors = FACTORS[: self.plan.trials]
         return [self._run(row, division, settings={name: value * x}) for x in factors]
+
+    def _is_searched(self, row: Row) -> bool:
+        tuned = row.key in self._tuned and row.like is None and get_method(row.method).tuned
+        return bool(self.plan.search and tuned)
+
+    def _next_trial(self, row: Row, division: int) -> Run:
+        found = self.found[row.key][division]
+        losses = {str(x["settings"]): x["val_loss"] for x in found.trials}
+        known = [losses.get(str(settings), math.inf) for settings in found.searched]
+        found.searched.append(suggest(row, found.searched, known))
+        return self._run(row, division, settings=found.searched[-1])
 
     def _run(self, row: Row, division: int, **changes: Any) -> Run:
         return Run(
