@@ -233,7 +233,7 @@ def test_an_exported_model_reads_them_too(posts, method, tmp_path):
 
 
 def test_held_out_posts_decide_nothing_about_columns(tiny, posts):
-    """Those that choose an epoch, and folds of a comparison; see test_comparison."""
+    """Those that choose an epoch; of a comparison's see test_comparison."""
     rows = [
         replace(x, row=x.row | {"user": f"u{i}" if i < 60 else "all"}) for i, x in enumerate(posts)
     ]

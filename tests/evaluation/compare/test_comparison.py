@@ -59,7 +59,7 @@ def compare(data_of, small_posts, tmp_path):
         options = {"seeds": 2, "trials": 2, "epochs": 2} | options
         plan = make_plan(tables, figures, methods, encoder="tiny", **options)
         posts = small_posts if posts is None else posts
-        data = data_of(posts, split, plan=plan, answers=answers)
+        data = data_of(posts, split, plan=plan, answers=answers, attributes=plan.attributes)
         write_json(tmp_path / "comparison" / "data.json", asdict(data))
         load_data.cache_clear()
         load_features.cache_clear()
@@ -102,6 +102,29 @@ def sides_of(data, posts, division=0):
 def users_of(data, posts, division=0):
     """The users of the training posts, and those of the test posts."""
     return tuple({post.user for post in side} for side in sides_of(data, posts, division))
+
+
+@pytest.mark.parametrize(("epochs", "unseen"), [(1, ["test"]), (None, ["test", "validation"])])
+def test_posts_that_are_not_learned_from_decide_nothing_about_columns(
+    compare, small_posts, epochs, unseen
+):
+    posts = [
+        replace(post, row={"n": i % 7, "c": f"c{i % 3}"}) for i, post in enumerate(small_posts)
+    ]
+    made = compare("gated-experts,text-only", posts, attributes=["n", "c"])
+    run, other = (
+        made._run(made.plan.known[x], 0, epochs=epochs) for x in ("gated-experts", "text-only")
+    )
+    roles = made.data.divisions[0].roles
+    odd = {"n": "1e9", "c": "odd"}
+    rows = zip(made.data.attributes, roles, strict=True)
+    changed = replace(made.data, attributes=[odd if role in unseen else x for x, role in rows])
+    (_, before), (_, after) = (runs._training_task(run, data) for data in (made.data, changed))
+    same = (before.attributes == after.attributes).all(1)
+    assert same.tolist() == [role not in unseen for role in roles]
+    assert run.name(made.data) != run.name(changed)
+    assert other.name(made.data) == other.name(changed)  # it reads none, so it is not run again
+    assert runs._training_task(other, changed)[1].attributes is None
 
 
 def test_auto_splits_by_user_and_validation_posts_are_training_posts(data_of, small_posts):
