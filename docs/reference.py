@@ -25,6 +25,7 @@ from sgmft.data.posts import Attachment
 from sgmft.data.tables import Columns, iter_posts, open_writer
 from sgmft.errors import SgmftError
 from sgmft.evaluation.explain.explanation import Explanation
+from sgmft.locator.estimator import Estimator
 from sgmft.locator.loading import load_predictor
 from sgmft.locator.onnx.export import export_model
 from sgmft.locator.onnx.locator import OnnxLocator
@@ -70,6 +71,36 @@ with each. Posts go in, predictions come out, in the same order.
 A saved model is a folder. `locator.save_pretrained(folder)`, \
 `SemanticLocator.from_pretrained(folder_or_hub_name)` and `locator.push_to_hub(name)` write, read \
 and publish it. The HTTP API is described in [serving.md](serving.md), with a Python example.
+
+## With scikit-learn
+
+`SemanticLocator` is a classifier: `clone`, `cross_val_score`, `GridSearchCV`, pipelines and \
+`CalibratedClassifierCV` take it. `y` may stand in for the labels of the posts, and comes back as \
+it was given. Each post is encoded once, since features are kept in your cache (`features=None` \
+keeps none).
+
+```python
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+from sgmft import Post, SemanticLocator
+
+posts = [Post(text) for text in ("做完饭了", "下课了") * 4]
+y = ["Home", "School"] * 4
+locator = SemanticLocator()
+cross_val_score(locator, posts, y, cv=2)
+
+grid = {{"method": ["gated-experts", "linear-probe"], "cleaning": ["light", "none"]}}
+search = GridSearchCV(locator, grid, cv=2).fit(posts, y)
+search.best_params_, search.predict(posts)
+```
+
+Settings are tried as dicts: `{{"settings": [{{"epochs": 5}}, {{"epochs": 9}}]}}`. `score` counts \
+a post that cannot be read as wrong; metrics of scikit-learn refuse its label None, so leave out \
+posts of which `predictions` gives an error.
+
+`pickle`, `cloudpickle` and `joblib` keep a model in its saved form: the files that \
+`save_pretrained` writes, in which there is no pickle. Only unpickle what you trust; folders are \
+safe to exchange. The parameters are loaded with it, and `y` too, which a folder keeps as text.
 """
 
 SECTIONS: dict[str, tuple[Any, ...]] = {
@@ -80,7 +111,10 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
     "Methods and fine-tuning": (get_method, Method, Tuning),
     "Errors": (SgmftError,),
 }
-WITH_METHODS = {SemanticLocator: (SemanticLocator, Predictor), OnnxLocator: (OnnxLocator,)}
+WITH_METHODS = {
+    SemanticLocator: (SemanticLocator, Predictor, Estimator),
+    OnnxLocator: (OnnxLocator,),
+}
 
 
 def python() -> str:

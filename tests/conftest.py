@@ -64,6 +64,7 @@ def tiny() -> Any:
         settings: dict[str, Any] | None = None, preset: str = "elements", **options: Any
     ) -> SemanticLocator:
         settings = (TINY if preset != "default" else {}) | (settings or {})
+        options = {"features": None} | options  # what is shown is not of an earlier test's store
         return SemanticLocator("tiny", preset=preset, settings=settings, **options)
 
     with pytest.MonkeyPatch.context() as patch:

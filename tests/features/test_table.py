@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import pickle
 
 import numpy as np
 import pyarrow as pa
@@ -203,6 +204,8 @@ def test_a_table_may_lack_a_side_that_the_model_knows(folder, model, made, tmp_p
     with_pictures = probabilities(folder, folder / "vectors.parquet", model=tmp_path / "model")
     expected = probabilities(folder, alone, model=tmp_path / "model")
     assert np.array_equal(with_pictures, expected, equal_nan=True)  # which it never learned from
+    pickled = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(pickled.predict_proba(posts), model.predict_proba(posts))
 
 
 def test_vectors_of_another_model_are_refused(folder, made, tmp_path):

@@ -301,8 +301,8 @@ class Blind(TinyEncoder):
 def test_the_encoder_with_the_least_validation_loss_is_kept(table, tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(ENCODERS, "blind", Blind)
     train, source = partial(train_best, Source(str(table))), tmp_path / "m"
-    settings = {"lexical": False}
-    locators = [SemanticLocator(name, settings=settings) for name in ("blind", "tiny")]
+    options = {"settings": {"lexical": False}, "features": None}
+    locators = [SemanticLocator(name, **options) for name in ("blind", "tiny")]
     summary, best = train(source, locators)
     assert best is locators[1] and summary.posts == 12
     saved = SemanticLocator.from_pretrained(source)

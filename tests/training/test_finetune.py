@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -272,6 +273,8 @@ def test_a_tuned_locator_is_saved_and_loaded(
     shutil.rmtree(tmp_path / "m")
     again = SemanticLocator.from_pretrained(tmp_path / "again")
     np.testing.assert_array_equal(again.predict_proba(clip_posts), expected)
+    pickled = pickle.loads(pickle.dumps(again))  # has the encoder's folder in it
+    np.testing.assert_array_equal(pickled.predict_proba(clip_posts), expected)
 
 
 def test_where_no_epoch_is_better_all_stays_as_it_was(clip, clip_posts, tmp_path):

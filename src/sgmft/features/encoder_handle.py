@@ -9,6 +9,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import TABLE, Encoder
 from sgmft.features.encoders.registry import check_plugin, load_encoder
 from sgmft.features.store import FeatureStore
+from sgmft.utils.files import cache_folder
 
 
 def open_encoder(name: str = "compact", **settings: Any) -> Encoder:
@@ -30,7 +31,7 @@ class EncoderHandle:
         *,
         patch_grid: int | None = None,
         trust_remote_code: bool = False,
-        features: str | Path | None = None,
+        features: str | Path | bool | None = None,
         device: str | None = None,
     ) -> None:
         if patch_grid is not None and not 1 <= patch_grid <= 16:
@@ -39,7 +40,8 @@ class EncoderHandle:
         self.encoder_settings: dict[str, Any] = {"name": encoder, "cleaning": cleaning}
         more = {"patch_grid": patch_grid, "trust_remote_code": trust_remote_code or None}
         self.encoder_settings |= {key: x for key, x in more.items() if x is not None}
-        self.features_folder, self.device = features, device
+        self.features_folder = cache_folder() / "features" if features is True else features or None
+        self.device = device
         self.tuned: TunedEncoder | None = None  # where the fine-tuned encoder is, if there is one
         self.weights = ""  # which the encoder must have (`EncoderInfo.weights`); "" for any
         self.plugin: dict[str, str] | None = None  # which it must come from; None for any

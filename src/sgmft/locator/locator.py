@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin
+from huggingface_hub import ModelCard, ModelCardData
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
@@ -32,7 +32,8 @@ from sgmft.features.features import PARTS, Features, LabelledFeatures
 from sgmft.features.table import WIDTHS, vectors_info
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities, digest_keys, entropy
-from sgmft.locator.prediction import PredictionBatch, Predictor
+from sgmft.locator.estimator import Estimator, with_labels
+from sgmft.locator.prediction import PredictionBatch
 from sgmft.locator.state import (
     CONFIG,
     FIX,
@@ -70,7 +71,7 @@ ENCODER = "encoder"  # folder of a fine-tuned one, in that of its model
 MARK = "<!-- written by sgmft -->"  # of a model card
 
 
-class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
+class SemanticLocator(Estimator):
     """Predict where the author of a post was, from its text and its pictures.
 
     Args:
@@ -92,7 +93,8 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
             "hour" and "weekday" of their times; see `sgmft.features.attributes`.
         tune: "head" trains the network on an encoder that stays as it is; "lora" or "full", or a
             `Tuning`, goes on to train an encoder of texts and pictures with it.
-        features: folder of a feature store that keeps what was encoded; None keeps nothing.
+        features: folder of a feature store that keeps what was encoded, so that no post is encoded
+            twice; True is the one in the user's cache, which the command line has, None is none.
         device: "cpu", "cuda", ...; by default a GPU if there is one.
 
     Attributes:
@@ -111,7 +113,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         encoder: str | None = None,
         *,
         method: str | None = None,
-        preset: str | None = None,
+        preset: str | Preset | None = None,
         cleaning: str | None = None,
         settings: dict[str, Any] | None = None,
         val_size: float | None = None,
@@ -120,18 +122,18 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         trust_remote_code: bool = False,
         attributes: Sequence[str] = (),
         tune: str | Tuning = "head",
-        features: str | Path | None = None,
+        features: str | Path | bool | None = True,
         device: str | None = None,
     ) -> None:
+        self.given = {x: y for x, y in locals().items() if x != "self"}
         self.method: Method = find_method(method, preset)
         chosen = self.method.preset(preset, {"seed": seed, **(settings or {})})
         if val_size is not None:
             chosen = dataclasses.replace(chosen, val_size=val_size)
         self.preset: Preset = chosen
         name, cleaning = self.method.pick_encoder(encoder), cleaning or chosen.cleaning
-        given: dict[str, Any] = {"patch_grid": patch_grid, "features": features, "device": device}
-        given["trust_remote_code"] = trust_remote_code
-        EncoderHandle.__init__(self, name, cleaning, **given)
+        own = ("patch_grid", "trust_remote_code", "features", "device")
+        EncoderHandle.__init__(self, name, cleaning, **{x: self.given[x] for x in own})
         self.tuning = tune if isinstance(tune, Tuning) else tuning_of(tune, {})
         self.attributes = AttributeReader(attributes)
         if self.attributes.names and (self.tuning or not self.method.reads_attributes(chosen)):
@@ -142,6 +144,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         self.network: Model | None = None
         self.training = TrainingRecord()
         self.held_out = HeldOutProbabilities.none(0)
+        self.values = {}
 
     @property
     def uses_tokens(self) -> bool:
@@ -156,6 +159,8 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
     def fit(
         self,
         posts: Sequence[Post],
+        y: Any = None,
+        sample_weight: Any = None,
         *,
         split_by: str = "label",
         strict: bool = False,
@@ -171,6 +176,9 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         `training.data.skipped`.
 
         Args:
+            y: a label for each, in the place of those in `posts`; `predict` returns them as here,
+                numbers as numbers, until the model is saved.
+            sample_weight: how much each post counts, relative to others; None is `Post.weight`.
             split_by: how the validation posts are drawn: "label" (stratified) or "user" (no user on
                 both parts).
             strict: refuse all posts when one has an error or cannot be encoded.
@@ -189,6 +197,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
                 from sgmft.training.finetune.towers import check_tunable
 
             check_tunable(self.encoder, self.tuning)
+        posts, values = with_labels(posts, y, sample_weight)
         distributed.join(self.device)
         # What the main process encodes the others find in the store; without one each encodes.
         with distributed.main_first() if self.features_folder is not None else nullcontext():
@@ -196,7 +205,8 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
             how["store"] = self.store(self.uses_tokens)
             encode = partial(encode_all, encoder=self.encoder, **how, on_disk=True)
             known = training_set(posts, encode, strict)
-        self.labels = known.labels
+        self.labels = [x for x in values if x in known.labels] or known.labels  # in the order of y
+        self.values, place = values, {label: k for k, label in enumerate(self.labels)}
         val_rows: list[int] = []
         val_size = self.preset.val_size or (self.tuning.val_size if self.tuning else 0)
         if val_size:
@@ -205,10 +215,11 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         usable = known.encoded.posts
         self.attributes.check(usable)
         self.attributes.fit([usable[i] for i in set(range(len(usable))).difference(val_rows)])
-        if columns := ", ".join(map(str, self.attributes.columns)):
-            warn(f"Attributes: {columns}.", SgmftNotice)
+        if read := ", ".join(map(str, self.attributes.columns)):
+            warn(f"Attributes: {read}.", SgmftNotice)
         features = self.attributes.add(known.encoded.features, usable)
-        data = LabelledFeatures(features, known.classes, known.weights)
+        classes = np.array([place[name] for name in known.names])
+        data = LabelledFeatures(features, classes, known.weights)
         prompts = self.method.encode_prompts(self.labels, self.encoder)
         kind = self.encoder.info, self.method, self.preset
         task = TrainingTask(data, len(self.labels), *kind, prompts)
@@ -402,7 +413,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         *,
         encoder: str | None = None,
         trust_remote_code: bool = False,
-        features: str | Path | None = None,
+        features: str | Path | bool | None = None,
         device: str | None = None,
         **hub: Any,
     ) -> Self:
@@ -426,7 +437,9 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
             check_file(file, {FILES: state.encoder.files}, FIX)
         given: dict[str, Any] = {"features": features, "device": device, "method": state.method}
         given |= {"cleaning": state.encoder.cleaning, "patch_grid": state.encoder.patch_grid}
-        given["trust_remote_code"] = trust_remote_code
+        given |= {"trust_remote_code": trust_remote_code, "preset": state.preset}
+        given["seed"] = state.preset.train.seed
+        given["attributes"] = [attribute.name for attribute in state.attributes]
         locator = cls(encoder or state.encoder.name, **given)
         if locator.is_table:
             widths = [state.network.get(x, none) for x, none in WIDTHS.items()]
@@ -436,8 +449,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         else:
             locator.weights = state.encoder.weights
         locator.plugin = state.encoder.plugin if encoder is None else None
-        locator.preset, locator.labels = state.preset, state.labels
-        locator.attributes = AttributeReader((), state.attributes)
+        locator.labels, locator.attributes = state.labels, AttributeReader((), state.attributes)
         locator.training, locator.network = state.training, network
         locator.held_out = _load_held_out(model_id, state, hub)
         if files and not locator.is_table:

@@ -1,9 +1,10 @@
 """Predictions of a trained model, post by post, and what can make them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,18 +71,20 @@ class Predictor(ABC):
     labels: list[str]  # the K labels, in the order of the probabilities
     # probabilities of labelled posts that it has not learned from; perhaps none
     held_out: HeldOutProbabilities
+    # labels as they were given to `fit`, by their texts
+    values: Mapping[str | None, Any] = MappingProxyType({})
 
     @abstractmethod
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
         """Predict chunk by chunk; an untrained model raises at once, not at the first chunk."""
 
-    def predict(self, posts: Sequence[Post], abstain: Abstention | None = None) -> list[str | None]:
-        """Return the most probable label of each post; None where a post cannot be read.
+    def predict(self, posts: Sequence[Post], abstain: Abstention | None = None) -> list[Any]:
+        """Return the most probable label of each post, as `fit` was given it; None if unreadable.
 
         Args:
             abstain: rules under which the label is None too; see `predictions` for why.
         """
-        return [prediction.label for prediction in self.predictions(posts, abstain)]
+        return [self.values.get(x.label, x.label) for x in self.predictions(posts, abstain)]
 
     def predict_proba(self, posts: Sequence[Post]) -> NDArray[np.float32]:
         """Return probabilities (N, K) in the order of `labels`; NaN where a post cannot be read."""

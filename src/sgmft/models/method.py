@@ -55,8 +55,10 @@ class Method:
         texts = {key: text for key, text in LISTED[name].items() if key != "object"}
         return cls(name, network=network, config=config, **texts, **more)
 
-    def preset(self, name: str | None = None, settings: Mapping[str, Any] | None = None) -> Preset:
-        """The preset of that name, or the first, with single settings replaced.
+    def preset(
+        self, name: str | Preset | None = None, settings: Mapping[str, Any] | None = None
+    ) -> Preset:
+        """The preset of that name, a preset itself, or the first, with single settings replaced.
 
         Settings are values, or their text as typed after `--set`, by name of a `TrainConfig` field
         or of a setting of the network.
@@ -65,11 +67,12 @@ class Method:
             SgmftError: no such preset or setting, or a value of the wrong kind.
         """
         name = name or next(iter(self.presets))
-        if name not in self.presets:
+        if isinstance(name, str) and name not in self.presets:
             raise SgmftError(
                 f"There is no preset {name!r} of {self.name}: use {', '.join(self.presets)}."
             )
-        chosen, known = self.presets[name], self.setting_kinds()
+        chosen = self.presets[name] if isinstance(name, str) else name
+        known = self.setting_kinds()
         of_training = typing.get_type_hints(TrainConfig)
         solved = issubclass(self.network, ClosedFormModel)  # no epochs to set anything for
         model, train = dict(chosen.model), {}

@@ -42,7 +42,7 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
-def find_method(name: str | None = None, preset: str | None = None) -> Method:
+def find_method(name: str | None = None, preset: Any = None) -> Method:
     """The method of that name; without one the default, or SG-MFT for one of its presets."""
     if name is not None:
         if name == "sgmft" and preset == "default":

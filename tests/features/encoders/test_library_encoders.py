@@ -319,7 +319,8 @@ NAMES += ["st:st-clip", "hf:chinese-clip", "st:st-llava"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_is_trained_saved_and_loaded(families, clip_posts, name: str, tmp_path) -> None:
-    locator = SemanticLocator(named(families, name), settings={"folds": 2}).fit(clip_posts)
+    options = {"settings": {"folds": 2}, "features": None}
+    locator = SemanticLocator(named(families, name), **options).fit(clip_posts)
     locator.save_pretrained(tmp_path)
     again = SemanticLocator.from_pretrained(tmp_path)
     np.testing.assert_array_equal(

@@ -1,0 +1,107 @@
+"""What scikit-learn and pickle ask of a classifier; neither's estimators are imported."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+import numpy as np
+from huggingface_hub import ModelHubMixin
+from numpy.typing import NDArray
+
+from sgmft.data.posts import Post
+from sgmft.data.tables.cells import NO_LABEL, says_nothing, to_label
+from sgmft.errors import SgmftError, check_name
+from sgmft.features.encoder_handle import EncoderHandle
+from sgmft.locator.prediction import Predictor
+
+
+class Estimator(EncoderHandle, Predictor, ModelHubMixin):
+    """Parameters as they were given, classes, score and pickling of a `SemanticLocator`."""
+
+    given: dict[str, Any]  # arguments of the constructor
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return dict(self.given)
+
+    def set_params(self, **params: Any) -> Self:
+        """Replace arguments of the constructor; what was learned is forgotten."""
+        for name in params:
+            check_name(name, self.given, "SemanticLocator has no parameter")
+        self.__init__(**self.given | params)  # type: ignore[misc]
+        return self
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The labels as they were given to `fit`, in the order of the probabilities."""
+        if not self.labels:
+            raise AttributeError("This SemanticLocator is not fitted: it has no classes_.")
+        return np.array([self.values.get(label, label) for label in self.labels])
+
+    def score(self, posts: Sequence[Post], y: Any = None, sample_weight: Any = None) -> float:
+        """Return the accuracy on labelled posts, or on `y`; one that cannot be read is wrong."""
+        read = with_labels(posts, y)[0]
+        if unlabelled := sum(post.label is None for post in read):
+            raise SgmftError(f"{unlabelled} of {len(read)} posts have no label to score against.")
+        right = [x.label == x.post.label for x in self.predictions(read)]
+        return float(np.average(right, weights=sample_weight))
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        given = InputTags(two_d_array=False, string=True, dict=True, allow_nan=True)
+        target = TargetTags(required=False, one_d_labels=True)
+        return Tags("classifier", target, classifier_tags=ClassifierTags(), input_tags=given)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return bool(self.labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the parameters and, of a trained one, the files that `save_pretrained` writes."""
+        files = dict[str, bytes]()
+        with TemporaryDirectory() as folder:
+            if self.labels:
+                self.save_pretrained(folder)
+            for path in filter(Path.is_file, Path(folder).rglob("*")):
+                files[path.relative_to(folder).as_posix()] = path.read_bytes()
+        return {"given": self.given, "values": self.values, "files": files}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__init__(**state["given"])  # type: ignore[misc]
+        if not state["files"]:
+            return
+        keeper = TemporaryDirectory()
+        for name, data in state["files"].items():
+            file = Path(keeper.name, name)
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(data)
+        own = {x: self.given[x] for x in ("features", "device", "trust_remote_code")}
+        own["encoder"] = self.given["encoder"] if self.is_table else None
+        found = vars(type(self).from_pretrained(keeper.name, **own))
+        self.__dict__ |= found | {"given": self.given, "values": state["values"]}
+        self._keeper = keeper  # deletes the folder, which may hold a fine-tuned encoder
+
+
+def with_labels(
+    posts: Sequence[Post], y: Any, sample_weight: Any = None
+) -> tuple[Sequence[Post], dict[str | None, Any]]:
+    """Return posts with weights and the labels `y`, and these in order, by the labels as text."""
+    weights = None if sample_weight is None else np.asarray(sample_weight, float)
+    given = None if y is None else np.asarray(y, object).ravel()
+    for found, what in ((given, "labels y"), (weights, "weights")):
+        if found is not None and len(found) != len(posts):
+            raise SgmftError(f"{len(posts)} posts with {len(found)} {what}: give one each.")
+    if weights is not None:
+        if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
+            raise SgmftError("sample_weight has numbers below 0 or not finite, or is 0 everywhere.")
+        pairs = zip(posts, weights.tolist(), strict=True)
+        posts = [replace(post, weight=weight) for post, weight in pairs]
+    if given is None:
+        return posts, {}
+    texts = [to_label(x).strip() for x in given]
+    names = [None if says_nothing(text, NO_LABEL) else text for text in texts]
+    posts = [replace(post, label=name) for post, name in zip(posts, names, strict=True)]
+    values = {name: x for name, x in zip(names, given, strict=True) if name}.items()
+    return posts, dict(sorted(values, key=lambda pair: (isinstance(pair[1], str), pair[1])))
