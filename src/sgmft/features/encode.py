@@ -357,10 +357,8 @@ def encode_prepared(
         image = encoder.encode_images(images, tokens)
     info = encoder.info
     for x, given, width in (text, texts, info.text_width), (image, images, info.image_width):
-        if not len(given):
-            continue
         found, shape = np.shape(x.pooled), (len(given), width)
-        if not (found == shape and np.isfinite(x.pooled).all()):
+        if len(given) and not (found == shape and np.isfinite(x.pooled).all()):
             raise SgmftError(
                 f"The encoder {info.name} gave features of shape {found}, not of {shape} finite "
                 f"numbers: `sgmft encoders check {info.name}` tests it."

@@ -30,7 +30,7 @@ from sgmft.models.arrays import (
     softmax,
 )
 from sgmft.models.base import ClosedFormModel, Guidance, NetworkConfig, Output, divisor
-from sgmft.models.experts import DenseExpert, NgramExpert, draw_folds, evidence, ngrams_of
+from sgmft.models.experts import DenseExpert, Expert, NgramExpert, draw_folds, evidence, ngrams_of
 from sgmft.models.logistic import log_frequencies
 from sgmft.models.method import Method
 from sgmft.models.presets import NOT_NEGATIVE, Natural, Preset, Range
@@ -101,40 +101,38 @@ class GatedExperts(ClosedFormModel):
         both = t & v
         outputs = 3 + (self.together is not None)
         text, image, *joint = (np.tile(self.prior, (len(labels), 1)) for _ in range(outputs))
+
+        def learn(expert: Expert, x: Any, has: Any, part: str) -> Floats:
+            return expert.fit(x, labels[has], fold[has], weights[has], self.report(part))(x)
+
         if t.any():
-            x, known = batch.text[t], (labels[t], fold[t], weights[t])
-            held_out = [self.text.fit(x, *known, self.report("text"))(x)]
+            held_out = [learn(self.text, batch.text[t], t, "text")]
             if self.lexical is not None and (ngrams_of(batch)[t] < 0).all():  # no text is known
                 self.config = dataclasses.replace(self.config, lexical=False)
                 self.uses_ngrams, self.lexical, self.text_pool = False, None, ProductPool(1)
             if self.lexical is not None:
-                x = ngrams_of(batch)[t]
-                held_out.append(self.lexical.fit(x, *known, self.report("n-grams"))(x))
+                held_out.append(learn(self.lexical, ngrams_of(batch)[t], t, "n-grams"))
                 size = len(self.lexical.vocabulary)
                 self.config = dataclasses.replace(self.config, vocabulary_size=size)
             text[t] = self._fit_pool(self.text_pool, held_out, labels[t], weights[t])
         if v.any():
-            x, known = batch.image[v], (labels[v], fold[v], weights[v])
-            held_out = [self.image.fit(x, *known, self.report("image"))(x)]
+            held_out = [learn(self.image, batch.image[v], v, "image")]
             image[v] = self._fit_pool(self.image_pool, held_out, labels[v], weights[v])
         for expert in (self.joint, self.together):
             if expert is not None:
                 expert.bias = self.prior.copy()  # no evidence, unless there are posts to learn from
         if self.together is not None and (has := batch.has_joint).any():
-            x, known = batch.joint[has], (labels[has], fold[has], weights[has])
-            joint[1][has] = self.together.fit(x, *known, self.report("together"))(x)
+            joint[1][has] = learn(self.together, batch.joint[has], has, "together")
         if both.any():
             if self.joint is not None:
                 x = np.concatenate([batch.text[both], batch.image[both]], -1)
-                known = labels[both], fold[both], weights[both]
-                joint[0][both] = self.joint.fit(x, *known, self.report("both"))(x)
+                joint[0][both] = learn(self.joint, x, both, "both")
             e_t, e_v, *e_j = (evidence(x[both], self.prior) for x in (text, image, *joint))
             self.pool.fit(e_t, e_v, e_j[0], self.prior, labels[both], weights[both], *e_j[1:])
         whole = self._combine(batch, text, image, joint).logits
         by_parts = [np.broadcast_to(self.prior, text.shape), text, image, whole]
         if self.attributes is not None and self.attribute_pool is not None:
-            x, report = batch.attributes, self.report("attributes")
-            by_folds = self.attributes.fit(x, labels, fold, weights, report)(x)
+            by_folds = learn(self.attributes, batch.attributes, slice(None), "attributes")
             e_a = [evidence(by_folds, self.prior)]
             self.attribute_pool.fit(e_a, whole, labels, weights)
             by_parts = [self.attribute_pool.forward(e_a, part) for part in by_parts]

@@ -53,8 +53,7 @@ def find_method(name: str | None = None, preset: Any = None) -> Method:
         return get_method(name)
     if preset is None or preset in METHODS[DEFAULT].presets:
         return METHODS[DEFAULT]
-    presets = METHODS["sgmft"].presets
-    if preset in presets:
+    if preset in (presets := METHODS["sgmft"].presets):
         return METHODS["sgmft"]
     raise SgmftError(
         f"There is no preset {preset!r}: use {', '.join(presets)}, which are of sgmft, or "

@@ -179,7 +179,6 @@ def _open(path: Path, kind: TableFormat | None) -> RawTable:
 
 
 def _adapt(raw: RawTable, path: Path, tools: Sequence[Collector]) -> RawTable:
-    """Return the posts of a table that is a tool's, and any other as it is."""
     with reading(path):
         raw, columns = _look_ahead(raw)
     tool = tools[0] if len(tools) == 1 else _tool_of(columns, tools)

@@ -195,8 +195,6 @@ def recognize_columns(table: str | Path) -> tuple[str | None, list[str], dict[st
 
 
 class _ColumnFinder:
-    """Looks up the cells of a row by what they mean."""
-
     def __init__(self, raw: RawTable, columns: Columns) -> None:
         self._roles = {field.name: getattr(columns, field.name) for field in fields(Columns)}
         self.needed = ("id",) if columns.image == "" else ("text", "image")  # one of these
