@@ -95,14 +95,15 @@ def _is_inside(file, folder):
 
 
 def _count_lines(data, posts):
-    """JSON lines: a post for each line that is not blank."""
+    """JSON lines: a post for each line that is not blank, or several for one that is a page."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return
     text = data.decode("utf-8-sig", "surrogateescape")
     if text.lstrip()[:1] == "[":  # a list of records, as some name it
         return
     lines = [line for line in re.split("\r\n|\r|\n", text) if line and not line.isspace()]
-    promise(len(posts) == len(lines), f"{len(lines)} lines gave {len(posts)} posts")
+    fits = len(posts) >= len(lines) if "[{" in text or "[ {" in text else len(posts) == len(lines)
+    promise(fits, f"{len(lines)} lines gave {len(posts)} posts")
 
 
 def _count_cells(data, posts, marks=",;\t|"):
