@@ -149,7 +149,6 @@ def nan_to_none(value: Any) -> Any:
 def load_patterns(path: Path) -> dict[str, re.Pattern[str]]:
     """Compile the patterns of a TOML file, where <<name>> stands for an earlier one."""
     found: dict[str, re.Pattern[str]] = {}
-    for name, parts in tomllib.loads(path.read_text("utf-8")).items():
-        whole = re.sub("<<([a-z_]+)>>", lambda x: found[x[1]].pattern, "".join(parts))
-        found[name] = re.compile(whole)
+    for key, parts in tomllib.loads(path.read_text("utf-8")).items():
+        found[key] = re.compile(re.sub(r"<<(\w+)>>", lambda x: found[x[1]].pattern, "".join(parts)))
     return found

@@ -400,8 +400,7 @@ def _list_addresses(media: Any) -> list[str]:
     """Return an address for each picture and video of a tweet: of a video that of most bits."""
     media = [media] if isinstance(media, str) else media
     if isinstance(media, dict):  # of kinds, or ids
-        some = media.values()
-        media = [y for x in some for y in (x if isinstance(x, list) else [x])]
+        media = [y for x in media.values() for y in (x if isinstance(x, list) else [x])]
     found: list[str] = []
     for item in media or ():
         variants = pick(item, "variants", "video_info.variants") or ()

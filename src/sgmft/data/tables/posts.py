@@ -175,8 +175,7 @@ def iter_image_cells(
         finder, resolve = _ColumnFinder(raw, columns), PathResolver(raw, allow_outside)
         for row in _check_columns(raw, finder, columns, {}):
             names = dict.fromkeys([*finder.names(row.values)["image"], ADDRESSES])
-            there = {name: row.values.get(name) for name in names}
-            given = {x: y for x, y in there.items() if not cells.is_missing(y)}
+            given = {x: y for x in names if not cells.is_missing(y := row.values.get(x))}
             pictures = {x: list_pictures(y, resolve) for x, y in given.items()}
             yield f"{raw.name}, row {row.number}", row.values, pictures, resolve
         tallies[raw.tool].update(raw.counts)
