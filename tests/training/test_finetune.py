@@ -361,7 +361,7 @@ def test_from_the_hub_with_all_its_files(clip_posts, tuned, monkeypatch):
 def test_other_encoders_are_refused_before_any_work(
     families, tiny, clip_posts, monkeypatch, name, why
 ):
-    monkeypatch.setattr("sgmft.locator.locator.training_set", None)
+    monkeypatch.setattr("sgmft.training.fit.training_set", None)
     if ":" in name:
         name = "+".join(f"{x[:3]}{families[x[3:]]}" for x in name.split("+"))
     with pytest.raises(SgmftError, match=why):

@@ -60,12 +60,11 @@ class Estimator(EncoderHandle, Predictor, ModelHubMixin):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the parameters and, of a trained one, the files that `save_pretrained` writes."""
-        files = dict[str, bytes]()
         with TemporaryDirectory() as folder:
             if self.labels:
                 self.save_pretrained(folder)
-            for path in filter(Path.is_file, Path(folder).rglob("*")):
-                files[path.relative_to(folder).as_posix()] = path.read_bytes()
+            found = filter(Path.is_file, Path(folder).rglob("*"))
+            files = {x.relative_to(folder).as_posix(): x.read_bytes() for x in found}
         return {"given": self.given, "values": self.values, "files": files}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -84,9 +83,7 @@ class Estimator(EncoderHandle, Predictor, ModelHubMixin):
         self._keeper = keeper  # deletes the folder, which may hold a fine-tuned encoder
 
 
-def with_labels(
-    posts: Sequence[Post], y: Any, sample_weight: Any = None
-) -> tuple[Sequence[Post], dict[str | None, Any]]:
+def with_labels(posts: Any, y: Any, sample_weight: Any = None) -> tuple[list[Post], dict[Any, Any]]:
     """Return posts with weights and the labels `y`, and these in order, by the labels as text."""
     weights = None if sample_weight is None else np.asarray(sample_weight, float)
     given = None if y is None else np.asarray(y, object).ravel()
@@ -96,8 +93,7 @@ def with_labels(
     if weights is not None:
         if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
             raise SgmftError("sample_weight has numbers below 0 or not finite, or is 0 everywhere.")
-        pairs = zip(posts, weights.tolist(), strict=True)
-        posts = [replace(post, weight=weight) for post, weight in pairs]
+        posts = [replace(x, weight=w) for x, w in zip(posts, weights.tolist(), strict=True)]
     if given is None:
         return posts, {}
     texts = [to_label(x).strip() for x in given]

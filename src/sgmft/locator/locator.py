@@ -30,36 +30,20 @@ from sgmft.features.encoders.base import TABLE
 from sgmft.features.encoders.registry import find_plugin
 from sgmft.features.features import PARTS, Features, LabelledFeatures
 from sgmft.features.table import WIDTHS, vectors_info
+from sgmft.locator import state as saved
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities, digest_keys, entropy
 from sgmft.locator.estimator import Estimator, with_labels
 from sgmft.locator.prediction import PredictionBatch
-from sgmft.locator.state import (
-    CONFIG,
-    FIX,
-    WEIGHTS,
-    EncoderState,
-    ModelState,
-    TrainingData,
-    TrainingRecord,
-    model_file,
-    read_state,
-    unreadable,
-)
+from sgmft.locator.state import CONFIG, FIX, WEIGHTS, ModelState, model_file
 from sgmft.locator.zero_shot import describe
 from sgmft.models.base import ClosedFormModel, Model, SolveStep, predict_logits
 from sgmft.models.baselines.zero_shot import Described
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
 from sgmft.models.registry import find_method, get_method
+from sgmft.training import fit as fitting
 from sgmft.training.finetune.settings import Tuning, tuning_of
-from sgmft.training.fit import (
-    HeldOutLogits,
-    TrainingTask,
-    fit_network,
-    training_set,
-    validation_metrics,
-)
 from sgmft.training.history import Epoch
 from sgmft.utils import distributed
 from sgmft.utils.checksums import FILES, check_file, file_digests, with_checksum
@@ -142,7 +126,7 @@ class SemanticLocator(Estimator):
             raise SgmftError(f"{what} reads no attributes: leave them out, or take {able}.")
         self.labels: list[str] = []
         self.network: Model | None = None
-        self.training = TrainingRecord()
+        self.training = saved.TrainingRecord()
         self.held_out = HeldOutProbabilities.none(0)
         self.values = {}
 
@@ -204,7 +188,7 @@ class SemanticLocator(Estimator):
             how: dict[str, Any] = {"tokens": self.uses_tokens, "on_encoded": on_encoded}
             how["store"] = self.store(self.uses_tokens)
             encode = partial(encode_all, encoder=self.encoder, **how, on_disk=True)
-            known = training_set(posts, encode, strict)
+            known = fitting.training_set(posts, encode, strict)
         self.labels = [x for x in values if x in known.labels] or known.labels  # in the order of y
         self.values, place = values, {label: k for k, label in enumerate(self.labels)}
         val_rows: list[int] = []
@@ -222,12 +206,12 @@ class SemanticLocator(Estimator):
         data = LabelledFeatures(features, classes, known.weights)
         prompts = self.method.encode_prompts(self.labels, self.encoder)
         kind = self.encoder.info, self.method, self.preset
-        task = TrainingTask(data, len(self.labels), *kind, prompts)
+        task = fitting.TrainingTask(data, len(self.labels), *kind, prompts)
         run: dict[str, Any] = {"track": track, "device": self.device}
         run |= {"on_epoch": on_epoch, "on_step": on_step}
         run["checkpoint"] = None if checkpoint is None else Path(checkpoint)
         if self.tuning is None:
-            choice = fit_network(task, val_rows, **run)
+            choice = fitting.fit_network(task, val_rows, **run)
         else:
             from sgmft.training.finetune.network import fine_tune
 
@@ -243,10 +227,10 @@ class SemanticLocator(Estimator):
         window = window_of(texts, get_cleaning(self.encoder.info.cleaning))
         digest = fingerprint(zip(known.encoded.keys, known.names, strict=True))
         counts = len(known.names), len(known.names) - len(val_rows), len(val_rows)
-        record = TrainingData(digest, *counts, known.skipped, window)
+        record = saved.TrainingData(digest, *counts, known.skipped, window)
         history = [epoch._asdict() for epoch in choice.history]
-        metrics = validation_metrics(choice.selected)
-        self.training = TrainingRecord(record, metrics, temperatures, history)
+        metrics = fitting.validation_metrics(choice.selected)
+        self.training = saved.TrainingRecord(record, metrics, temperatures, history)
         if self.tuning is not None and self.tuned is not None:
             self.training.tuning = dataclasses.asdict(self.tuning) | {"better": self.tuned.better}
         distributed.wait()
@@ -266,9 +250,8 @@ class SemanticLocator(Estimator):
         """
         locator = cls(encoder, method="described", **settings)
         locator.network = describe(locator.encoder, descriptions)
-        locator.labels = list(descriptions)
-        texts = {label: list(some) for label, some in descriptions.items()}
-        locator.training = TrainingRecord(descriptions=texts)
+        known = {label: list(some) for label, some in descriptions.items()}
+        locator.labels, locator.training = [*known], saved.TrainingRecord(descriptions=known)
         return locator
 
     def adapt(self, posts: Iterable[Post]) -> Self:
@@ -363,7 +346,7 @@ class SemanticLocator(Estimator):
         info, settings = self.encoder.info, self.encoder_settings
         name = (info.pinned or self.encoder_name) if self.tuned is None else self.tuned.base
         cleaning, grid = settings["cleaning"], settings.get("patch_grid")
-        own = EncoderState(name, cleaning, grid, info.fingerprint, info.weights)
+        own = saved.EncoderState(name, cleaning, grid, info.fingerprint, info.weights)
         own.plugin = find_plugin(name)
         own.trust_remote_code = info.remote_code or None
         network = dataclasses.asdict(self._trained().config)
@@ -430,7 +413,7 @@ class SemanticLocator(Estimator):
             SgmftError: it is no model of sgmft's, is damaged, or of a newer format.
         """
         model_id = str(pretrained_model_name_or_path)
-        state, weights_file = read_state(model_id, hub)
+        state, weights_file = saved.read_state(model_id, hub)
         network = _load_network(model_id, state, weights_file, device)
         files = [model_file(model_id, f"{ENCODER}/{x}", hub) for x in state.encoder.files or ()]
         for file in files:
@@ -468,7 +451,7 @@ class SemanticLocator(Estimator):
         return ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}")
 
 
-def _calibrate(found: HeldOutLogits) -> tuple[tuple[float, ...], HeldOutProbabilities]:
+def _calibrate(found: fitting.HeldOutLogits) -> tuple[tuple[float, ...], HeldOutProbabilities]:
     """Fit a temperature for posts as they are, and for each kind of parts that some have."""
     whole = fit_temperature(found.logits, found.labels)
     temperatures, rows = [whole], []
@@ -486,7 +469,7 @@ def _load_network(model_id: str, state: ModelState, weights: Path, device: str |
         method = get_method(state.method)
         network: Model = method.network(method.load_config(state.network))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise unreadable(model_id, error) from error
+        raise saved.unreadable(model_id, error) from error
     try:
         network.load(weights)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:

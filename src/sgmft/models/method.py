@@ -55,9 +55,7 @@ class Method:
         texts = {key: text for key, text in LISTED[name].items() if key != "object"}
         return cls(name, network=network, config=config, **texts, **more)
 
-    def preset(
-        self, name: str | Preset | None = None, settings: Mapping[str, Any] | None = None
-    ) -> Preset:
+    def preset(self, name: Any = None, settings: Mapping[str, Any] | None = None) -> Preset:
         """The preset of that name, a preset itself, or the first, with single settings replaced.
 
         Settings are values, or their text as typed after `--set`, by name of a `TrainConfig` field

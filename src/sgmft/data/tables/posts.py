@@ -53,18 +53,9 @@ class Columns:
 USUAL_COLUMNS = Columns()
 
 
-def read_posts(
-    table: str | Path,
-    *,
-    columns: Columns = USUAL_COLUMNS,
-    where: Mapping[str, str] | None = None,
-    allow_outside: bool = False,
-    strict: bool = False,
-    format: str | None = None,
-) -> list[Post]:
-    """Read a whole table of posts; see `iter_posts`."""
-    options: dict[str, Any] = {"columns": columns, "where": where, "allow_outside": allow_outside}
-    return list(iter_posts(table, **options, strict=strict, format=format))
+def read_posts(table: str | Path, **options: Any) -> list[Post]:
+    """Read a whole table of posts; options as of `iter_posts`."""
+    return list(iter_posts(table, **options))
 
 
 def iter_posts(

@@ -28,17 +28,9 @@ from sgmft.features.features import Batch, Features, LabelledPosts, keep_modalit
 from sgmft.models.arrays import Array, ArrayModule, Integers, cross_entropy
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.network import Network
+from sgmft.training import fit as fitting
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.finetune.towers import Towers, open_towers
-from sgmft.training.fit import (
-    FitResult,
-    RunOptions,
-    TrainingTask,
-    in_subfolder,
-    of_networks,
-    predict_by_parts,
-    train_with_validation,
-)
 from sgmft.training.history import selected_epoch
 from sgmft.training.trainer import train
 from sgmft.utils import distributed
@@ -240,19 +232,19 @@ def _pad(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fine_tune(
-    task: TrainingTask,  # of the head
+    task: fitting.TrainingTask,  # of the head
     encoded: EncodedPosts,  # its posts
     settings: Mapping[str, Any],  # of `load_encoder`, by which the encoder is as it is before
     tuning: Tuning,
     held_out: Sequence[int],  # positions of the validation posts
-    **run: Unpack[RunOptions],  # of both trainings
-) -> tuple[FitResult, TunedEncoder]:
+    **run: Unpack[fitting.RunOptions],  # of both trainings
+) -> tuple[fitting.FitResult, TunedEncoder]:
     """Train the head alone, then both, which stay as they were where no epoch is better.
 
     The encoder is written into the checkpoint's folder too, or into a temporary one, which lives as
     long as it. Returns the head with the log of both trainings and held-out logits; the encoder.
     """
-    head = train_with_validation(task, held_out, **in_subfolder(run, "head"))
+    head = fitting.train_with_validation(task, held_out, **fitting.in_subfolder(run, "head"))
     temporary = None
     if (folder := run.get("checkpoint")) is None:
         temporary = TemporaryDirectory(prefix="sgmft-tuned-")
@@ -273,13 +265,14 @@ def fine_tune(
     data, validation = labelled.take(~out), labelled.take(out)
     before = copy.deepcopy(model.state_dict())
     config = tuning.config(task.preset.train)
-    history = train(model, data, validation, config, **of_networks(in_subfolder(run, "both")))
+    how = fitting.of_networks(fitting.in_subfolder(run, "both"))
+    history = train(model, data, validation, config, **how)
     selected = selected_epoch(history, config.patience)
     before_loss = cross_entropy(head.held_out.logits, head.held_out.labels)
     better = selected.val_loss < before_loss  # NaN is never less
     if not better:
         model.load_state_dict(before)
-    held_out_logits = predict_by_parts(model, validation) if better else head.held_out
+    held_out_logits = fitting.predict_by_parts(model, validation) if better else head.held_out
     if temporary is not None or distributed.is_main():
         towers.save(folder / "encoder")
     distributed.wait()
@@ -287,4 +280,4 @@ def fine_tune(
     chosen, whole = selected if better else head.selected, [*head.history, *history]
     base = task.info.pinned or task.info.name
     tuned = TunedEncoder(folder / "encoder", base, better, temporary)
-    return FitResult(trained, whole, held_out_logits, chosen), tuned
+    return fitting.FitResult(trained, whole, held_out_logits, chosen), tuned
