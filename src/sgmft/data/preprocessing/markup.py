@@ -12,12 +12,8 @@ from pathlib import Path
 from sgmft.utils.files import load_patterns
 
 PATTERNS = load_patterns(Path(__file__).with_name("patterns.toml"))
-_LEADS = "".join(
-    bytes([lead, trail]).decode("gbk", "ignore")
-    for lead in range(0xE4, 0xEA)
-    for trail in range(0x80, 0xC0)
-    if trail != 0x7F
-)
+_UTF8 = b"".join(map(bytes, product(range(0xE4, 0xEA), range(0x80, 0xC0))))
+_LEADS = _UTF8.decode("gbk", "ignore")
 _GBK = re.compile(f"[{_LEADS}]")  # each begins the UTF-8 of a Chinese character read as GB18030
 _MARKED = re.compile(f"{PATTERNS['marked'].pattern}|{_GBK.pattern}")
 _MAYBE = re.compile(f"[<&\\\\全展收网網查评组微话h\u00a1-\u00fe{_LEADS}]")  # what these begin with
@@ -30,9 +26,8 @@ def strip_markup(text: str) -> str:
     """
     if "<" in text:
         text = PATTERNS["card"].sub(" ", PATTERNS["more"].sub(" ", text))
-        text = PATTERNS["inline"].sub(
-            "", PATTERNS["block"].sub(" ", PATTERNS["pictured"].sub(r"\1", text))
-        )
+        text = PATTERNS["block"].sub(" ", PATTERNS["pictured"].sub(r"\1", text))
+        text = PATTERNS["inline"].sub("", text)
     for _ in range(3 if "&" in text else 0):  # escaped twice, perhaps
         text = PATTERNS["entity"].sub(lambda found: html.unescape(found[0]), text)
     if "\\n" in text:

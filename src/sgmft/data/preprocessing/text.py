@@ -257,20 +257,16 @@ class _Segmenter:
     def cut(self, text: str) -> Iterator[str]:
         if not self._unread.keys().isdisjoint(text):
             with self._reading:
+                counts = self._tokenizer.FREQ
                 for character in self._unread.keys() & set(text):
-                    self._read(self._unread[character])
+                    for line in self._unread[character].splitlines():
+                        word, count, _ = line.split(" ")
+                        counts[word] = int(count)
+                        for end in range(1, len(word)):  # what only begins a word has 0
+                            counts.setdefault(word[:end], 0)
                     del self._unread[character]  # last: until then other threads wait above
         words: Iterator[str] = self._tokenizer.cut(text)
         return words
-
-    def _read(self, lines: str) -> None:
-        """Add words, and 0 for what only begins one."""
-        counts = self._tokenizer.FREQ
-        for line in lines.splitlines():
-            word, count, _ = line.split(" ")
-            counts[word] = int(count)
-            for end in range(1, len(word)):
-                counts.setdefault(word[:end], 0)
 
 
 _jieba = _load_once(_Segmenter)

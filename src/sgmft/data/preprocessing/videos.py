@@ -169,13 +169,9 @@ def _read_times(
 def _sample_times(times: Sequence[int], most: int) -> list[int]:
     """Return the times of the frames on show in the middles of `most` equal spans."""
     first, count = times[0], len(times)
-    if count == 1:
-        return [first]
     length = (times[-1] - first) * count  # in units of 1 / (count - 1): the last frame stays, too
-    middles = [
-        first + length * (2 * i + 1) // (2 * most * (count - 1))  # whole numbers of any size
-        for i in range(most)
-    ]
+    units = 2 * most * max(1, count - 1)  # in whole numbers, which may have any size
+    middles = [first + length * (2 * i + 1) // units for i in range(most)]
     return sorted({times[bisect_right(times, middle) - 1] for middle in middles})
 
 

@@ -33,24 +33,22 @@ def split_windows(text: str, cleaning: Cleaning, window: int = LONGEST) -> list[
     if words <= window:
         return [text]
     most = max(window, 2 * words // (MAX_WINDOWS - 1) + 1)  # two neighbours hold more than one may
+
+    def cut(pieces: Sequence[str], ends: Sequence[re.Pattern[str]]) -> Iterator[tuple[str, int]]:
+        """Yield pieces that hold no more, with their numbers, cut as far as they must be."""
+        for piece in pieces:
+            count = len(split_words(piece, cleaning))
+            if count > most and ends:
+                yield from cut(ends[0].split(piece), ends[1:])
+                continue
+            parts = -(-count // most) or 1  # of equal lengths
+            for i in range(parts):
+                yield piece[len(piece) * i // parts : len(piece) * (i + 1) // parts], count // parts
+
     windows, held = [""], 0
-    for piece, count in _cut(_ENDS[0].split(text), _ENDS[1:], most, cleaning):
+    for piece, count in cut(_ENDS[0].split(text), _ENDS[1:]):
         if held and held + count > most:
             windows, held = [*windows, ""], 0
         windows[-1] += piece
         held += count
     return windows
-
-
-def _cut(
-    pieces: Sequence[str], ends: Sequence[re.Pattern[str]], most: int, cleaning: Cleaning
-) -> Iterator[tuple[str, int]]:
-    """Yield pieces of at most so many words, with their numbers, cut as far as they must be."""
-    for piece in pieces:
-        count = len(split_words(piece, cleaning))
-        if count > most and ends:
-            yield from _cut(ends[0].split(piece), ends[1:], most, cleaning)
-            continue
-        parts = -(-count // most) or 1  # of equal lengths
-        for i in range(parts):
-            yield piece[len(piece) * i // parts : len(piece) * (i + 1) // parts], count // parts

@@ -6,11 +6,12 @@ import lzma
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from html import unescape
 from itertools import chain, groupby
 from pathlib import Path
@@ -163,9 +164,9 @@ def _open_instaloader(folder: Path, tool: str) -> RawTable:
     return adapt_table(RawTable(folder.name, folder, None, rows()), tool, to_post)
 
 
-def _list_instagram(path: Path) -> list[Path]:
-    files = [file for file in _files(path, *_FOLDERS) if _LIKE["instagram"].fullmatch(file.name)]
-    return [file for file in files if re.search('"(uri|taken_at)":', tools.read_head(file))]
+def _list_named(tool: str, folders: Sequence[str], path: Path) -> list[Path]:
+    files = [file for file in _files(path, *folders) if _LIKE[tool].fullmatch(file.name)]
+    return [file for file in files if _LIKE[f"in_{tool}"].search(tools.read_head(file))]
 
 
 def _open_instagram(path: Path, tool: str) -> RawTable:
@@ -246,11 +247,6 @@ def _photos(row: Any) -> list[str]:
     return [x for x in (pick(row, "photo"), file) if isinstance(x, str)]
 
 
-def _list_x_archive(path: Path) -> list[Path]:
-    posts = [file for file in _files(path, "", "data") if _LIKE["tweets"].fullmatch(file.name)]
-    return [file for file in posts if tools.read_head(file).startswith("window.YTD.tweet")]
-
-
 def _open_x_archive(path: Path, tool: str) -> RawTable:
     account = path.parent / "account.js"
     people = tools.load_json(account, after="=") if account.is_file() else []
@@ -317,9 +313,9 @@ def _iter_media(folder: Path) -> Iterator[tuple[str, ...]]:
 CLASS_FOLDERS = Collector("class-folders", parts=find_class_folders, read=_open_class_folders)
 ARCHIVES = (
     Collector("gallery-dl", _adapt_gallery, _list_gallery, _open_gallery),
-    Collector("instagram", parts=_list_instagram, read=_open_instagram),
+    Collector("instagram", parts=partial(_list_named, "instagram", _FOLDERS), read=_open_instagram),
     Collector("instaloader", parts=_list_instaloader, read=_open_instaloader),
     Collector("telegram", parts=_list_telegram, read=_open_telegram),
-    Collector("x-archive", parts=_list_x_archive, read=_open_x_archive),
+    Collector("x-archive", parts=partial(_list_named, "x", ("", "data")), read=_open_x_archive),
     CLASS_FOLDERS,  # last: other tools have pictures in folders, too
 )

@@ -54,6 +54,10 @@ class RowWriter(Protocol):
         """Write what is left and close the file."""
 
 
+Members = Callable[[Path], dict[str, list[str]]]  # the tables in a file, and their columns
+MemberRows = Callable[[Path, str, list[str]], Iterator[RawRow]]
+
+
 @dataclass(frozen=True)
 class TableFormat:
     """One kind of table files; `formats.FORMATS` lists all of them.
@@ -66,15 +70,10 @@ class TableFormat:
     write: Callable[[Path, list[str]], RowWriter] | None = None  # a file with these columns
     column_types: Callable[[Path], dict[str, Any]] | None = None  # Arrow's, if a file has them
     streamed: bool = True  # in constant memory; others are no parts of a folder, nor for a server
-    members: Callable[[Path], Mapping[str, Sequence[str]]] | None = None  # tables, and columns
+    members: Members | None = None
 
 
-def open_member(
-    path: Path,
-    list_members: Callable[[Path], Mapping[str, list[str]]],
-    iter_rows: Callable[[Path, str, list[str]], Iterator[RawRow]],
-    what: str,
-) -> RawTable:
+def open_member(path: Path, list_members: Members, iter_rows: MemberRows, what: str) -> RawTable:
     """Open FILE/NAME, or the first table of a file; SgmftError where there is none such."""
     file, name = (path, None) if path.is_file() else (path.parent, path.name)
     members = list_members(file)

@@ -14,7 +14,7 @@ from sgmft.data.tables.encoding import TextEncoding, detect_encoding, has_undeco
 from sgmft.errors import Message, SgmftError, warn
 
 _DELIMITER_LINE = re.compile(r'"?sep=([,;\t|])"?\n?', re.IGNORECASE)  # the first, for Excel
-_ESCAPED_QUOTE = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
+_double_quotes = partial(re.compile(r'(?<!\\)((?:\\\\)*)\\"').sub, r'\1""')
 MAX_CELL = 2**26  # characters: beyond them, a quotation mark was surely never closed
 
 
@@ -51,7 +51,8 @@ def open_delimited(path: Path, delimiters: str = ",;\t|") -> RawTable:
 class DelimitedWriter:
     """Writes rows of plain values to a CSV or TSV file; lists and objects become JSON."""
 
-    def __init__(self, path: Path, columns: list[str], *, delimiter: str, encoding: str) -> None:
+    def __init__(self, path: Path, columns: list[str], delimiter: str = ",") -> None:
+        encoding = "utf-8-sig" if delimiter == "," else "utf-8"  # the mark is for Excel
         self._file = path.open("x", encoding=encoding, newline="")
         self._writer = csv.writer(self._file, delimiter=delimiter)
         self._writer.writerow(columns)
@@ -64,17 +65,9 @@ class DelimitedWriter:
         )
 
 
-CSV = TableFormat(
-    (".csv",),
-    open_delimited,
-    partial(DelimitedWriter, delimiter=",", encoding="utf-8-sig"),  # the mark is for Excel
-)
-
-TSV = TableFormat(
-    (".tsv",),
-    partial(open_delimited, delimiters="\t,;|"),
-    partial(DelimitedWriter, delimiter="\t", encoding="utf-8"),
-)
+CSV = TableFormat((".csv",), open_delimited, DelimitedWriter)
+_TABBED = partial(open_delimited, delimiters="\t,;|"), partial(DelimitedWriter, delimiter="\t")
+TSV = TableFormat((".tsv",), *_TABBED)
 
 
 class _File(NamedTuple):
@@ -91,10 +84,8 @@ def _iter_headers(file: _File, second: bool) -> Iterator[tuple[int, list[str]]]:
         if unclosed:
             if begun:
                 return  # perhaps the delimiter is another
-            raise SgmftError(
-                f"{file.path}, row {number} (the header), has a quotation mark that is never "
-                "closed: close it."
-            )
+            where = f"{file.path}, row {number} (the header),"
+            raise SgmftError(f"{where} has a quotation mark that is never closed: close it.")
         if number > second:
             names = map(replace_surrogates, cells)
             yield number, [re.sub(r'^\ufeff+"?(.*?)"?$', r"\1", x) for x in names]  # twice
@@ -127,10 +118,6 @@ def _has_escaped_quotes(file: _File, width: int) -> bool:
     return True
 
 
-def _double_quotes(line: str) -> str:
-    return _ESCAPED_QUOTE.sub(r'\1""', line)
-
-
 def _iter_records(file: _File) -> Iterator[tuple[int, list[str], bool]]:
     path, (encoding, errors), delimiter, escaped = file
     number, ended = 0, False
@@ -145,14 +132,11 @@ def _iter_records(file: _File) -> Iterator[tuple[int, list[str], bool]]:
             for number, cells in enumerate(csv.reader(lines(text), delimiter=delimiter), 1):
                 yield number, cells, ended
     except csv.Error as error:
-        raise SgmftError(
-            f"{path}, row {number + 1}, cannot be read ({error}): "
-            "look there for a quotation mark that is never closed."
-        ) from error
+        fix = "look there for a quotation mark that is never closed"
+        raise SgmftError(f"{path}, row {number + 1}, cannot be read ({error}): {fix}.") from error
     except UnicodeError as error:
-        raise SgmftError(
-            f"{path}, row {number + 1}, is not valid {encoding}: save the file as UTF-8."
-        ) from error
+        reason = f"is not valid {encoding}: save the file as UTF-8."
+        raise SgmftError(f"{path}, row {number + 1}, {reason}") from error
 
 
 def _iter_rows(file: _File, columns: list[str], header: int) -> Iterator[RawRow]:

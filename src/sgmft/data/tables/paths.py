@@ -56,7 +56,21 @@ class PathResolver:
         message, where the picture may not be used.
         """
         try:
-            return self._resolve(path)
+            if self._to_path is not None:
+                path = self._to_path(path, Path(self._folder))
+            if url := _FILE_URL.match(path):
+                path = unquote(path[url.end() :])
+            if "\0" in path or replace_surrogates(path) != path:
+                raise _refusal("{name!r} cannot be the path of a picture", path)
+            if not self.exists(path):
+                if _ADDRESS.match(path):
+                    raise _refusal(_ON_THE_WEB, path)
+                slashed = path.replace("\\", "/")
+                path = slashed if slashed != path and self.exists(slashed) else self._find(slashed)
+            file = os.path.join(self._folder, path)
+            if not self._allow_outside and not self._is_inside(file):
+                raise _refusal(_OUTSIDE, path)
+            return Path(file)
         except OSError as error:  # a name that is too long, a folder that may not be looked into
             why = {"name": path[:200], "why": error.strerror or str(error)}
             raise ValueError(Message("{name} cannot be read: {why}", **why)) from None
@@ -64,23 +78,6 @@ class PathResolver:
     def exists(self, path: str) -> bool:
         """Return whether there is something of this very name."""
         return os.path.lexists(os.path.join(self._folder, path))
-
-    def _resolve(self, path: str) -> Path:
-        if self._to_path is not None:
-            path = self._to_path(path, Path(self._folder))
-        if url := _FILE_URL.match(path):
-            path = unquote(path[url.end() :])
-        if "\0" in path or replace_surrogates(path) != path:
-            raise _refusal("{name!r} cannot be the path of a picture", path)
-        if not self.exists(path):
-            if _ADDRESS.match(path):
-                raise _refusal(_ON_THE_WEB, path)
-            slashed = path.replace("\\", "/")
-            path = slashed if slashed != path and self.exists(slashed) else self._find(slashed)
-        file = os.path.join(self._folder, path)
-        if not self._allow_outside and not self._is_inside(file):
-            raise _refusal(_OUTSIDE, path)
-        return Path(file)
 
     def _find(self, path: str) -> str:
         """Return the path that is meant; the same where there is nothing like it."""

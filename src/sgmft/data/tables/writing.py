@@ -78,9 +78,8 @@ def open_writer(path: str | Path, columns: Sequence[str]) -> Iterator[TableWrite
     path = Path(path)
     table_format = find_format(path)
     if table_format is None or table_format.write is None:
-        raise SgmftError(
-            f"{path} is no table sgmft can write: end its name in {', '.join(WRITABLE)}."
-        )
+        known = ", ".join(WRITABLE)
+        raise SgmftError(f"{path} is no table sgmft can write: end its name in {known}.")
     if path.is_dir():
         raise SgmftError(f"{path} is a folder: give the name of a file to write.")
     with writing(path):

@@ -122,10 +122,8 @@ def _iter_rows(file: Path, title: str, columns: list[str]) -> Iterator[RawRow]:
     with _open(file) as book:
         header, _ = find_header(_iter_cells(book[title]))
         for number, cells in _iter_cells(book[title], merged=True):
-            values = dict.fromkeys(columns) | {
-                columns[i] if i < len(columns) else f"column {i + 1}": cell
-                for i, cell in enumerate(cells)
-                if i < len(columns) or cell is not None
-            }
+            names = [*columns, *(f"column {i + 1}" for i in range(len(columns), len(cells)))]
+            there = zip(names, cells, strict=False)
+            values = dict.fromkeys(columns) | {x: y for x, y in there if y is not None}
             if number > header and cells:
                 yield RawRow(number, values)
