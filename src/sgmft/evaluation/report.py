@@ -44,14 +44,11 @@ def write_page(
 ) -> None:
     """Write an evaluation's page."""
     before = evaluation.uncalibrated if evaluation.temperature != 1 else None
+    given = {"title": title, "about": about, "notice": notice, "errors": errors, "models": models}
     page = render(
         "evaluation/templates/report.html",
-        title=title,
-        about=about,
-        notice=notice,
-        errors=errors,
+        **given,
         overview=overview_figure() if overview else "",
-        models=models,
         history=figures.history_figure(history) if len(history) > 1 else "",
         evaluation=evaluation,
         mistakes=_mistakes(evaluation),

@@ -136,11 +136,8 @@ class HeldOutProbabilities:
 
     def apply(self, probs: Floats, rules: Abstention, parts: Parts) -> Iterator[AbstentionDecision]:
         """Yield the decisions for posts with these probabilities (B, K) and parts (B,)."""
-        members = typical = None
-        if rules.coverage is not None:
-            members = self.sets(probs, rules.coverage, parts)
-        if rules.reject is not None:
-            typical = self.typicality(probs, parts, rules.reject)
+        members = None if rules.coverage is None else self.sets(probs, rules.coverage, parts)
+        typical = None if rules.reject is None else self.typicality(probs, parts, rules.reject)
         for i, row in enumerate(probs):
             chosen = None if members is None else members[i]
             seen = None if typical is None else float(typical[i])

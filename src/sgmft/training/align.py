@@ -184,11 +184,8 @@ class ContrastiveProjections(Contrast):
     @torch.no_grad()
     def save_encoder(self, folder: Path, encoder: str) -> None:
         """Write the maps behind an encoder of that name, which together are one."""
-        text, image = self.text_scale, self.image_scale
-        given = (
-            *(text.mean, self.text.weight / text.deviation),
-            *(image.mean, self.image.weight / image.deviation),
-        )
+        sides = (self.text_scale, self.text), (self.image_scale, self.image)
+        given = [x for scale, line in sides for x in (scale.mean, line.weight / scale.deviation)]
         save_projected(folder, encoder, Maps(*(x.cpu().numpy() for x in given)), float(self.scale))
 
 

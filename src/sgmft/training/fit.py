@@ -11,11 +11,7 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from sgmft.data.posts import (
-    Post,
-    raise_first_error,
-    warn_about_singleton_labels,
-)
+from sgmft.data.posts import Post, raise_first_error, warn_about_singleton_labels
 from sgmft.data.summary import (
     count_errors,
     describe_errors,

@@ -81,17 +81,10 @@ def write_report(
     page holds the figures' SVG text, the Markdown links their PNG files, the document PDF files.
     """
     folder = Path(folder)
-    values: dict[str, Any] = {
-        "title": title,
-        "tables": list(zip(map(view_table, tables), map(_chart, tables), strict=True)),
-        "figures": figures,
-        "data": data,
-        "commands": "\n".join(commands),
-        "versions": versions,
-        "notes": notes,
-        "differs": differs,
-        "share": format_percent,
-    }
+    views = list(zip(map(view_table, tables), map(_chart, tables), strict=True))
+    values: dict[str, Any] = {"title": title, "tables": views, "figures": figures, "data": data}
+    values |= {"commands": "\n".join(commands), "versions": versions, "notes": notes}
+    values |= {"differs": differs, "share": format_percent}
     fence = next("`" * n for n in count(3) if "`" * n not in values["commands"])
     functions = {"escape": escape_markdown, "paragraph": escape_paragraph}
     page = render("evaluation/templates/compare.html", **values)
@@ -235,9 +228,8 @@ def _by_label(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[G
         "in brackets, the test posts that truly are it. Bold: the highest of its column."
     )
     if support:
-        yield Grid(
-            "F1 of each label and figures over labels, %", ["System", *columns], entries, about
-        )
+        header = ["System", *columns]
+        yield Grid("F1 of each label and figures over labels, %", header, entries, about)
 
 
 def _by_group(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[Grid]:

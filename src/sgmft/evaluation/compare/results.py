@@ -129,18 +129,13 @@ def _result_row(row: Row, found: Sequence[RowRecords], **figures: Any) -> Result
         least, most = (f"{end(x[name] for x in chosen):.3g}" for end in (min, max))
         if (name, most) != ("epochs", "1"):
             setting.append(f"{name}={least if least == most else f'{least} to {most}'}")
-    return ResultRow(
-        row.key,
-        row.title,
-        **figures,
-        method=row.method if found else "",
-        parameters=runs[0]["parameters"] if runs else None,
-        seconds=float(np.median([run["seconds"] for run in runs])) if runs else None,
-        reads=runs[0].get("reads", "") if runs else "",  # not known of runs before 0.2
-        setting=", ".join(setting),
-        note=row.note,
-        failed=[reason for each in found for reason in each.failed],
-    )
+    if runs:
+        figures["seconds"] = float(np.median([run["seconds"] for run in runs]))
+        figures["parameters"] = runs[0]["parameters"]
+        figures["reads"] = runs[0].get("reads", "")  # not known of runs before 0.2
+    figures |= {"method": row.method if found else "", "setting": ", ".join(setting)}
+    failed = [reason for each in found for reason in each.failed]
+    return ResultRow(row.key, row.title, note=row.note, failed=failed, **figures)
 
 
 def _cost_of_features(row: Row, comparison: Comparison) -> str:

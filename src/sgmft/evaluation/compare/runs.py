@@ -138,12 +138,8 @@ def _try_settings(run: Run, data: ComparisonData) -> Record:
     held_out = np.searchsorted(division.train, division.where(VALIDATION)).tolist()
     task, _ = _training_task(run, data)
     selected = train_with_validation(task, held_out, device=run.device).selected
-    return {
-        "settings": dict(run.settings),
-        "epochs": selected.epoch,
-        "val_loss": selected.val_loss,
-        "val_accuracy": selected.val_accuracy,
-    }
+    record: Record = {"settings": dict(run.settings), "epochs": selected.epoch}
+    return record | {"val_loss": selected.val_loss, "val_accuracy": selected.val_accuracy}
 
 
 def _train_and_predict(run: Run, data: ComparisonData) -> Record:
@@ -165,14 +161,10 @@ def _train_and_predict(run: Run, data: ComparisonData) -> Record:
         tensors = {"fused": np.ascontiguousarray(output.fused, np.float32)}
         written.append(fused := run.path(data, "fused", "safetensors"))
         make_file(fused, lambda path: save_file(tensors, path))
-    return {
-        "settings": dict(run.settings),
-        "epochs": run.epochs,
-        "parameters": network.parameter_count,
-        "reads": inputs_read(network, posts, run.features.split("/")[0], *data.attributes[:1]),
-        "name": run.name(data),
-        FILES: file_digests(written),
-    }
+    record: Record = {"settings": dict(run.settings), "epochs": run.epochs}
+    reads = inputs_read(network, posts, run.features.split("/")[0], *data.attributes[:1])
+    record |= {"parameters": network.parameter_count, "reads": reads}
+    return record | {"name": run.name(data), FILES: file_digests(written)}
 
 
 def inputs_read(model: Model, posts: Features, encoder: str, names: Iterable[str] = ()) -> str:
@@ -334,17 +326,10 @@ class Comparison:
         return self._run(row, division, settings=found.searched[-1])
 
     def _run(self, row: Row, division: int, **changes: Any) -> Run:
-        return Run(
-            str(self.folder),
-            row,
-            EncoderSetting.of(row, self.plan.encoder).key,
-            division,
-            most_epochs=self.plan.epochs,
-            plugins=tuple(LOADED),
-            device=self.plan.device,
-            keep_fused=row.key in self._drawn and changes.get("seed", 1) == division == 0,
-            **changes,
-        )
+        features = EncoderSetting.of(row, self.plan.encoder).key
+        changes["keep_fused"] = row.key in self._drawn and changes.get("seed", 1) == division == 0
+        changes |= {"most_epochs": self.plan.epochs, "device": self.plan.device}
+        return Run(str(self.folder), row, features, division, plugins=tuple(LOADED), **changes)
 
 
 @contextmanager

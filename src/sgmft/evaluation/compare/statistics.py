@@ -133,15 +133,8 @@ def summarise(
         scores.append(replace(of_label[0], **{name: float(x) for name, x in means.items()}))
     each = zip(table.tolist(), found.swapaxes(0, 1).tolist(), strict=True)
     error, accuracy, macro_f1, *_ = (Estimate(a, b, c, d, x) for (a, b, c, d), x in each)
-    common = (
-        accuracy,
-        macro_f1,
-        error,
-        scores,
-        by_group,
-        len(masks),
-        np.sum(confusions, axis=0).tolist(),
-    )
+    confusion = np.sum(confusions, axis=0).tolist()
+    common = accuracy, macro_f1, error, scores, by_group, len(masks), confusion
     balanced = metrics.balanced_accuracy(scores)
     areas = [x for run in probs if (x := metrics.area_under_roc(run, true)) is not None]
     if outputs > classes or not areas:

@@ -227,12 +227,9 @@ def _similarity_map(predictor: MaskedPredictor) -> result.SimilarityMap | None:
     if values is None:
         return None
     rows = [i for i in range(len(values)) if is_word(words[i])]
-    return result.SimilarityMap(
-        kind,
-        tuple(words[i] for i in rows),
-        math.isqrt(values.shape[1] // len(predictor.images)),
-        tuple(tuple(map(float, values[i])) for i in rows),
-    )
+    grid = math.isqrt(values.shape[1] // len(predictor.images))
+    shown = tuple(tuple(map(float, values[i])) for i in rows)
+    return result.SimilarityMap(kind, tuple(words[i] for i in rows), grid, shown)
 
 
 def _element_guidance(predictor: MaskedPredictor, words: Sequence[str]) -> Floats | None:

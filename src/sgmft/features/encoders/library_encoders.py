@@ -360,13 +360,9 @@ class SentenceTransformersEncoder(LibraryEncoder):
         from sentence_transformers import SentenceTransformer
 
         self._design = checkpoint.digest()
-        model: Any = SentenceTransformer(
-            checkpoint.folder,
-            device=str(self._device),
-            model_kwargs={"dtype": self._dtype},
-            local_files_only=True,
-            trust_remote_code=checkpoint.trusted,
-        )
+        how: dict[str, Any] = {"model_kwargs": {"dtype": self._dtype}, "local_files_only": True}
+        how |= {"device": str(self._device), "trust_remote_code": checkpoint.trusted}
+        model: Any = SentenceTransformer(checkpoint.folder, **how)
         self._takes = [kind for kind in LINEAR if model.supports(kind)]
         self._joint = len(self._takes) == 2 and model.supports(("image", "text"))
         self._prompt = model.prompts.get(model.default_prompt_name)

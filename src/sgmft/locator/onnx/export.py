@@ -107,10 +107,8 @@ def export_model(
             for path in temporary.iterdir():
                 path.chmod(0o644)  # safetensors writes files that only their owner reads
                 path.rename(target / path.name)
-            manifest = {
-                "format": exported.FORMAT,
-                "labels": locator.labels,
-                "tokens": tokens,
+            manifest = {"format": exported.FORMAT, "labels": locator.labels, "tokens": tokens}
+            manifest |= {
                 "attributes": [asdict(attribute) for attribute in locator.attributes.columns],
                 "encoder": {"info": asdict(info) | {"name": locator.encoder_name}, **settings},
                 "method": locator.method.name,
@@ -222,24 +220,17 @@ def quantize_graph(path: Path, batches: Iterable[Mapping[str, Array]], out: Path
     graph = load(path).graph
     channels = {weight.name: weight.dims[1:2] for weight in graph.initializer}
     first = [x.name for x in graph.node if x.op_type == "Conv" and channels[x.input[1]] == [3]]
+    # With ReLU6, a convolution's range is that of what it clips to.
+    how: dict[str, Any] = {"op_types_to_quantize": ["Conv", "Clip", "Add"]}
+    how |= {"nodes_to_exclude": first, "per_channel": True, "reduce_range": True}
+    how |= {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    how |= {"quant_format": QuantFormat.QDQ}
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # the quantizer gives advice to the root logger
     try:
         with TemporaryDirectory(dir=out.parent, prefix=".") as folder:
             whole = Path(folder) / out.name
-            quantize_static(
-                path,
-                whole,
-                reader,
-                quant_format=QuantFormat.QDQ,
-                # With ReLU6, a convolution's range is that of what it clips to.
-                op_types_to_quantize=["Conv", "Clip", "Add"],
-                nodes_to_exclude=first,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-                reduce_range=True,
-            )
+            quantize_static(path, whole, reader, **how)
             whole.replace(out)
     finally:
         logging.disable(before)

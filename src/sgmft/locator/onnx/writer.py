@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,19 +41,12 @@ def write_graph(
     open_axis = torch.export.Dim.DYNAMIC
     shapes = tuple(dict.fromkeys(range(axes), open_axis) for _, axes in inputs.values())
     tensors = tuple(example.clone() for example, _ in inputs.values())  # one object would be one
+    how: dict[str, Any] = {"dynamo": True, "optimize": True, "verbose": False}
+    how |= {"input_names": list(inputs), "output_names": list(outputs), "dynamic_shapes": (shapes,)}
     try:
         quiet = warnings.catch_warnings(action="ignore")  # the exporter's, on its own future
         with PARSING, quiet, torch.no_grad(), _quiet_and_plain():
-            program = torch.onnx.export(
-                _Positional(module, run or module),
-                tensors,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_shapes=(shapes,),
-                dynamo=True,
-                optimize=True,
-                verbose=False,
-            )
+            program = torch.onnx.export(_Positional(module, run or module), tensors, **how)
     except torch.onnx.OnnxExporterError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise SgmftError(f"This network cannot be written as ONNX: {reason}") from error

@@ -258,10 +258,8 @@ def fine_tune(
     assert isinstance(network, Network)
     model = Tuned(network, towers, tokens, task.info.fingerprint)
     raw = RawPosts(encoded.posts, encoded.keys, encoded.features, towers.encoder)
-    labelled, out = (
-        LabelledPosts(raw, task.data.labels, task.data.weights),
-        np.isin(np.arange(len(raw)), held_out),
-    )
+    labelled = LabelledPosts(raw, task.data.labels, task.data.weights)
+    out = np.isin(np.arange(len(raw)), held_out)
     data, validation = labelled.take(~out), labelled.take(out)
     before = copy.deepcopy(model.state_dict())
     config = tuning.config(task.preset.train)
