@@ -2,18 +2,14 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Context, Option
 
 from sgmft.cli import console
 from sgmft.cli import options as opt
 from sgmft.errors import needs_extra
-
-if TYPE_CHECKING:
-    from sgmft.evaluation.compare.results import ResultTable
 
 
 @opt.reads_posts
@@ -53,8 +49,11 @@ def compare_command(
 
     A run that was stopped continues where it was.
     """
+    from rich.table import Table
+
     with needs_extra("torch", "sgmft compare"):
         from sgmft.evaluation.compare.catalogue import make_plan
+        from sgmft.evaluation.compare.report import view_table
         from sgmft.evaluation.compare.splits import Split
         from sgmft.jobs.compare import compare_table, default_workers
 
@@ -95,19 +94,10 @@ def compare_command(
         )
     opt.write_config(context, report.with_name("config.toml"), command)
     console.print_errors(summary)
-    print_comparison(results)
-    console.print_line(f"Report: {report}")
-
-
-def print_comparison(tables: "Sequence[ResultTable]") -> None:
-    """Print the figures of every row, and what failed."""
-    from rich.table import Table
-
-    from sgmft.evaluation.compare.report import view_table
-
-    for grid in (view_table(table).main for table in tables):
-        table = Table(*grid.header[:4], title=grid.title, title_justify="left")
+    for grid in (view_table(table).main for table in results):
+        shown = Table(*grid.header[:4], title=grid.title, title_justify="left")
         for entry in grid.entries:  # an interval and a p-value; the report has the rest
             cells = (", ".join([x.text, *x.more[1:2]]) for x in entry.cells[:3])
-            table.add_row(entry.title, *cells)
-        console.screen.print(table)
+            shown.add_row(entry.title, *cells)
+        console.screen.print(shown)
+    console.print_line(f"Report: {report}")

@@ -28,11 +28,6 @@ POSTS, DAMAGED = 1400, 16
 PAPER = "--method sgmft --preset elements --set width=128 --set epochs=8 --set learning_rate=0.001"
 PAPER += " --set label_smoothing=0.1"
 
-NOTICE = (
-    "These posts are synthetic: sgmft generated their texts and drew their pictures. The figures "
-    "show that everything works, not how well it does on real posts."
-)
-
 screen = Console()
 
 
@@ -59,7 +54,8 @@ def run(
         models=[default, paper],
         examples=choose_examples(good, locator.labels),
         about=describe_locator(locator),
-        notice=NOTICE,
+        notice="These posts are synthetic: sgmft generated their texts and drew their pictures. "
+        "The figures show that everything works, not how well it does on real posts.",
         errors=errors,
     )
     screen.print(_table(predictions))

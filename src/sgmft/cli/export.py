@@ -24,8 +24,7 @@ def export_command(
     if int8 is not None:
         posts = opt.make_source(int8, None, column, None, allow_outside).read_posts()
     locator = SemanticLocator.from_pretrained(model)
-    files = export_model(locator, output, int8=posts)
-    for path in files:
+    for path in export_model(locator, output, int8=posts):
         console.print_line(f"{path.stat().st_size / 1e6:8.1f} MB  {path}")
     if posts:
         same, compared = agreement(locator, OnnxLocator.load(output), posts)

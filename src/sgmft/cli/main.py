@@ -59,9 +59,7 @@ def _print_version(wanted: bool) -> None:
 def plugins(
     command: typer.Context,
     plugin: Annotated[list[str] | None, Option(help=HELP["plugin"])] = None,
-    trust_remote_code: Annotated[
-        bool, Option("--trust-remote-code", help="Run Python files that come with an encoder.")
-    ] = False,
+    trust_remote_code: Annotated[bool, Option("--trust-remote-code", help=HELP["trust"])] = False,
     _: Annotated[
         bool, Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
@@ -80,11 +78,8 @@ def plugins(
         load_plugin(path)
 
 
-NAMES = (
-    "sample fetch convert train evaluate predict explain encode encoders suggest compare align "
-    "export serve"
-)
-for name in NAMES.split():
+NAMES = "sample fetch convert train evaluate predict explain encode encoders suggest compare align"
+for name in (*NAMES.split(), "export", "serve"):
     app.command(name)(getattr(import_module(f"sgmft.cli.{name}"), f"{name}_command"))
 
 

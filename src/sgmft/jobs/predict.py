@@ -20,8 +20,6 @@ from sgmft.locator.loading import load_predictor
 from sgmft.locator.prediction import Prediction, Predictor, SupportsPredictions
 from sgmft.utils.checksums import digest_of, file_digests
 
-WRITE_ROWS = 256  # of one file, written together
-
 
 @dataclass(frozen=True)
 class ModelFolder:
@@ -97,7 +95,7 @@ def _write_rows(
     columns: "OutputColumns",
     strict: bool,
     write: Callable[[list[dict[str, Any]], JobSummary], None],
-    most: int = WRITE_ROWS,
+    most: int = 256,  # rows that are written together
 ) -> Iterator[JobSummary]:
     while part := list(islice(predictions, most)):
         if strict:
@@ -181,16 +179,10 @@ class OutputColumns:
 
     def row(self, prediction: Prediction) -> dict[str, Any]:
         """Return the row of one prediction; without probabilities where it has an error."""
-        p, probs = prediction, prediction.probabilities
-        found = {
-            "label": p.label,
-            "probability": p.probability,
-            "set": p.label_set if p.label_set is None else list(p.label_set),
-            "typicality": p.typicality,
-            "abstained": p.abstained,
-            "error": p.error,
-            "warning": join_messages(p.post.warnings) or None,
-        }
+        p, probs, members = prediction, prediction.probabilities, prediction.label_set
+        found = p._asdict() | {"probability": p.probability, "error": p.error}
+        found |= {"set": None if members is None else list(members)}
+        found |= {"warning": join_messages(p.post.warnings) or None}
         added: dict[str, Any] = {key: found[key] for key in self.added if key in found}
         if probs is not None:
             names = (f"p_{label}" for label in self.labels)

@@ -28,7 +28,6 @@ POOL = 8000  # posts looked at; of more, so many are drawn: similarities are 4 b
 POWER = 2  # of cosines, with a model
 Floats = NDArray[np.floating]
 RANK, UNCERTAINTY = "suggested_rank", "uncertainty"  # columns
-NEAR = 0.85  # cosine from which two posts are taken for one; distinct ones stay below 0.7
 
 
 class Suggestion(NamedTuple):
@@ -163,7 +162,7 @@ def choose_posts(
     *,
     uncertainty: NDArray[np.float32] | None = None,
     covered: Sequence[int] = (),
-    near: float = NEAR,
+    near: float = 0.85,  # cosine from which two are taken for one; distinct ones stay below 0.7
     seed: int = 0,
 ) -> list[int]:
     """Return positions of the posts most worth labelling, the most worthwhile first.

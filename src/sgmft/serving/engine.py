@@ -115,8 +115,7 @@ class InferenceEngine:
         self, posts: Sequence[Post], rules: Abstention | None = None
     ) -> list[Prediction]:
         """Predict the posts, in order. Raises Problem."""
-        request = QueuedRequest(WorkItem(posts, rules or self.rules))
-        found: list[Prediction] = await self._result(request)
+        found: list[Prediction] = await self._result(WorkItem(posts, rules or self.rules))
         return [
             x._replace(post=replace(post, error=x.error, warnings=x.post.warnings))
             for x, post in zip(found, posts, strict=True)
@@ -127,11 +126,12 @@ class InferenceEngine:
     ) -> tuple[Prediction, Explanation]:
         """Predict a post and explain it. Raises Problem."""
         item = WorkItem([post], rules or self.rules)
-        prediction, explanation = await self._result(QueuedRequest(item, True, label))
+        prediction, explanation = await self._result(item, explain=True, label=label)
         post = replace(post, warnings=prediction.post.warnings)
         return prediction._replace(post=post), replace(explanation, post=post)
 
-    async def _result(self, request: QueuedRequest) -> Any:
+    async def _result(self, item: WorkItem, **how: Any) -> Any:
+        request = QueuedRequest(item, **how)
         self._waiting.append(request)
         self._wake.set()
         try:
@@ -220,8 +220,7 @@ class InferenceEngine:
                 request.fail(self._busy())
 
     def _busy(self) -> Problem:
-        retry = max(1, round(self.limits.seconds / 2))
-        return Problem("busy", "No answer in time.", retry=retry)
+        return Problem("busy", "No answer in time.", retry=max(1, round(self.limits.seconds / 2)))
 
     async def _reload(self) -> None:
         """Start a new worker; where the model cannot be loaded any more, refuse all that wait."""

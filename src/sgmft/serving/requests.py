@@ -272,12 +272,11 @@ def _image(image: str | ImageRequest, number: int, where: str, files: Files) -> 
             detail = f"{where}: {len(parts)} files of the form are called {image[:80]!r}."
             raise Problem("invalid-request", detail)
         return Attachment(parts[0].data, parts[0].name or name)
-    data = image.data if isinstance(image, ImageRequest) else image
     if isinstance(image, ImageRequest):
-        name = image.name[:100] or name
+        image, name = image.data, image.name[:100] or name
     try:
-        head, comma, rest = data.partition(",")
-        data = rest if comma and head.startswith("data:") and head.endswith(";base64") else data
+        head, comma, rest = image.partition(",")
+        data = rest if comma and head.startswith("data:") and head.endswith(";base64") else image
         return Attachment(base64.b64decode("".join(data.split()), validate=True), name)
     except (binascii.Error, ValueError):
         why = "is not the base64 of a file; paths and addresses are not followed."

@@ -23,18 +23,11 @@ class PredictionResponse(BaseModel):
     @classmethod
     def of(cls, prediction: Prediction, labels: tuple[str, ...]) -> Self:
         """Return a prediction as JSON has it."""
-        probs, members = prediction.probabilities, prediction.label_set
-        return cls(
-            id=prediction.post.id,
-            label=prediction.label,
-            probability=prediction.probability,
-            probabilities=None if probs is None else dict(zip(labels, probs.tolist(), strict=True)),
-            set=None if members is None else list(members),
-            typicality=prediction.typicality,
-            abstained=prediction.abstained,
-            error=prediction.error,
-            warnings=list(prediction.post.warnings),
-        )
+        p, probs, members = prediction, prediction.probabilities, prediction.label_set
+        shares = None if probs is None else dict(zip(labels, probs.tolist(), strict=True))
+        found = p._asdict() | {"id": p.post.id, "probability": p.probability, "error": p.error}
+        found |= {"set": None if members is None else list(members), "probabilities": shares}
+        return cls(**found, warnings=list(p.post.warnings))
 
 
 class PredictionsResponse(BaseModel):

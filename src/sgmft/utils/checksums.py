@@ -50,15 +50,6 @@ def checksum_matches(values: Mapping[str, Any]) -> bool:
     return values.get(CHECKSUM) in (None, digest_of(values))
 
 
-def verify_checksum(values: Mapping[str, Any], path: Path, fix: str) -> None:
-    """Raise SgmftError, with `fix`, where the values that were read from `path` are changed."""
-    if not checksum_matches(values):
-        raise SgmftError(
-            f"{path} is damaged or was changed by hand: {fix}, or, if you changed it and mean it, "
-            f'delete its line "{CHECKSUM}".'
-        )
-
-
 def read_own(
     path: Path, newest: int, what: str, fix: str, names: Iterable[str] = ()
 ) -> dict[str, Any]:
@@ -74,7 +65,11 @@ def read_own(
             f"{what} was written by {by}, in a newer format than sgmft {version('sgmft')} reads: "
             "pip install --upgrade sgmft."
         )
-    verify_checksum(values, path, fix)
+    if not checksum_matches(values):
+        raise SgmftError(
+            f"{path} is damaged or was changed by hand: {fix}, or, if you changed it and mean it, "
+            f'delete its line "{CHECKSUM}".'
+        )
     for name in names:
         check_file(path.with_name(name), values, fix)
     return dict(values)

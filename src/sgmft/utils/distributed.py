@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-LONGEST_WAIT = timedelta(days=7)  # for the main process, which may have many posts to encode
-
 
 def world_size() -> int:
     """Return how many processes train together."""
@@ -58,7 +56,8 @@ def join(device: str | None) -> None:
 
     if torch.distributed.is_initialized():
         return
-    PartialState(cpu=on_cpu(device), timeout=LONGEST_WAIT)
+    # The main process, for which the others wait, may have many posts to encode.
+    PartialState(cpu=on_cpu(device), timeout=timedelta(days=7))
     # Else it would go on beside the process that is started next.
     end_with_parent("sgmft: the launcher has ended, and so does this process")
 

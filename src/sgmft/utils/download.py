@@ -177,12 +177,11 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
-class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
+class _CheckedNetwork(httpcore2.AnyIOBackend):
     """Connects to the very addresses that were checked: hosts are looked up once, here."""
 
     def __init__(self, allow_private: bool) -> None:
         self._allow_private = allow_private
-        self._network = httpcore2.AnyIOBackend()
 
     async def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> Any:
         loop = asyncio.get_running_loop()
@@ -197,8 +196,8 @@ class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
             raise DownloadError(f"{where}: allow it with --allow-private")
         for address in public[:-1]:
             with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
-                return await self._network.connect_tcp(address, port, *args, **options)
-        return await self._network.connect_tcp(public[-1], port, *args, **options)
+                return await super().connect_tcp(address, port, *args, **options)
+        return await super().connect_tcp(public[-1], port, *args, **options)
 
 
 def _parse(address: str, base: httpx2.URL | None = None) -> httpx2.URL:

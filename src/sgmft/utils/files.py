@@ -15,9 +15,6 @@ from typing import Any
 
 from sgmft.errors import SgmftError, warn
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
-
 
 def write_whole(path: Path, data: Any) -> None:
     """Write bytes under a temporary name beside `path`, then rename: readers see no half a file."""
@@ -56,9 +53,9 @@ def error_reason(error: Exception) -> str:
     if number is None and (found := re.search(r"os error (\d+)", str(error))):  # safetensors
         number = int(found[1])
     reason = str(error) if number is None else os.strerror(number)
-    if number in _FULL:
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{reason}: make room and run the same command again"
-    if number in _REFUSED:
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{reason}: allow it, or choose another folder"
     return reason
 

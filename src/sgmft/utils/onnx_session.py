@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sgmft.errors import SgmftError
 from sgmft.utils.checksums import file_digest
-from sgmft.utils.files import cache_folder, make_whole, write_whole
+from sgmft.utils.files import cache_folder, write_whole
 
 Array = NDArray[Any]
 OPSET, IR_VERSION = 20, 10  # ONNX Runtime 1.20 reads both
@@ -97,5 +97,4 @@ class Graph:
         domains = sorted({node.domain for node in self.nodes})
         opsets = [helper.make_opsetid(x, 1 if x == CONTRIB else OPSET) for x in domains]
         model = helper.make_model(whole, opset_imports=opsets, **written)
-        data = model.SerializeToString(deterministic=True)
-        make_whole(path, lambda temporary: temporary.write_bytes(data))
+        write_whole(path, model.SerializeToString(deterministic=True))

@@ -25,10 +25,6 @@ ATTEMPTS = ".attempts"  # folder beside the results: these are many, and looked 
 MAX_ATTEMPTS = 3  # nodes are lost now and then, but not so often under one piece
 PATIENCE = 10.0  # seconds until a cluster must have answered
 
-# Half a processor is reserved for each worker, and there are as many workers as processors: when
-# nodes are lost, those left have room for the lost workers too.
-RESERVED = 0.5
-
 
 class RayEngine:
     """An engine that does a task on a Ray cluster; without an address, on one started for it."""
@@ -78,7 +74,9 @@ class RayEngine:
             _Worker,
             fn_constructor_args=(task, version("sgmft")),
             batch_size=1,
-            num_cpus=0 if self._gpu else RESERVED,
+            # There are as many workers as processors: when nodes are lost, those left have room
+            # for the lost workers too.
+            num_cpus=0 if self._gpu else 0.5,
             num_gpus=1 if self._gpu else 0,
             compute=pool,
         )

@@ -16,7 +16,6 @@ RATIO = 100  # of a file's size to its packed size; pictures are packed already
 SMALL = 1024 * 1024  # bytes of a file whose ratio does not matter
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
 _TOO_LARGE = "The zip is too large unpacked. Pack smaller or fewer pictures."
-_UNKNOWN = (NotImplementedError, UnicodeError)  # ways of packing and of writing names
 
 
 def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
@@ -40,7 +39,7 @@ def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
                 with packed.open(entry) as source, (folder / path).open("wb") as target:
                     shutil.copyfileobj(source, target)  # zipfile reads no more than the header says
             return len(found)
-    except (*_DAMAGE, *_UNKNOWN) as error:
+    except (*_DAMAGE, NotImplementedError, UnicodeError) as error:  # ways of packing, of names
         raise SgmftError("The zip is damaged, or no zip.") from error
 
 

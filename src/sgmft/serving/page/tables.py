@@ -33,7 +33,6 @@ from sgmft.utils.templates import render
 SHOWN = 8  # rows
 CELL = 120  # characters
 FIRST = ("label", "probability", "set", "text", "abstained", "error", "warning")  # columns
-_PATIENCE = 1.0  # seconds before a busy server is tried again, where it gives no other number
 
 
 def safe_name(name: str) -> str:
@@ -171,7 +170,7 @@ class TableJob:
             except Problem as problem:
                 if problem.kind != "busy":
                     raise
-                self.stop.wait(problem.retry or _PATIENCE)
+                self.stop.wait(problem.retry or 1)
         raise TableRefused(self.language.texts["stopped"])
 
     def _label(self, folder: Path, done: Path) -> JobSummary:
