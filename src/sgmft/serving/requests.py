@@ -273,7 +273,7 @@ def _image(image: str | ImageRequest, number: int, where: str, files: Files) -> 
             raise Problem("invalid-request", detail)
         return Attachment(parts[0].data, parts[0].name or name)
     if isinstance(image, ImageRequest):
-        image, name = image.data, image.name[:100] or name
+        name, image = image.name[:100] or name, image.data
     try:
         head, comma, rest = image.partition(",")
         data = rest if comma and head.startswith("data:") and head.endswith(";base64") else image
