@@ -203,5 +203,4 @@ def _decode_at(
 def _check_pixels(name: str, width: int, height: int) -> None:
     if width * height > MAX_VIDEO_PIXELS:
         why = "{name} has frames of {width} x {height} pixels; at most {most} million are read"
-        values = {"width": width, "height": height, "most": MAX_VIDEO_PIXELS // 10**6}
-        raise ImageError(why, name=name, **values)
+        raise ImageError(why, name=name, width=width, height=height, most=MAX_VIDEO_PIXELS // 10**6)

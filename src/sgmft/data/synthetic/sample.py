@@ -119,6 +119,11 @@ def plan_post(seed: int, index: int, users: int, noise: float) -> Row:
     informative = ("both", "text", "image")[rng.choice(3, p=shares / shares.sum())]
     fans = range(label, users, BLOCK)  # whose favourite place it is: they write half of its posts
     user = int(rng.choice(fans) if fans and rng.random() < 0.5 else rng.integers(users))
+    weekdays, hour, deviation = TIMES[PLACES[label]]
+    rng, own = _rng(seed, f"time {index}"), _rng(seed, f"author {user}")
+    day = rng.integers(5) if rng.random() < weekdays else rng.integers(5, 7)
+    minutes = rng.normal(hour, deviation) * 60 % 1440 + 1440 * float(day + 7 * rng.integers(52))
+    time = datetime(2024, 1, 1) + timedelta(minutes=minutes)  # a Monday
     return {
         "id": f"post-{index:05d}",
         "user": f"user{user:03d}",
@@ -128,19 +133,10 @@ def plan_post(seed: int, index: int, users: int, noise: float) -> Row:
         "informative": informative,
         "split": "test" if fold[label] % FOLD == block % FOLD else "train",
         "synthetic": True,
-        **_plan_attributes(seed, index, user, PLACES[label]),
+        "time": f"{time:%Y-%m-%d %H:%M}",  # which the place decides in part
+        "gender": ("f", "m")[own.integers(2)],  # of the author: it tells nothing, as the next
+        "followers": int(own.lognormal(5, 2)),
     }
-
-
-def _plan_attributes(seed: int, index: int, user: int, place: str) -> Row:
-    """Return a time, which the place decides in part, and what decides nothing of an author."""
-    rng, own = _rng(seed, f"time {index}"), _rng(seed, f"author {user}")
-    weekdays, hour, deviation = TIMES[place]
-    day = rng.integers(5) if rng.random() < weekdays else rng.integers(5, 7)
-    minutes = rng.normal(hour, deviation) * 60 % 1440 + 1440 * float(day + 7 * rng.integers(52))
-    time = datetime(2024, 1, 1) + timedelta(minutes=minutes)  # a Monday
-    gender, followers = ("f", "m")[own.integers(2)], int(own.lognormal(5, 2))
-    return {"time": f"{time:%Y-%m-%d %H:%M}", "gender": gender, "followers": followers}
 
 
 def _write_post(folder: Path, row: Row, seed: int, noise: float, several: float) -> str:

@@ -19,6 +19,7 @@ from sgmft.utils.files import load_patterns
 MAX_NAMES = 1000  # in one cell
 _PATHS = ("path", "file_name", "filename", "url", "src")  # in an object
 Pictures = list[str | Attachment]  # paths, and pictures that the table itself holds
+Parser = Callable[[Any, PathResolver], Pictures]
 _SEPARATORS = ("\n", ";", "；", ",", "，", "、")
 _LIKE = load_patterns(Path(__file__).with_suffix(".toml"))
 
@@ -151,9 +152,7 @@ def _split(text: str, files: PathResolver) -> list[str]:
     return [text]
 
 
-def _parse_each(
-    parts: Sequence[Any], parse: Callable[[Any, PathResolver], Pictures], files: PathResolver
-) -> Pictures:
+def _parse_each(parts: Sequence[Any], parse: Parser, files: PathResolver) -> Pictures:
     """Parse the parts of a cell; one that cannot be read costs the others nothing."""
     if len(parts) > MAX_NAMES:
         template = "the image cell has {count} pictures; at most {most} are read"

@@ -171,11 +171,9 @@ def _data(post: Post, folder: Path, several: bool) -> dict[str, Any]:
     for file in _paths(post):
         path = os.path.relpath(file, folder)
         if path == os.pardir or path.startswith(os.pardir + os.sep):
-            raise SgmftError(
-                f"{post.place or 'A post'}: Label Studio cannot be shown {file}, which lies "
-                "outside the table's folder: copy it there, or write a table with "
-                "-o suggestions.csv."
-            )
+            wrong = f"Label Studio cannot be shown {file}, which lies outside the table's folder"
+            fix = "copy it there, or write a table with -o suggestions.csv"
+            raise SgmftError(f"{post.place or 'A post'}: {wrong}: {fix}.")
         images.append(_LOCAL_FILES + quote(replace_surrogates(Path(path).as_posix())))
     # Label Studio wants the key in any case, and opens no task with an empty list.
     image = images if several and images else "".join(images)
