@@ -41,16 +41,10 @@ def serve_command(
     from sgmft.serving.problems import Limits
     from sgmft.serving.server import serve_model
 
-    limits = Limits(
-        body=_whole(max_body, 2**20),
-        posts=max_posts,
-        pictures=max_pictures,
-        pixels=_whole(max_pixels, 10**6),
-        seconds=max_seconds,
-        requests=max_requests,
-        connections=max_connections,
-        batch=batch,
-    )
+    sizes = {"body": _whole(max_body, 2**20), "pixels": _whole(max_pixels, 10**6)}
+    counts = {"posts": max_posts, "pictures": max_pictures, "requests": max_requests}
+    counts |= {"connections": max_connections, "batch": batch}
+    limits = Limits(**sizes, **counts, seconds=max_seconds)
     rules = Abstention(coverage, min_probability, reject)
     serve_model(
         InferenceEngine(model, limits, rules, runtime=runtime, device=device),
