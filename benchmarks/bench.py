@@ -27,6 +27,8 @@ PROGRAMS = (
     "answering.py",
     "export.py",
     "growth.py",
+    "library_encoders.py",
+    "commands.py",
 )
 
 

@@ -110,7 +110,7 @@ class HeldOutProbabilities:
         The share of held-out posts whose probabilities have at least the entropy of the post's, a
         conformal p-value: of posts like the held-out ones, a share of at most a has a typicality of
         at most a. Entropy tells posts of no class apart better than the largest probability, the
-        energy of the logits and the Mahalanobis distance of the fused features (docs/results.md).
+        energy of the logits and the Mahalanobis distance of the fused features (docs/studies.md).
         There must be enough rows for the share that is rejected.
         """
         all_rows, own = entropy(self.probabilities), entropy(probabilities)

@@ -4,7 +4,7 @@ The networks are EfficientNet-Lite0 and -Lite2 (Tan & Le 2019) with the publishe
 on ImageNet, from Python packages. Both see the same image; their features stand side by side: 2560
 numbers. Scaling an image and pooling regions are linear maps of fixed sizes, which the graph holds
 as matrices: runtimes differ in how they scale, and these are torch's. Exported models hold the
-graph, too; ONNX Runtime takes about half of torch's time for it (docs/results.md).
+graph, too; ONNX Runtime takes about half of torch's time for it (docs/performance.md).
 """
 
 from collections.abc import Mapping
