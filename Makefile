@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/python -m sgmft.cli.demo demo/
+	$(BIN)/python examples/demo.py demo/
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """The demonstration from posts to report, small."""
 
-from sgmft.cli.demo import run
+from demo import run
 
 
 def test_the_demo_shows_both_models(tmp_path, capsys):
