@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
@@ -27,7 +28,7 @@ from sgmft.utils.files import write_file
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c")
 MARKERS = ("o", "^", "s", "P", "v", "D", "X", "p")
 COLUMNS = 5  # panels in a row
-_SIDE, _GAP, _LINE = 2.2, 0.12, 0.165  # inches: a panel's side, between panels, a line of text
+_SIDE, _LINE = 2.3, 0.165  # inches: a panel's side, a line of text
 _POINT = 0.6 / 72  # inches a point of font size takes in one column of text
 
 
@@ -127,38 +128,26 @@ def save_panels(panels: Sequence[TsnePanel], folder: Path, name: str) -> list[Pa
 
 
 def _figure(panels: Sequence[TsnePanel]) -> Figure:
-    """Lay the panels out by hand, with text measured in columns: a reader's fonts are unknown."""
+    """Lay the panels out in rows, above one legend; a reader's fonts may be wider than ours."""
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     captions = [_caption(place, panel) for place, panel in enumerate(panels)]
     labels = sorted(set(panels[0].labels))
-    width = columns * (_SIDE + _GAP) + _GAP
-    caption = _LINE * (max(map(len, captions)) + 0.6)
-    need = 0.3 + max(cell_len(shorten(label)) for label in labels) * 8.5 * _POINT  # of the legend
-    places = min(len(labels), max(1, int((width - 2 * _GAP) / need)))  # its columns
-    legend = _LINE * (math.ceil(len(labels) / places) * 1.15 + 0.5)
-    height = rows * (_GAP + _SIDE + caption) + legend
-    figure = Figure(figsize=(width, height))
-    sheet = figure.add_axes((0, 0, 1, 1), zorder=1)  # in inches, from the upper left corner
-    sheet.set_axis_off()
-    sheet.set(xlim=(0, width), ylim=(height, 0))
-    for place, panel in enumerate(panels):
-        row, column = divmod(place, columns)
-        left = _GAP + column * (_SIDE + _GAP)
-        below = (row + 1) * (_GAP + _SIDE) + row * caption
-        box = (left / width, 1 - below / height, _SIDE / width, _SIDE / height)
-        _points(figure.add_axes(box), panel, labels)
-        for line, text in enumerate(captions[place]):
-            last = line == len(captions[place]) - 1
-            style: dict[str, Any] = {"fontsize": 8} if last else {"fontweight": "bold"}
-            middle, top = left + _SIDE / 2, below + (line + 0.4) * _LINE
-            sheet.text(middle, top, text, ha="center", va="top", **style)
-    for place, label in enumerate(labels):
-        row, column = divmod(place, places)
-        x = _GAP + 0.08 + column * (width - 2 * _GAP) / places
-        y = height - legend + _LINE * (0.55 + 1.15 * row)
-        sheet.plot([x], [y], **_look(place, 5.0))
-        sheet.text(x + 0.1, y, shorten(label), fontsize=8.5, va="center_baseline")
+    need = 0.45 + max(cell_len(shorten(label)) for label in labels) * 8.5 * _POINT  # inches
+    places = min(len(labels), max(1, int(columns * _SIDE / need)))  # columns of the legend
+    lines = rows * (max(map(len, captions)) + 1) + 1.3 * math.ceil(len(labels) / places) + 1
+    size = columns * _SIDE, rows * _SIDE + lines * _LINE
+    figure = Figure(figsize=size, layout="constrained")
+    every = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, panel, (*title, figures) in zip(every, panels, captions, strict=False):
+        _points(axes, panel, labels)
+        axes.set_title("\n".join(title), fontsize=9.5, fontweight="bold")
+        axes.set_xlabel(figures, fontsize=8)
+    for axes in every[len(panels) :]:
+        axes.set_axis_off()
+    marks = [Line2D([], [], **_look(place, 5.0)) for place in range(len(labels))]
+    names: dict[str, Any] = {"handles": marks, "labels": [shorten(label) for label in labels]}
+    figure.legend(**names, loc="outside lower center", ncols=places, fontsize=8.5, frameon=False)
     return figure
 
 
