@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import typer
 
-from sgmft import Abstention, Post, SemanticLocator, read_posts
+from sgmft import Abstention, Post, SemanticLocator, read_posts, to_posts
 from sgmft.cli.main import app
 from sgmft.data.posts import Attachment
 from sgmft.data.tables import Columns, iter_posts, open_writer
@@ -65,38 +65,55 @@ PYTHON = f"""# Python
 
 {GENERATED}
 
-The four names most programs need come from the package itself; the others from the module given \
+The five names most programs need come from the package itself; the others from the module given \
 with each. Posts go in, predictions come out, in the same order.
 
 A saved model is a folder. `locator.save_pretrained(folder)`, \
 `SemanticLocator.from_pretrained(folder_or_hub_name)` and `locator.push_to_hub(name)` write, read \
 and publish it. The HTTP API is described in [serving.md](serving.md), with a Python example.
 
+## Posts of any kind
+
+Wherever `posts` are asked for, give what you have, one or many: a DataFrame of pandas or \
+polars, an Arrow table, a `datasets.Dataset`, dicts, plain texts, pictures. \
+Columns are found by the names that tables have ([data.md](data.md)), or named by `columns`; \
+pictures are paths from `root`, or pictures.
+
+```python
+import pandas as pd
+from sgmft import SemanticLocator, to_posts
+
+frame = pd.DataFrame({{"tweet": ["做完饭了", "下课了"] * 4, "y": ["Home", "School"] * 4}})
+locator = SemanticLocator(columns={{"text": "tweet", "label": "y"}}).fit(frame)
+
+locator.predict(frame)          # array(["Home", "School", ...]); None where a row cannot be used
+locator.predict_frame(frame)    # a frame of the same kind and index: label, probability, error, ...
+locator.predict(["做饭", "上课"])  # texts; a pair such as ("做饭", "kitchen.jpg") has a picture too
+to_posts(frame, columns={{"text": "tweet"}})[0].text
+```
+
+A text is the path of a picture where it is one word that ends like one (`a.jpg`), or a file is \
+there. A list of `Post`s gives a list of labels, anything else an array, as scikit-learn has it. \
+Posts that cannot be read stay in their place, with an `error`.
+
 ## With scikit-learn
 
 `SemanticLocator` is a classifier: `clone`, `cross_val_score`, `GridSearchCV`, pipelines and \
-`CalibratedClassifierCV` take it. `y` may stand in for the labels of the posts, and comes back as \
-it was given. Each post is encoded once, since features are kept in your cache (`features=None` \
-keeps none).
+`CalibratedClassifierCV` take it. `y` may stand in for the labels of the posts, and comes back \
+as it was given. Each post is encoded once, since features are kept in your cache \
+(`features=None` keeps none).
 
 ```python
-from sklearn.model_selection import GridSearchCV, cross_val_score
-
-from sgmft import Post, SemanticLocator
-
-posts = [Post(text) for text in ("做完饭了", "下课了") * 4]
-y = ["Home", "School"] * 4
-locator = SemanticLocator()
-cross_val_score(locator, posts, y, cv=2)
+from sklearn.model_selection import GridSearchCV
 
 grid = {{"method": ["gated-experts", "linear-probe"], "cleaning": ["light", "none"]}}
-search = GridSearchCV(locator, grid, cv=2).fit(posts, y)
-search.best_params_, search.predict(posts)
+search = GridSearchCV(locator, grid, cv=2).fit(frame, frame["y"])
+search.best_params_, search.predict(frame)
 ```
 
 Settings are tried as dicts: `{{"settings": [{{"epochs": 5}}, {{"epochs": 9}}]}}`. `score` counts \
-a post that cannot be read as wrong; metrics of scikit-learn refuse its label None, so leave out \
-posts of which `predictions` gives an error.
+a post that cannot be read as wrong; metrics of scikit-learn refuse its label None, so leave such \
+rows out first: those where `predict_frame(frame)["error"]` says why.
 
 `pickle`, `cloudpickle` and `joblib` keep a model in its saved form: the files that \
 `save_pretrained` writes, in which there is no pickle. Only unpickle what you trust; folders are \
@@ -105,7 +122,7 @@ safe to exchange. The parameters are loaded with it, and `y` too, which a folder
 
 SECTIONS: dict[str, tuple[Any, ...]] = {
     "Locator": (SemanticLocator,),
-    "Posts and tables": (Post, Attachment, read_posts, iter_posts, Columns, open_writer),
+    "Posts and tables": (Post, Attachment, to_posts, read_posts, iter_posts, Columns, open_writer),
     "Predictions": (Prediction, Abstention, Explanation),
     "Without PyTorch": (export_model, OnnxLocator, load_predictor),
     "Methods and fine-tuning": (get_method, Method, Tuning),
@@ -123,7 +140,7 @@ def python() -> str:
     for title, things in SECTIONS.items():
         pages.append(f"## {title}\n")
         for thing in things:
-            public = thing in (Abstention, Post, SemanticLocator, read_posts)
+            public = thing in (Abstention, Post, SemanticLocator, read_posts, to_posts)
             module = "sgmft" if public else thing.__module__
             pages.append(f"### {thing.__name__}\n")
             pages.append(f"```python\nfrom {module} import {thing.__name__}\n```\n")

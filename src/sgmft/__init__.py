@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from sgmft.data.posts import Post
 
 if TYPE_CHECKING:
+    from sgmft.data.frames import to_posts
     from sgmft.data.tables import read_posts
     from sgmft.locator.abstention import Abstention
     from sgmft.locator.locator import SemanticLocator
 
-__all__ = ["Abstention", "Post", "SemanticLocator", "read_posts"]
+__all__ = ["Abstention", "Post", "SemanticLocator", "read_posts", "to_posts"]
 
 # onnxruntime would otherwise report to its makers.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -20,6 +21,7 @@ _LAZY = {
     "Abstention": "locator.abstention",
     "SemanticLocator": "locator.locator",
     "read_posts": "data.tables",
+    "to_posts": "data.frames",
 }
 
 

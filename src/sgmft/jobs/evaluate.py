@@ -16,10 +16,9 @@ from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.evaluation.report import write_evaluation
 from sgmft.features.features import PARTS
 from sgmft.features.table import describe_vectors
-from sgmft.jobs.predict import OutputColumns
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.locator import SemanticLocator
-from sgmft.locator.prediction import Prediction
+from sgmft.locator.prediction import OutputColumns, Prediction
 
 GALLERY = 12  # example posts on a report page
 

@@ -1,23 +1,23 @@
 """Predict tables of posts: source to predictor to sink, in this process or on a cluster."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.formats import table_file
-from sgmft.errors import SgmftError, join_messages
+from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import TABLE
 from sgmft.jobs.cluster import pieces
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.loading import load_predictor
-from sgmft.locator.prediction import Prediction, Predictor, SupportsPredictions
+from sgmft.locator.prediction import OutputColumns, Prediction, Predictor, SupportsPredictions
 from sgmft.utils.checksums import digest_of, file_digests
 
 
@@ -92,7 +92,7 @@ def predict_table(
 
 def _write_rows(
     predictions: Iterator[Prediction],
-    columns: "OutputColumns",
+    columns: OutputColumns,
     strict: bool,
     write: Callable[[list[dict[str, Any]], JobSummary], None],
     most: int = 256,  # rows that are written together
@@ -151,63 +151,3 @@ def _predict_shards(
     task = pieces.PieceTask(sources=sources, folder=shards.folder, rows=rows, **own)
     total = pieces.add_up(chain(finished.values(), engine(task)), on_predicted)
     return shards.end(total.posts)
-
-
-@dataclass(frozen=True)
-class OutputColumns:
-    """The columns of a table of predictions."""
-
-    renamed: dict[str, str]  # name of each column of the input, and the name under which it is kept
-    added: list[str]  # the columns that follow
-    labels: list[str]  # in the order of the probabilities
-    short: bool = False  # whether probabilities have four digits
-
-    @classmethod
-    def of(cls, columns: Iterable[str], labels: Sequence[str], rules: Abstention) -> Self:
-        """Return those for an input with these columns, each named once or more often."""
-        added = ["label", "probability"]
-        added += ["set"] if rules.coverage is not None else []
-        added += ["typicality"] if rules.reject is not None else []
-        added += ["abstained"] if rules != Abstention() else []
-        added += ["error", "warning", *(f"p_{label}" for label in labels)]
-        return cls(renamed_columns(list(dict.fromkeys(columns)), added), added, list(labels))
-
-    @property
-    def columns(self) -> list[str]:
-        """All names, in order."""
-        return [*self.renamed.values(), *self.added]
-
-    def row(self, prediction: Prediction) -> dict[str, Any]:
-        """Return the row of one prediction; without probabilities where it has an error."""
-        p, probs, members = prediction, prediction.probabilities, prediction.label_set
-        found = p._asdict() | {"probability": p.probability, "error": p.error}
-        found |= {"set": None if members is None else list(members)}
-        found |= {"warning": join_messages(p.post.warnings) or None}
-        added: dict[str, Any] = {key: found[key] for key in self.added if key in found}
-        if probs is not None:
-            names = (f"p_{label}" for label in self.labels)
-            added |= zip(names, probs.tolist(), strict=True)
-        if self.short:
-            added = {k: f"{x:.4f}" if isinstance(x, float) else x for k, x in added.items()}
-        return {self.renamed[key]: value for key, value in prediction.post.row.items()} | added
-
-    def types(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the Arrow type of every column; `given` are the input's."""
-        import pyarrow as pa
-
-        texts = ("label", "abstained", "error", "warning")
-        added = {name: pa.string() if name in texts else pa.float64() for name in self.added}
-        if "set" in added:
-            added["set"] = pa.list_(pa.string())
-        return {self.renamed[name]: kind for name, kind in given.items()} | added
-
-
-def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, str]:
-    """Return the name under which each column of the input is kept, none of them twice."""
-    names: dict[str, str] = {}
-    for column in columns:
-        name = column
-        while name in added or (name != column and name in columns) or name in names.values():
-            name = f"input_{name}"
-        names[column] = name
-    return names

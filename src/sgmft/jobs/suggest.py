@@ -18,9 +18,8 @@ from sgmft.data.tables.label_studio import CONTROL, write_tasks
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import temper
 from sgmft.features.features import Features
-from sgmft.jobs.predict import renamed_columns
 from sgmft.locator.locator import SemanticLocator
-from sgmft.locator.prediction import Prediction
+from sgmft.locator.prediction import Prediction, renamed_columns
 from sgmft.models.arrays import normalize
 from sgmft.models.base import mean_and_divisor, predict_logits
 

@@ -1,6 +1,6 @@
 """What scikit-learn and pickle ask of a classifier; neither's estimators are imported."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +10,7 @@ import numpy as np
 from huggingface_hub import ModelHubMixin
 from numpy.typing import NDArray
 
+from sgmft.data.frames import to_cell
 from sgmft.data.posts import Post
 from sgmft.data.tables.cells import NO_LABEL, says_nothing, to_label
 from sgmft.errors import SgmftError, check_name
@@ -40,9 +41,9 @@ class Estimator(EncoderHandle, Predictor, ModelHubMixin):
             raise AttributeError("This SemanticLocator is not fitted: it has no classes_.")
         return np.array([self.values.get(label, label) for label in self.labels])
 
-    def score(self, posts: Sequence[Post], y: Any = None, sample_weight: Any = None) -> float:
+    def score(self, posts: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the accuracy on labelled posts, or on `y`; one that cannot be read is wrong."""
-        read = with_labels(posts, y)[0]
+        read = with_labels([*self._read(posts, y is None)], y)[0]
         if unlabelled := sum(post.label is None for post in read):
             raise SgmftError(f"{unlabelled} of {len(read)} posts have no label to score against.")
         right = [x.label == x.post.label for x in self.predictions(read)]
@@ -60,11 +61,12 @@ class Estimator(EncoderHandle, Predictor, ModelHubMixin):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the parameters and, of a trained one, the files that `save_pretrained` writes."""
+        files = dict[str, bytes]()
         with TemporaryDirectory() as folder:
             if self.labels:
                 self.save_pretrained(folder)
-            found = filter(Path.is_file, Path(folder).rglob("*"))
-            files = {x.relative_to(folder).as_posix(): x.read_bytes() for x in found}
+            for path in filter(Path.is_file, Path(folder).rglob("*")):
+                files[path.relative_to(folder).as_posix()] = path.read_bytes()
         return {"given": self.given, "values": self.values, "files": files}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -83,7 +85,9 @@ class Estimator(EncoderHandle, Predictor, ModelHubMixin):
         self._keeper = keeper  # deletes the folder, which may hold a fine-tuned encoder
 
 
-def with_labels(posts: Any, y: Any, sample_weight: Any = None) -> tuple[list[Post], dict[Any, Any]]:
+def with_labels(
+    posts: list[Post], y: Any, sample_weight: Any = None
+) -> tuple[list[Post], dict[str | None, Any]]:
     """Return posts with weights and the labels `y`, and these in order, by the labels as text."""
     weights = None if sample_weight is None else np.asarray(sample_weight, float)
     given = None if y is None else np.asarray(y, object).ravel()
@@ -93,11 +97,12 @@ def with_labels(posts: Any, y: Any, sample_weight: Any = None) -> tuple[list[Pos
     if weights is not None:
         if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
             raise SgmftError("sample_weight has numbers below 0 or not finite, or is 0 everywhere.")
-        posts = [replace(x, weight=w) for x, w in zip(posts, weights.tolist(), strict=True)]
+        pairs = zip(posts, weights.tolist(), strict=True)
+        posts = [replace(post, weight=weight) for post, weight in pairs]
     if given is None:
         return posts, {}
-    texts = [to_label(x).strip() for x in given]
-    names = [None if says_nothing(text, NO_LABEL) else text for text in texts]
+    cells = [*map(to_cell, given)]
+    names = [None if says_nothing(x, NO_LABEL) else to_label(x).strip() for x in cells]
     posts = [replace(post, label=name) for post, name in zip(posts, names, strict=True)]
-    values = {name: x for name, x in zip(names, given, strict=True) if name}.items()
+    values = {name: x for name, x in zip(names, cells, strict=True) if name}.items()
     return posts, dict(sorted(values, key=lambda pair: (isinstance(pair[1], str), pair[1])))

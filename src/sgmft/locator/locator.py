@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from sgmft.data.frames import Folder, Names
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning
 from sgmft.data.preprocessing.windows import split_windows, window_of
@@ -80,6 +81,7 @@ class SemanticLocator(Estimator):
         features: folder of a feature store that keeps what was encoded, so that no post is encoded
             twice; True is the one in the user's cache, which the command line has, None is none.
         device: "cpu", "cuda", ...; by default a GPU if there is one.
+        columns, root: of the tables that are given in the place of posts, see `to_posts`.
 
     Attributes:
         labels: the K labels, in the order of the probabilities; set by `fit`.
@@ -108,8 +110,11 @@ class SemanticLocator(Estimator):
         tune: str | Tuning = "head",
         features: str | Path | bool | None = True,
         device: str | None = None,
+        columns: Names = None,
+        root: Folder = None,
     ) -> None:
         self.given = {x: y for x, y in locals().items() if x != "self"}
+        self.columns, self.root = columns, root
         self.method: Method = find_method(method, preset)
         chosen = self.method.preset(preset, {"seed": seed, **(settings or {})})
         if val_size is not None:
@@ -142,7 +147,7 @@ class SemanticLocator(Estimator):
 
     def fit(
         self,
-        posts: Sequence[Post],
+        posts: Any,
         y: Any = None,
         sample_weight: Any = None,
         *,
@@ -160,6 +165,7 @@ class SemanticLocator(Estimator):
         `training.data.skipped`.
 
         Args:
+            posts: whatever `to_posts` takes: posts, a DataFrame, dicts, texts, pictures, ...
             y: a label for each, in the place of those in `posts`; `predict` returns them as here,
                 numbers as numbers, until the model is saved.
             sample_weight: how much each post counts, relative to others; None is `Post.weight`.
@@ -181,7 +187,10 @@ class SemanticLocator(Estimator):
                 from sgmft.training.finetune.towers import check_tunable
 
             check_tunable(self.encoder, self.tuning)
-        posts, values = with_labels(posts, y, sample_weight)
+        posts, values = with_labels([*self._read(posts, y is None)], y, sample_weight)
+        if any(post.row for post in posts) and all(post.label is None for post in posts):
+            fix = "give labels as y, or name their column, as in columns={'label': 'NAME'}"
+            raise SgmftError(f"None of the posts has a label: {fix}.")
         distributed.join(self.device)
         # What the main process encodes the others find in the store; without one each encodes.
         with distributed.main_first() if self.features_folder is not None else nullcontext():
@@ -254,7 +263,7 @@ class SemanticLocator(Estimator):
         locator.labels, locator.training = [*known], saved.TrainingRecord(descriptions=known)
         return locator
 
-    def adapt(self, posts: Iterable[Post]) -> Self:
+    def adapt(self, posts: Any) -> Self:
         """Standardise a zero-shot locator's scores by these posts too, in constant memory.
 
         Predictions then depend on all posts it was adapted to (transductive); none of their labels
@@ -268,7 +277,7 @@ class SemanticLocator(Estimator):
             raise SgmftError(
                 "Only a zero-shot locator adapts to posts: others learn with fit(posts)."
             )
-        for chunk in encode_posts(posts, self.encoder, store=self.store(False)):
+        for chunk in encode_posts(self._read(posts), self.encoder, store=self.store(False)):
             if chunk.rows:
                 network.adapt(Features.of(chunk.rows, self.encoder.info, False).batch())
         return self
@@ -289,7 +298,7 @@ class SemanticLocator(Estimator):
 
         return starmap(predict, self.attributes.features(chunks, self.encoder.info, tokens))
 
-    def explain(self, post: Post, *, label: str | None = None) -> Explanation:
+    def explain(self, post: Any, *, label: str | None = None) -> Explanation:
         """Explain the prediction of one post; see `sgmft.evaluation.explain.attribution`.
 
         Of a long text that window is explained, and is the explained post's text, which counts most
@@ -303,6 +312,7 @@ class SemanticLocator(Estimator):
                 nothing to go on.
         """
         network, tokens = self._trained(), self.uses_tokens
+        (post,) = self._read(post)
         own = self.labels, self.temperatures, self.attributes
         model = ExplainedModel(self.encoder, network, tokens, *own)
         cleaning = get_cleaning(self.encoder.info.cleaning)
@@ -316,7 +326,7 @@ class SemanticLocator(Estimator):
 
     def encode(
         self,
-        posts: Sequence[Post],
+        posts: Any,
         *,
         tokens: bool | None = None,
         on_encoded: Progress | None = None,
@@ -328,7 +338,7 @@ class SemanticLocator(Estimator):
         """
         tokens = self.uses_tokens if tokens is None else tokens
         how: dict[str, Any] = {"store": self.store(tokens), "on_encoded": on_encoded}
-        found = encode_all(posts, self.encoder, tokens=tokens, **how)
+        found = encode_all([*self._read(posts)], self.encoder, tokens=tokens, **how)
         return found._replace(features=self.attributes.add(found.features, found.posts))
 
     def _trained(self) -> Model:
@@ -398,6 +408,8 @@ class SemanticLocator(Estimator):
         trust_remote_code: bool = False,
         features: str | Path | bool | None = None,
         device: str | None = None,
+        columns: Names = None,
+        root: Folder = None,
         **hub: Any,
     ) -> Self:
         """Return a saved locator, from a folder or a hub repository.
@@ -406,7 +418,7 @@ class SemanticLocator(Estimator):
             pretrained_model_name_or_path: the folder or repository.
             encoder: where the encoder is now, if the model was trained with one from a folder that
                 moved; of a fine-tuned one, where its base is; or a table of vectors.
-            trust_remote_code, features, device: as in `SemanticLocator`.
+            trust_remote_code, features, device, columns, root: as in `SemanticLocator`.
             hub: revision, token, cache_dir, ... for a repository.
 
         Raises:
@@ -420,8 +432,8 @@ class SemanticLocator(Estimator):
             check_file(file, {FILES: state.encoder.files}, FIX)
         given: dict[str, Any] = {"features": features, "device": device, "method": state.method}
         given |= {"cleaning": state.encoder.cleaning, "patch_grid": state.encoder.patch_grid}
-        given |= {"trust_remote_code": trust_remote_code, "preset": state.preset}
-        given["seed"] = state.preset.train.seed
+        given |= {"trust_remote_code": trust_remote_code, "columns": columns, "root": root}
+        given |= {"preset": state.preset, "seed": state.preset.train.seed}
         given["attributes"] = [attribute.name for attribute in state.attributes]
         locator = cls(encoder or state.encoder.name, **given)
         if locator.is_table:

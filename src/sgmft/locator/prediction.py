@@ -2,14 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import compress
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sgmft.data.frames import Folder, Names, iter_given
 from sgmft.data.posts import Post
+from sgmft.errors import join_messages
 from sgmft.features.encode import Chunk
 from sgmft.locator.abstention import Abstention, HeldOutProbabilities, entropy
 
@@ -71,6 +74,8 @@ class Predictor(ABC):
     labels: list[str]  # the K labels, in the order of the probabilities
     # probabilities of labelled posts that it has not learned from; perhaps none
     held_out: HeldOutProbabilities
+    columns: Names = None  # of what is given in the place of posts, see `to_posts`
+    root: Folder = None
     # labels as they were given to `fit`, by their texts
     values: Mapping[str | None, Any] = MappingProxyType({})
 
@@ -78,30 +83,55 @@ class Predictor(ABC):
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
         """Predict chunk by chunk; an untrained model raises at once, not at the first chunk."""
 
-    def predict(self, posts: Sequence[Post], abstain: Abstention | None = None) -> list[Any]:
-        """Return the most probable label of each post, as `fit` was given it; None if unreadable.
+    def _read(self, posts: Any, labelled: bool = False) -> Iterator[Post]:
+        optional = ("id", "user", "time", *(() if labelled else ("label",)))
+        return iter_given(posts, self.columns, self.root, optional)
+
+    def predict(self, posts: Any, abstain: Abstention | None = None) -> Any:
+        """Return the most probable label of each post; None where a post cannot be read.
 
         Args:
+            posts: whatever `to_posts` takes. Labels are a list for a list of `Post`s, else an
+                array, of the values that were given to `fit` as y.
             abstain: rules under which the label is None too; see `predictions` for why.
         """
-        return [self.values.get(x.label, x.label) for x in self.predictions(posts, abstain)]
+        labels = [self.values.get(x.label, x.label) for x in self.predictions(posts, abstain)]
+        plain = isinstance(posts, Sequence) and all(isinstance(post, Post) for post in posts)
+        return labels if plain else np.array(labels, None if labels else object)
 
-    def predict_proba(self, posts: Sequence[Post]) -> NDArray[np.float32]:
+    def predict_proba(self, posts: Any) -> NDArray[np.float32]:
         """Return probabilities (N, K) in the order of `labels`; NaN where a post cannot be read."""
-        found = np.full((len(posts), len(self.labels)), np.nan, np.float32)
-        for row, prediction in zip(found, self.predictions(posts), strict=True):
-            if prediction.probabilities is not None:
-                row[:] = prediction.probabilities
-        return found
+        unknown = np.full(len(self.labels), np.nan, np.float32)
+        found = (x.probabilities for x in self.predictions(posts))
+        probs = np.array([unknown if x is None else x for x in found], np.float32)
+        return probs.reshape(-1, len(self.labels))
 
-    def predictions(self, posts: Iterable[Post], abstain: Abstention | None = None) -> Predictions:
+    def predict_frame(self, posts: Any, abstain: Abstention | None = None) -> Any:
+        """Return label, probability, error, warning, and each label's probability, as columns.
+
+        They are a frame of the kind that was given, with its index; a dict where it is none.
+        """
+        layout = OutputColumns.of((), self.labels, abstain or Abstention())
+        bare = (x._replace(post=replace(x.post, row={})) for x in self.predictions(posts, abstain))
+        rows = [*map(layout.row, bare)]
+        columns = {name: [row.get(name) for row in rows] for name in layout.added}
+        columns["label"] = [self.values.get(x, x) for x in columns["label"]]
+        frame = posts.to_frame() if hasattr(posts, "to_frame") else posts
+        if hasattr(frame, "iloc"):  # pandas
+            return frame.iloc[:, :0].assign(**columns)
+        if hasattr(frame, "iter_rows"):  # polars
+            return type(frame)(columns)
+        ways = (getattr(frame, way, None) for way in ("from_dict", "from_pydict"))
+        return next(filter(None, ways), dict)(columns)
+
+    def predictions(self, posts: Any, abstain: Abstention | None = None) -> Predictions:
         """Yield predictions in the order of the posts, in memory bounded by one chunk of them.
 
         Raises:
             SgmftError: there is no model yet, or not enough held-out posts for `abstain`.
         """
         rules = abstain or Abstention()
-        batches = self._predict_batches(posts)
+        batches = self._predict_batches(self._read(posts))
         self.held_out.check(rules)
         for batch in batches:
             chunk, probs, guided, kinds = pool_windows(batch)
@@ -134,6 +164,66 @@ class Predictor(ABC):
                 p = p._replace(label=label, label_set=chosen)
                 predictions[i] = p._replace(typicality=typicality, abstained=reason)
         return predictions
+
+
+@dataclass(frozen=True)
+class OutputColumns:
+    """The columns of a table of predictions."""
+
+    renamed: dict[str, str]  # name of each column of the input, and the name under which it is kept
+    added: list[str]  # the columns that follow
+    labels: list[str]  # in the order of the probabilities
+    short: bool = False  # whether probabilities have four digits
+
+    @classmethod
+    def of(cls, columns: Iterable[str], labels: Sequence[str], rules: Abstention) -> Self:
+        """Return those for an input with these columns, each named once or more often."""
+        added = ["label", "probability"]
+        added += ["set"] if rules.coverage is not None else []
+        added += ["typicality"] if rules.reject is not None else []
+        added += ["abstained"] if rules != Abstention() else []
+        added += ["error", "warning", *(f"p_{label}" for label in labels)]
+        return cls(renamed_columns(list(dict.fromkeys(columns)), added), added, list(labels))
+
+    @property
+    def columns(self) -> list[str]:
+        """All names, in order."""
+        return [*self.renamed.values(), *self.added]
+
+    def row(self, prediction: Prediction) -> dict[str, Any]:
+        """Return the row of one prediction; without probabilities where it has an error."""
+        p, probs, members = prediction, prediction.probabilities, prediction.label_set
+        found = p._asdict() | {"probability": p.probability, "error": p.error}
+        found |= {"set": None if members is None else list(members)}
+        found |= {"warning": join_messages(p.post.warnings) or None}
+        added: dict[str, Any] = {key: found[key] for key in self.added if key in found}
+        if probs is not None:
+            names = (f"p_{label}" for label in self.labels)
+            added |= zip(names, probs.tolist(), strict=True)
+        if self.short:
+            added = {k: f"{x:.4f}" if isinstance(x, float) else x for k, x in added.items()}
+        return {self.renamed[key]: value for key, value in prediction.post.row.items()} | added
+
+    def types(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the Arrow type of every column; `given` are the input's."""
+        import pyarrow as pa
+
+        texts = ("label", "abstained", "error", "warning")
+        added = {name: pa.string() if name in texts else pa.float64() for name in self.added}
+        if "set" in added:
+            added["set"] = pa.list_(pa.string())
+        return {self.renamed[name]: kind for name, kind in given.items()} | added
+
+
+def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, str]:
+    """Return the name under which each column of the input is kept, none of them twice."""
+    names: dict[str, str] = {}
+    for column in columns:
+        name = column
+        while name in added or (name != column and name in columns) or name in names.values():
+            name = f"input_{name}"
+        names[column] = name
+    return names
 
 
 def pool_windows(batch: PredictionBatch) -> PredictionBatch:

@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass, fields
 from functools import lru_cache, partial
 from itertools import chain, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sgmft.data.posts import SEEN_BEFORE, Attachment, MediaFile, Post, raise_first_error
@@ -106,7 +107,7 @@ def iter_posts(
     tallies = defaultdict[str | None, Counter[str]](Counter)
     for part in parts:
         raw = open_table(part, format, base)
-        for post in _posts_of(raw, columns, dict(where or {}), allow_outside, seen):
+        for post in iter_table(raw, columns, allow_outside, dict(where or {}), seen):
             if strict:
                 raise_first_error([post])
             yield post
@@ -127,10 +128,15 @@ def _say_tools(table: str | Path, tallies: Mapping[str | None, Counter[str]]) ->
             warn(Message(template + left, table=table, tool=tool, **counts), SgmftNotice)
 
 
-def _posts_of(
-    raw: RawTable, columns: Columns, where: Mapping[str, str], outside: bool, seen: "_SeenPosts"
+def iter_table(
+    raw: RawTable,
+    columns: Columns,
+    outside: bool,
+    where: Mapping[str, str] = MappingProxyType({}),
+    seen: "_SeenPosts | None" = None,
 ) -> Iterator[Post]:
-    finder = _ColumnFinder(raw, columns)
+    """Yield the posts of a table; see `iter_posts`."""
+    finder, seen = _ColumnFinder(raw, columns), seen or _SeenPosts()
     rows = _check_columns(raw, finder, columns, where)
     resolve = PathResolver(raw, outside)
     seen.begin(raw.name)
