@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sgmft.features.features import Batch
-from sgmft.features.ragged import Flat, Ragged
+from sgmft.features.ragged import Ragged
 
 WORDS, REGIONS = [4, 1, 3, 0], [3, 6, 0, 4]  # the third post has no picture, the fourth no text
 WIDTHS = {"classes": 3, "text_width": 6, "image_width": 5}
@@ -26,9 +26,9 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def vectors(x: Tensor) -> Flat:
+def vectors(x: Tensor) -> Ragged:
     """Vectors (N, D) as networks are given them."""
-    return Ragged.packed(x.numpy(), np.array([len(x)])).flat()
+    return Ragged.packed(x.numpy(), np.array([len(x)]))
 
 
 def random_batch(seed: int = 0) -> Batch:

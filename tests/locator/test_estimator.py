@@ -46,6 +46,9 @@ def plain(tiny):
 class OfNumbers(SemanticLocator):
     """Reads scikit-learn's tables of numbers as posts: a word for each number."""
 
+    def __repr__(self):  # without an address, for the names of tests
+        return "OfNumbers()"
+
     def _read(self, posts, labelled=False):
         if isinstance(posts, list) and all(isinstance(post, Post) for post in posts):
             return iter(posts)

@@ -125,7 +125,7 @@ def test_chosen_posts_and_their_n_grams(posts):
     for found, side in zip(taken.pooled(), (features.text, features.image), strict=True):
         assert np.array_equal(found, side[rows])
     assert taken.ngrams.length.tolist() == [0, 10, 0, 10]
-    assert taken.ngrams.flat().rows(0, 20).tolist() == posts[2].ngrams.tolist() * 2
+    assert taken.ngrams.rows(0, 20).tolist() == posts[2].ngrams.tolist() * 2
     batch = taken.batch(np.array([0, 2]), ngrams=True)
     assert batch.ngrams.tolist() == [[-1], [-1]], "a padded batch is at least one wide"
 
