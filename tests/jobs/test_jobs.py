@@ -331,6 +331,7 @@ def test_training_writes_a_model_and_says_what_it_left_out(table, tiny, tmp_path
         )
     assert len([x for x in said if "have a warning" in str(x.message)]) == 1
     assert summary.posts == 12 and summary.errors == {"no label": 1}
+    assert summary.examples == {"no label": next(x.place for x in read_posts(table) if not x.label)}
     assert steps[-1][1] == 12 and len(epochs) == 3
     assert file_names(folder) == MODEL
     assert SemanticLocator.from_pretrained(folder).predict(read_posts(table))[3] in LABELS

@@ -130,6 +130,7 @@ class SemanticLocator(Estimator):
             able = "gated-experts, linear-probe, low-rank or sgmft's preset tokens"
             raise SgmftError(f"{what} reads no attributes: leave them out, or take {able}.")
         self.labels: list[str] = []
+        self.left_out: dict[str, str] = {}  # by the reason, the first post that `fit` left out
         self.network: Model | None = None
         self.training = saved.TrainingRecord()
         self.held_out = HeldOutProbabilities.none(0)
@@ -198,6 +199,7 @@ class SemanticLocator(Estimator):
             how["store"] = self.store(self.uses_tokens)
             encode = partial(encode_all, encoder=self.encoder, **how, on_disk=True)
             known = fitting.training_set(posts, encode, strict)
+        self.left_out = known.examples
         self.labels = [x for x in values if x in known.labels] or known.labels  # in the order of y
         self.values, place = values, {label: k for k, label in enumerate(self.labels)}
         val_rows: list[int] = []

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sgmft.data.posts import Post, raise_first_error, warn_about_singleton_labels
 from sgmft.data.summary import (
-    count_errors,
+    JobSummary,
     describe_errors,
     warn_about_parts,
     warn_about_similar_labels,
@@ -238,19 +238,21 @@ class TrainingSet:
     classes: Integers  # (N,) the place of each among these
     weights: NDArray[np.float64] | None  # (N,) of each, where they differ
     skipped: dict[str, int]  # number of other posts, by the reason why they were left out
+    examples: dict[str, str]  # the first of each reason, and its place
 
 
 def training_set(
     posts: Sequence[Post], encode: Callable[[Sequence[Post]], EncodedPosts], strict: bool = False
 ) -> TrainingSet:
     """Encode labelled posts, and warn of rare labels; SgmftError for fewer than two labels."""
-    unlabelled = sum(post.error is None and post.label is None for post in posts)
+    unlabelled = [post for post in posts if post.error is None and post.label is None]
     encoded = encode([post for post in posts if post.label is not None or post.error is not None])
     if strict:
         raise_first_error([*encoded.refused, *encoded.posts])
-    skipped = count_errors(encoded.refused)
+    left_out = JobSummary.of(encoded.refused)
+    skipped, examples = left_out.errors, left_out.examples
     if unlabelled:
-        skipped["no label"] = unlabelled
+        skipped["no label"], examples["no label"] = len(unlabelled), unlabelled[0].place
     names = [str(post.label) for post in encoded.posts]
     found, classes = np.unique(np.array(names, object), return_inverse=True)
     labels = found.tolist()
@@ -265,4 +267,4 @@ def training_set(
     warn_about_parts(encoded.posts)
     weights = np.array([post.weight for post in encoded.posts])
     given = weights if (weights != 1).any() else None
-    return TrainingSet(encoded, names, labels, classes, given, skipped)
+    return TrainingSet(encoded, names, labels, classes, given, skipped, examples)

@@ -381,6 +381,11 @@ def test_labels_as_programs_write_them(tmp_path, cell, label):
     assert (post.id, post.label) == ("7", label)
 
 
+def test_names_of_classes_win_over_their_numbers_beside_them(tmp_path):
+    first, second = read_posts(table(tmp_path, "text,label,label_text\na,0,家\nb,1,\n"))
+    assert (first.label, second.label) == ("家", "1")
+
+
 def test_a_list_of_objects_as_python_writes_it(tmp_path):
     names = [picture(tmp_path, "a.png"), picture(tmp_path, "b.png")]
     with pytest.warns(SgmftNotice, match="1 x a list as Python or NumPy writes it"):

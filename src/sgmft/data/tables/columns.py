@@ -46,7 +46,7 @@ def find_columns(columns: Iterable[str], names: Iterable[str]) -> list[str]:
 def find_role(columns: Iterable[str], role: str) -> list[str]:
     """List the columns that can hold a role by their usual names, by one synonym, or by part."""
     there = list(columns)
-    found = find_columns(there, USUAL[role])
+    found = find_columns(there, (*_KNOWN[role].get("first", "").split(), *USUAL[role]))
     if role == "image":  # and "image1", "image_2", "图片3"
         found += [name for name in there if _NUMBERED.fullmatch(fold_name(name))]
     if not found and (found := find_columns(there, SYNONYMS[role])[:1]) and role == "text":
