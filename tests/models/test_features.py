@@ -100,7 +100,7 @@ def test_regions_know_their_picture(posts):
 def test_without_tokens_a_batch_holds_pooled_features_only(posts):
     batch = Features.of(posts, INFO, tokens=False).batch(np.array([0, 1]))
     assert batch.text.shape == (2, DT)
-    assert batch[4:] == batch.to("cpu")[4:] == (None,) * 7
+    assert batch[4:] == batch.to("cpu")[4:] == (None,) * 8
     bare = Features.of([p._replace(words=None, regions=None) for p in posts], INFO, tokens=False)
     assert np.array_equal(bare.image, Features.of(posts, INFO, tokens=True).image)
 
@@ -168,6 +168,8 @@ def test_no_posts_at_all_and_posts_without_any_image():
 def test_moving_a_batch_keeps_every_field(posts):
     rows = [post._replace(joint=pooled(2)) for post in posts]
     features = Features.of(rows, replace(INFO, joint_width=2), tokens=True)
+    attributes = np.arange(3.0 * len(rows), dtype=np.float32).reshape(-1, 3)
+    features = replace(features, attributes=attributes)
     batch = features.batch(np.array([0, 4]), ngrams=True)
     moved = batch.to("cpu")
     for name in {*batch._fields} - {"ngrams"}:
