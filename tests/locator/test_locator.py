@@ -308,7 +308,7 @@ def test_fewer_than_two_labels_tells_why(tiny, posts, message):
 
 
 def test_split_by_user_puts_no_user_on_both_sides(tiny, small_posts, monkeypatch):
-    import sgmft.locator.locator as module
+    import sgmft.training.fit as module
 
     seen = {}
 

@@ -242,7 +242,7 @@ def _encode_chunk(
         good[i] = content.key
         if content.key not in found:
             new.setdefault(content.key, content)
-    encoded = encode_prepared(list(new.values()), encoder, tokens, seen)
+    encoded = encode_prepared(list(new.values()), encoder, tokens, seen) if new else {}
     if store is not None:
         store.write(encoded)
     features = found | encoded

@@ -189,7 +189,7 @@ class SemanticLocator(Estimator):
 
             check_tunable(self.encoder, self.tuning)
         posts, values = with_labels([*self._read(posts, y is None)], y, sample_weight)
-        if any(post.row for post in posts) and all(post.label is None for post in posts):
+        if any(post.row for post in posts) and not any(post.label or post.error for post in posts):
             fix = "give labels as y, or name their column, as in columns={'label': 'NAME'}"
             raise SgmftError(f"None of the posts has a label: {fix}.")
         distributed.join(self.device)
