@@ -312,7 +312,8 @@ def _to_post(
             elif role != "text" and (bare := texts[role].strip(cells.BLANKS)) != texts[role]:
                 texts[role] = bare
                 finder.guesses[f"spaces around the {role}, left out"] += 1
-            if role in ("id", "label") and _WHOLE.fullmatch(texts[role]):
+            whole = texts[role].endswith(".0") and role in ("id", "label")
+            if whole and _WHOLE.fullmatch(texts[role]):
                 texts[role] = texts[role][:-2]
                 finder.guesses[f"the {role} of a column with gaps, such as 1.0, read as 1"] += 1
         except ValueError as error:
@@ -363,7 +364,7 @@ def _to_post(
 
 def _is_rounded(key: str, again: bool) -> bool:
     """Return whether an id looks like one that Excel, which keeps 15 digits, has rounded."""
-    if _SCIENTIFIC.fullmatch(key):
+    if "+" in key and _SCIENTIFIC.fullmatch(key):
         return True
     digits = key.isdecimal() and len(key) >= (16 if again else 18)  # of 16, one in ten ends in 0
     return digits and not key[15:].strip("0")
