@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from sgmft.data.frames import Folder, Names
-from sgmft.data.posts import Post
+from sgmft.data.posts import BAD_LABEL, Post
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning
 from sgmft.data.preprocessing.windows import split_windows, window_of
 from sgmft.data.splits import fingerprint, split_posts
@@ -189,7 +189,8 @@ class SemanticLocator(Estimator):
 
             check_tunable(self.encoder, self.tuning)
         posts, values = with_labels([*self._read(posts, y is None)], y, sample_weight)
-        if any(post.row for post in posts) and not any(post.label or post.error for post in posts):
+        told = any(x.label or getattr(x.error, "template", "") == BAD_LABEL for x in posts)
+        if not told and any(post.row for post in posts):
             fix = "give labels as y, or name their column, as in columns={'label': 'NAME'}"
             raise SgmftError(f"None of the posts has a label: {fix}.")
         distributed.join(self.device)
