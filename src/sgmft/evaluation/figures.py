@@ -46,13 +46,13 @@ _CJK_FONTS = (
 def confusion_figure(labels: Sequence[str], counts: Sequence[Sequence[int]], salt: str = "") -> str:
     """Return a confusion matrix (K, K) as SVG text: posts and row percentages, truth as rows."""
     with drawing_style([], f"sgmft{salt}"):
-        return svg_text(_confusion(labels, counts))
+        return svg_text(draw_confusion(labels, counts))
 
 
 def save_confusion(labels: Sequence[str], counts: Sequence[Sequence[int]], path: Path) -> None:
     """Write a confusion matrix (K, K) as a file of the kind that its name says, on white."""
     with drawing_style(cjk_fonts()):
-        save_figure(_confusion(labels, counts), path, 160)
+        save_figure(draw_confusion(labels, counts), path, 160)
 
 
 def reliability_figure(after: Calibration, before: Calibration | None = None) -> str:
@@ -122,7 +122,7 @@ def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
         return svg_text(figure)
 
 
-def _confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Figure:
+def draw_confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Figure:
     """Draw the matrix; its size follows the number of labels and the length of their names."""
     names = [shorten(label) for label in labels]
     classes = len(names)

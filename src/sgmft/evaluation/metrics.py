@@ -240,7 +240,7 @@ def count_confusions(true: Integers, predicted: Integers, classes: int) -> Integ
 
 
 def class_scores(
-    confusion: Doubles | Integers, labels: Sequence[str], intervals: Iterable[Interval]
+    confusion: Integers, labels: Sequence[str], intervals: Iterable[Interval]
 ) -> list[ClassScore]:
     """Return precision, recall and F1 of each of K labels from their confusion matrix (K, K)."""
     hits, support, given = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)

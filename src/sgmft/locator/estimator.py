@@ -1,6 +1,6 @@
 """What scikit-learn and pickle ask of a classifier; neither's estimators are imported."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ from huggingface_hub import ModelHubMixin
 from numpy.typing import NDArray
 
 from sgmft.data.frames import to_cell
-from sgmft.data.posts import Post
+from sgmft.data.posts import BAD_LABEL, Post
 from sgmft.data.tables.cells import NO_LABEL, says_nothing, to_label
 from sgmft.errors import SgmftError, check_name
 from sgmft.features.encoder_handle import EncoderHandle
@@ -83,6 +83,14 @@ class Estimator(EncoderHandle, Predictor, ModelHubMixin):
         found = vars(type(self).from_pretrained(keeper.name, **own))
         self.__dict__ |= found | {"given": self.given, "values": state["values"]}
         self._keeper = keeper  # deletes the folder, which may hold a fine-tuned encoder
+
+
+def check_labelled(posts: Sequence[Post]) -> None:
+    """Raise SgmftError for the rows of a table without labels, unless bad ones say why."""
+    told = any(x.label or getattr(x.error, "template", "") == BAD_LABEL for x in posts)
+    if not told and any(post.row for post in posts):
+        fix = "give labels as y, or name their column, as in columns={'label': 'NAME'}"
+        raise SgmftError(f"None of the posts has a label: {fix}.")
 
 
 def with_labels(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from sgmft.data.frames import Folder, Names
-from sgmft.data.posts import BAD_LABEL, Post
+from sgmft.data.posts import Post
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning
 from sgmft.data.preprocessing.windows import split_windows, window_of
 from sgmft.data.splits import fingerprint, split_posts
@@ -34,7 +34,7 @@ from sgmft.features.table import WIDTHS, vectors_info
 from sgmft.locator import state as saved
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities, digest_keys, entropy
-from sgmft.locator.estimator import Estimator, with_labels
+from sgmft.locator.estimator import Estimator, check_labelled, with_labels
 from sgmft.locator.prediction import PredictionBatch
 from sgmft.locator.state import CONFIG, FIX, WEIGHTS, ModelState, model_file
 from sgmft.locator.zero_shot import describe
@@ -189,20 +189,15 @@ class SemanticLocator(Estimator):
 
             check_tunable(self.encoder, self.tuning)
         posts, values = with_labels([*self._read(posts, y is None)], y, sample_weight)
-        told = any(x.label or getattr(x.error, "template", "") == BAD_LABEL for x in posts)
-        if not told and any(post.row for post in posts):
-            fix = "give labels as y, or name their column, as in columns={'label': 'NAME'}"
-            raise SgmftError(f"None of the posts has a label: {fix}.")
+        check_labelled(posts)
         distributed.join(self.device)
         # What the main process encodes the others find in the store; without one each encodes.
         with distributed.main_first() if self.features_folder is not None else nullcontext():
             how: dict[str, Any] = {"tokens": self.uses_tokens, "on_encoded": on_encoded}
             how["store"] = self.store(self.uses_tokens)
             encode = partial(encode_all, encoder=self.encoder, **how, on_disk=True)
-            known = fitting.training_set(posts, encode, strict)
-        self.left_out = known.examples
-        self.labels = [x for x in values if x in known.labels] or known.labels  # in the order of y
-        self.values, place = values, {label: k for k, label in enumerate(self.labels)}
+            known = fitting.training_set(posts, encode, strict, [*filter(None, values)])
+        self.labels, self.values, self.left_out = known.labels, values, known.examples
         val_rows: list[int] = []
         val_size = self.preset.val_size or (self.tuning.val_size if self.tuning else 0)
         if val_size:
@@ -214,8 +209,7 @@ class SemanticLocator(Estimator):
         if read := ", ".join(map(str, self.attributes.columns)):
             warn(f"Attributes: {read}.", SgmftNotice)
         features = self.attributes.add(known.encoded.features, usable)
-        classes = np.array([place[name] for name in known.names])
-        data = LabelledFeatures(features, classes, known.weights)
+        data = LabelledFeatures(features, known.classes, known.weights)
         prompts = self.method.encode_prompts(self.labels, self.encoder)
         kind = self.encoder.info, self.method, self.preset
         task = fitting.TrainingTask(data, len(self.labels), *kind, prompts)
@@ -449,7 +443,7 @@ class SemanticLocator(Estimator):
         locator.plugin = state.encoder.plugin if encoder is None else None
         locator.labels, locator.attributes = state.labels, AttributeReader((), state.attributes)
         locator.training, locator.network = state.training, network
-        locator.held_out = _load_held_out(model_id, state, hub)
+        locator.held_out = saved.read_held_out(model_id, state, hub)
         if files and not locator.is_table:
             locator.use_tuned(TunedEncoder(files[0].parent, state.encoder.name))
             if encoder is not None:
@@ -498,13 +492,3 @@ def _load_network(model_id: str, state: ModelState, weights: Path, device: str |
         assert isinstance(network, Network)
         network.to(pick_device(device))
     return network
-
-
-def _load_held_out(model_id: str, state: ModelState, hub: dict[str, Any]) -> HeldOutProbabilities:
-    """Load them; models saved before there was such a file have none."""
-    try:
-        file = model_file(model_id, HELD_OUT, hub)
-    except SgmftError:
-        return HeldOutProbabilities.none(len(state.labels))
-    check_file(file, {FILES: state.files}, FIX)
-    return HeldOutProbabilities.load(file, len(state.labels))

@@ -9,6 +9,8 @@ from typing import Any, Self
 from sgmft.data.preprocessing.windows import LONGEST
 from sgmft.errors import SgmftError
 from sgmft.features.attributes import Attribute
+from sgmft.locator.abstention import FILE as HELD_OUT
+from sgmft.locator.abstention import HeldOutProbabilities
 from sgmft.models.presets import Preset, TrainConfig
 from sgmft.utils.checksums import FILES, check_file, read_own
 from sgmft.utils.runtime import versions
@@ -172,6 +174,16 @@ def model_file(model_id: str, name: str, hub: Mapping[str, Any]) -> Path:
             f"There is no model {model_id}: no such folder, and no repository of that name that "
             "can be reached."
         ) from error
+
+
+def read_held_out(model_id: str, state: ModelState, hub: dict[str, Any]) -> HeldOutProbabilities:
+    """Read held-out probabilities; models saved before there was such a file have none."""
+    try:
+        file = model_file(model_id, HELD_OUT, hub)
+    except SgmftError:
+        return HeldOutProbabilities.none(len(state.labels))
+    check_file(file, {FILES: state.files}, FIX)
+    return HeldOutProbabilities.load(file, len(state.labels))
 
 
 def unreadable(model_id: str, error: Exception) -> SgmftError:

@@ -234,7 +234,7 @@ class TrainingSet:
 
     encoded: EncodedPosts
     names: list[str]  # the label of each
-    labels: list[str]  # the K different ones, sorted
+    labels: list[str]  # the K different ones
     classes: Integers  # (N,) the place of each among these
     weights: NDArray[np.float64] | None  # (N,) of each, where they differ
     skipped: dict[str, int]  # number of other posts, by the reason why they were left out
@@ -242,7 +242,10 @@ class TrainingSet:
 
 
 def training_set(
-    posts: Sequence[Post], encode: Callable[[Sequence[Post]], EncodedPosts], strict: bool = False
+    posts: Sequence[Post],
+    encode: Callable[[Sequence[Post]], EncodedPosts],
+    strict: bool = False,
+    order: Sequence[str] = (),  # of labels, where it is not that of their names
 ) -> TrainingSet:
     """Encode labelled posts, and warn of rare labels; SgmftError for fewer than two labels."""
     unlabelled = [post for post in posts if post.error is None and post.label is None]
@@ -254,8 +257,8 @@ def training_set(
     if unlabelled:
         skipped["no label"], examples["no label"] = len(unlabelled), unlabelled[0].place
     names = [str(post.label) for post in encoded.posts]
-    found, classes = np.unique(np.array(names, object), return_inverse=True)
-    labels = found.tolist()
+    present = {*names}
+    labels = [label for label in order if label in present] or sorted(present)
     if len(labels) < 2:
         reasons = describe_errors(skipped)
         raise SgmftError(
@@ -265,6 +268,8 @@ def training_set(
     warn_about_singleton_labels(names)
     warn_about_similar_labels(labels)
     warn_about_parts(encoded.posts)
+    place = {label: number for number, label in enumerate(labels)}
+    classes = np.array([place[name] for name in names])
     weights = np.array([post.weight for post in encoded.posts])
     given = weights if (weights != 1).any() else None
     return TrainingSet(encoded, names, labels, classes, given, skipped, examples)

@@ -167,9 +167,10 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * schedule(epoch * steps + step, steps, config)
         shard = BatchShard(len(rows), distributed.rank(), distributed.world_size())
-        weight = None if data.weights is None else torch.from_numpy(data.weights[rows.numpy()])
-        weight = weight if weight is None else weight.float().to(accelerator.device)
-        criterion = replace(criterion, weight=weight, shard=shard)
+        if data.weights is not None:
+            weight = torch.from_numpy(data.weights[rows.numpy()]).float()
+            criterion = replace(criterion, weight=weight.to(accelerator.device))
+        criterion = replace(criterion, shard=shard)
         own = shard.take(rows).numpy()
         labels = torch.from_numpy(data.labels[own]).to(accelerator.device)
         batch = data.features.batch(own, model.uses_ngrams).to(accelerator.device)

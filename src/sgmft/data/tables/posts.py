@@ -54,9 +54,18 @@ class Columns:
 USUAL_COLUMNS = Columns()
 
 
-def read_posts(table: str | Path, **options: Any) -> list[Post]:
-    """Read a whole table of posts; options as of `iter_posts`."""
-    return list(iter_posts(table, **options))
+def read_posts(
+    table: str | Path,
+    *,
+    columns: Columns = USUAL_COLUMNS,
+    where: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
+    strict: bool = False,
+    format: str | None = None,
+) -> list[Post]:
+    """Read a whole table of posts; see `iter_posts`."""
+    options: dict[str, Any] = {"columns": columns, "where": where, "allow_outside": allow_outside}
+    return list(iter_posts(table, **options, strict=strict, format=format))
 
 
 def iter_posts(
@@ -143,11 +152,13 @@ def iter_table(
     unread, by_id = dict[tuple[str, str], None](), list[str]()
     for number, row in enumerate(rows):
         if _matches(row, where):
-            if number < LOOKED_AT and raw.tool is None and not row.values.keys() >= {*OWN}:
+            looked_at = number < LOOKED_AT and raw.tool is None
+            if looked_at and not row.values.keys() >= {*OWN}:
                 unread.update(dict.fromkeys(finder.unread(row.values)))
             yield (post := _to_post(row, raw.name, finder, resolve, seen))
-            if number < LOOKED_AT and raw.tool is None and not finder.names(row.values)["image"]:
-                by_id += filter(resolve.exists, (x.format(post.id) for x in _BY_ID))
+            key = post.id if looked_at and not finder.names(row.values)["image"] else None
+            if key and "/" not in key:  # which may lead out of the folder
+                by_id += filter(resolve.exists, (x.format(key) for x in _BY_ID))
     seen.end()
     if by_id and columns.image is None:
         template = "{name}: no column names pictures, and {file} seems to be of a post by its id: "

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,13 +119,18 @@ def _lighter(group: re.Match[str]) -> str:
 
 
 def save_panels(panels: Sequence[TsnePanel], folder: Path, name: str) -> list[Path]:
+    """Write the panels as `save_drawing` does."""
+    return save_drawing(render_panels(panels), partial(_figure, panels), folder, name)
+
+
+def save_drawing(svg: str, draw: Callable[[], Figure], folder: Path, name: str) -> list[Path]:
     """Write `name`.svg, .pdf, .png (on white, 200 dots an inch), and return the paths."""
-    svg, *others = (folder / f"{name}.{kind}" for kind in ("svg", "pdf", "png"))
-    write_file(svg, render_panels(panels).encode(errors="replace"))
+    path, *others = (folder / f"{name}.{kind}" for kind in ("svg", "pdf", "png"))
+    write_file(path, svg.encode(errors="replace"))
     with drawing_style(cjk_fonts()):
-        for path in others:
-            save_figure(_figure(panels), path, 200)
-    return [svg, *others]
+        for other in others:
+            save_figure(draw(), other, 200)
+    return [path, *others]
 
 
 def _figure(panels: Sequence[TsnePanel]) -> Figure:

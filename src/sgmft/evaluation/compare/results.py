@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,17 @@ from safetensors.numpy import load_file
 from sgmft.data.tables import open_writer
 from sgmft.evaluation.compare import statistics
 from sgmft.evaluation.compare.catalogue import Row
-from sgmft.evaluation.compare.figures import ReportFigure, project_representations, save_panels
+from sgmft.evaluation.compare.figures import (
+    ReportFigure,
+    project_representations,
+    save_drawing,
+    save_panels,
+)
 from sgmft.evaluation.compare.prepare import EncoderSetting
 from sgmft.evaluation.compare.runs import Comparison, RowRecords
 from sgmft.evaluation.compare.splits import TEST
 from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
-from sgmft.evaluation.figures import confusion_figure, save_confusion
+from sgmft.evaluation.figures import confusion_figure, draw_confusion
 from sgmft.models.arrays import Doubles
 from sgmft.utils.files import make_file
 
@@ -171,12 +177,11 @@ def make_figures(
     found.sort(key=lambda x: (x[0] != reference, -x[1].accuracy.mean))
     for number, (title, summary) in enumerate(found[:2], 1):
         name, matrix = f"figure-C{number}", (data.labels, summary.confusion)
-        files = [f"{name}.{kind}" for kind in ("svg", "pdf", "png")]
-        for file in files:
-            save_confusion(*matrix, folder / file)
+        svg = confusion_figure(*matrix, name)
+        paths = save_drawing(svg, partial(draw_confusion, *matrix), folder, name)
+        files = [path.name for path in paths]
         about = "Test posts of all runs together: true labels as rows, predicted ones as columns."
-        drawn = confusion_figure(*matrix, name)
-        figures.append(ReportFigure(f"C{number}", f"Confusions of {title}", drawn, files, about))
+        figures.append(ReportFigure(f"C{number}", f"Confusions of {title}", svg, files, about))
     return figures
 
 

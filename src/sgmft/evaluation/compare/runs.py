@@ -257,7 +257,8 @@ class Comparison:
             rows = [(row, n) for row, n in self._each if (row.like is not None) == is_like]
             ready = [(x, n) for x, n in rows if x.like is None or self.found[x.like][n].choice]
             searched = [row for row in ready if self._is_searched(row[0])]
-            yield [run for row in ready if row not in searched for run in self._trials(*row)]
+            others = (row for row in ready if not self._is_searched(row[0]))
+            yield [run for row in others for run in self._trials(*row)]
             for _ in range(self.plan.trials if searched else 0):
                 yield [self._next_trial(*row) for row in searched]
             for row in rows:
