@@ -253,6 +253,25 @@ def test_pickles(plain, frame, dump):
     assert again.training == locator.training or again.training.data == locator.training.data
 
 
+def test_a_pickle_reads_tables_as_before(frame, tiny):
+    other = frame[["text", "label"]].rename(columns={"text": "zz"}).assign(text="x")
+    tiny()  # registers the encoder
+    locator = SemanticLocator("tiny", method="linear-probe", columns={"text": "zz"}, root="here")
+    again = pickle.loads(pickle.dumps(locator.fit(other)))
+    assert (again.columns, again.root) == ({"text": "zz"}, "here")
+    probabilities = again.predict_proba(other), locator.predict_proba(other)
+    assert np.array_equal(*probabilities, equal_nan=True)
+
+
+@pytest.mark.parametrize("ask", ["fit", "score"])
+@pytest.mark.parametrize("weights", ["balanced", 2.0, [["a"]], [-1.0], [np.nan], [0.0]])
+def test_weights_that_are_none(plain, frame, ask, weights):
+    whole = weights * len(frame) if isinstance(weights, list) else weights
+    locator = plain.fit(frame)
+    with pytest.raises(SgmftError, match="sample_weight"):
+        getattr(locator, ask)(frame, sample_weight=whole)
+
+
 def test_a_pickle_in_another_process(trained, tmp_path):
     joblib.dump(SemanticLocator.from_pretrained(trained), tmp_path / "model.joblib")
     code = "import joblib, sys; print(*joblib.load(sys.argv[1]).predict(['在家睡觉', '去上课']))"

@@ -43,7 +43,7 @@ class Estimator(EncoderHandle, Predictor, ModelHubMixin):
 
     def score(self, posts: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the accuracy on labelled posts, or on `y`; one that cannot be read is wrong."""
-        read = with_labels([*self._read(posts, y is None)], y)[0]
+        read = with_labels([*self._read(posts, y is None)], y, sample_weight)[0]
         if unlabelled := sum(post.label is None for post in read):
             raise SgmftError(f"{unlabelled} of {len(read)} posts have no label to score against.")
         right = [x.label == x.post.label for x in self.predictions(read)]
@@ -78,7 +78,8 @@ class Estimator(EncoderHandle, Predictor, ModelHubMixin):
             file = Path(keeper.name, name)
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(data)
-        own = {x: self.given[x] for x in ("features", "device", "trust_remote_code")}
+        kept = ("features", "device", "trust_remote_code", "columns", "root")  # by no saved file
+        own = {name: self.given[name] for name in kept}
         own["encoder"] = self.given["encoder"] if self.is_table else None
         found = vars(type(self).from_pretrained(keeper.name, **own))
         self.__dict__ |= found | {"given": self.given, "values": state["values"]}
@@ -97,7 +98,12 @@ def with_labels(
     posts: list[Post], y: Any, sample_weight: Any = None
 ) -> tuple[list[Post], dict[str | None, Any]]:
     """Return posts with weights and the labels `y`, and these in order, by the labels as text."""
-    weights = None if sample_weight is None else np.asarray(sample_weight, float)
+    try:
+        weights = None if sample_weight is None else np.asarray(sample_weight, float)
+    except (TypeError, ValueError):
+        raise SgmftError("sample_weight must be numbers, one for each post.") from None
+    if weights is not None and weights.ndim != 1:
+        raise SgmftError(f"sample_weight has {weights.ndim} dimensions; give a number a post.")
     given = None if y is None else np.asarray(y, object).ravel()
     for found, what in ((given, "labels y"), (weights, "weights")):
         if found is not None and len(found) != len(posts):
