@@ -21,9 +21,16 @@ import numpy as np
 import torch
 from measuring import in_turns, least_cosine, print_row
 from torch.nn.functional import linear
-from transformers import BertTokenizer, ChineseCLIPConfig, ChineseCLIPModel
+from transformers import (
+    BertTokenizer,
+    ChineseCLIPConfig,
+    ChineseCLIPImageProcessorPil,
+    ChineseCLIPModel,
+)
+from transformers.image_utils import OPENAI_CLIP_MEAN as MEAN
+from transformers.image_utils import OPENAI_CLIP_STD as STD
 
-from sgmft.features.encoders.chinese_clip import MEAN, STD, ChineseClipEncoder
+from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
 from sgmft.features.encoders.registry import load_encoder
 
 POSTS, BATCH, ROUNDS = 16, 8, 2
@@ -36,6 +43,7 @@ def save(folder: Path) -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *CHARACTERS]
     (folder / "vocab.txt").write_text("\n".join(words), "utf-8")
     BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    ChineseCLIPImageProcessorPil().save_pretrained(folder)
     text = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
     vision = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 16}
     config = ChineseCLIPConfig(

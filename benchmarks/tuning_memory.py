@@ -48,7 +48,8 @@ class RandomClip(ChineseClipEncoder):
     """An encoder around a network that was not loaded."""
 
     def __init__(self, model: ChineseCLIPModel) -> None:
-        self.model, self._patch_grid = model, 4
+        self.model, self._dtype = model, model.dtype
+        self._both = self._has_pooler = True
         self._values = torch.zeros(3, 256, device=model.device)
 
 

@@ -228,6 +228,7 @@ class LibraryEncoder(TorchEncoder):
 class TransformersEncoder(LibraryEncoder):
     """A network of transformers, see the module."""
 
+    max_tokens = 100_000  # where it names no limit
     _values: Tensor | None = None  # see `_find_values`
 
     def _load(self, checkpoint: Checkpoint) -> Any:
@@ -249,11 +250,11 @@ class TransformersEncoder(LibraryEncoder):
         if "text" in self._takes:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, **given)
             text = getattr(config, "text_config", config)
-            most = getattr(text, "max_position_embeddings", 100_000)
+            most = getattr(text, "max_position_embeddings", self.max_tokens)
             for name, x in model.named_modules():
                 if name.endswith("position_embeddings") and isinstance(x, nn.Embedding):
                     most -= 0 if x.padding_idx is None else x.padding_idx + 1  # are before a text's
-            self.max_tokens = int(min(self.tokenizer.model_max_length, most))
+            self.max_tokens = int(min(self.tokenizer.model_max_length, most, self.max_tokens))
             self._padding = "max_length" if config.model_type.startswith(PADDED) else False
             if not self._padding:  # some count positions from the left, those of padding, too
                 self.tokenizer.padding_side = "right"
