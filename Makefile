@@ -1,12 +1,13 @@
 # make demo: set up and run the main job on generated posts; make test: set up and check every behaviour;
-# make test-all: also what breaks things for long; make bench: measure speed, into docs/performance.md.
+# make test-all: also what breaks things for long; make bench: measure speed, into docs/performance.md;
+# make dist: wheel and sdist, checked and tried in clean environments; make docs: the site, in site/.
 unexport PYTHONDONTWRITEBYTECODE  # packages are installed without bytecode: each import writes its own, once
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint format bench wheel clean
+.PHONY: demo test test-all lint format bench wheel dist docs clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,5 +40,22 @@ bench: $(READY)
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --no-isolation
 
+TOOLS := .venv-tools  # what a release and the documentation take, and no test
+
+$(TOOLS)/.ready: pyproject.toml docs/constraints.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --no-compile --upgrade 'pip>=25.1'  # knows groups
+	$(TOOLS)/bin/pip install --quiet --no-compile --constraint docs/constraints.txt --group docs --group release
+	touch $(TOOLS)/.ready
+
+dist: $(TOOLS)/.ready
+	rm -rf dist
+	$(TOOLS)/bin/python -m build
+	$(TOOLS)/bin/twine check --strict dist/*
+	$(PYTHON) tests/clean_install.py dist/
+
+docs: $(TOOLS)/.ready
+	$(TOOLS)/bin/mkdocs build --strict
+
 clean:
-	rm -rf demo dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo dist build site .pytest_cache .mypy_cache .ruff_cache

@@ -23,7 +23,7 @@ from sgmft.models.registry import METHODS
 
 ROOT = Path(__file__).parents[1]
 NAMES = [
-    *("README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *("README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
     *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))),
 ]
 ASKS_A_SERVER = "docs/serving.md"  # its Python is run by tests/serving/test_api.py

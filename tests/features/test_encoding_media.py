@@ -3,6 +3,7 @@
 import base64
 import csv
 import hashlib
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -145,6 +146,14 @@ def test_a_bad_video_in_a_table_is_left_out_with_a_reason(files, tmp_path):
     assert [len(row.images) for row in chunk.rows] == [5, 1, 1, 1]
     posts = [Post(error=f"{name} is no picture (MP4 is read)") for name in ("a.mp4", "b.mp4")]
     assert count_errors(posts) == {"… is no picture (MP4 is read)": 2}
+
+
+def test_without_pyav_a_post_says_what_it_lacks(files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    posts = [Post("", [files["film.mp4"]]), Post("", [files["motion.jpg"], files["red.png"]])]
+    (chunk,) = encode_posts(posts, RecordingEncoder())
+    assert "film.mp4 cannot be encoded: A video needs packages" in str(chunk.posts[0].error)
+    assert "motion.jpg" in chunk.posts[1].warnings[0] and chunk.posts[1].error is None
 
 
 def test_files_that_are_too_large_together(files, monkeypatch):

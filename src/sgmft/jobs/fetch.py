@@ -124,7 +124,7 @@ async def _download(
                     files.keep(key, await checking, data)
                     summary.fetched += 1
                     size += len(data)
-            except (DownloadError, ImageError) as error:
+            except SgmftError as error:
                 reasons[key] = str(error)
                 summary.failed[reasons[key]] += 1
             on_fetched(summary.fetched + summary.there + len(reasons))

@@ -2,6 +2,7 @@
 
 import logging
 import struct
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +14,7 @@ from sgmft.data.preprocessing import images, media, videos
 from sgmft.data.preprocessing.images import ImageError, decode_image
 from sgmft.data.preprocessing.media import MAX_FRAMES, decode_media, is_multi_image, read_media
 from sgmft.data.preprocessing.videos import decode_video
+from sgmft.errors import SgmftError
 
 VIDEOS = [
     ("mp4", "libx264"),
@@ -169,6 +171,16 @@ def test_a_box_inside_the_jpeg_is_not_its_motion():
     assert len(decode_media(jpeg, "a", 16)) == 1
     unended = made.encoded(made.quarters(), "JPEG")[:-2] + film.video(film.coloured(4))
     assert not is_multi_image(unended)
+
+
+# --- without PyAV, as the plain installation is ----------------------------------------------
+
+
+@pytest.mark.parametrize("data", [film.video(film.coloured(4)), film.motion_photo()])
+def test_a_video_asks_for_what_reads_videos(data, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(SgmftError, match=r"^A video needs .*: pip install 'sgmft\[video\]'"):
+        decode_media(data, "a")
 
 
 # --- what holds for all files ----------------------------------------------------------------

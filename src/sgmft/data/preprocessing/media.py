@@ -13,6 +13,7 @@ from sgmft.data.posts import Attachment, MediaFile
 from sgmft.data.preprocessing import images
 from sgmft.data.preprocessing.images import ImageError, Pixels, squash
 from sgmft.data.preprocessing.videos import MAX_VIDEO_BYTES, TimedFile, decode_video, is_video
+from sgmft.errors import SgmftError
 
 SIDE = 280  # the longer side of a thumbnail, in pixels: about 10 kB of JPEG
 MAX_FRAMES = 4  # the most pictures taken from one file
@@ -87,12 +88,12 @@ def _decode_animation(data: bytes, name: str, size: int | None, most: int) -> li
             animated = picture.format in _ANIMATED
             count = int(getattr(picture, "n_frames", 1)) if animated else 1
             taken = [(2 * i + 1) * count // (2 * most) for i in range(most)]
-            for number in range(taken[-1] + 1 if count > most else count):
+            for number in range(taken[-1] + 1):
                 if number:
                     file.check()
                     picture.seek(number)
                     picture.load()  # some decode only now, and then all the frames left out
-                if count <= most or number in taken:
+                if number in taken:
                     pictures.append(images.square(picture, size))
     except ImageError:
         file.check()  # the file that ended with its time looks cut off
@@ -138,5 +139,5 @@ def image_view(file: MediaFile) -> dict[str, str]:
     """Return a thumbnail as a `data:` address, or the reason why there is none."""
     try:
         return {"data": make_thumbnail(file), "reason": ""}
-    except ImageError as error:
+    except SgmftError as error:
         return {"data": "", "reason": str(error)}

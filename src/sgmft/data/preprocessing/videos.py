@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from sgmft.data.preprocessing.images import CUT_OFF, NO_MEMORY, ImageError
-from sgmft.errors import make_printable
+from sgmft.errors import make_printable, needs_extra
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -63,7 +63,8 @@ def decode_video(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
     a reference to another file is not followed. ImageError where they are damaged, no video, or
     too many (`MAX_VIDEO_PIXELS` of a frame, `MAX_TIMES`, `MAX_SECONDS` of processor time).
     """
-    import av
+    with needs_extra("video", "A video"):  # in a motion photo, too: the store keeps what is seen
+        import av
 
     name, file, format = make_printable(name), TimedFile(data, name), _format(data)
     limits = {"max_pixels": str(MAX_VIDEO_PIXELS), "enable_drefs": "0"}  # the latter: other files
@@ -154,11 +155,9 @@ def _read_times(
         file.check()
         if packet.is_corrupt:
             raise ValueError("a packet is cut off")
-        if packet.pts is None or packet.is_discard:
-            continue
-        times.add(packet.pts)
-        if packet.is_keyframe:
-            keys.add(packet.pts)
+        if packet.pts is not None and not packet.is_discard:
+            times.add(packet.pts)
+            keys.update([packet.pts] if packet.is_keyframe else [])
         if len(times) > MAX_TIMES:
             why = "{name} has more than {most:,} frames; give a shorter copy"
             raise ImageError(why, name=name, most=MAX_TIMES)
