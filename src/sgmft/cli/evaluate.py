@@ -17,6 +17,7 @@ def evaluate_command(
     source: "opt.Source",
     output: opt.Output,
     by: opt.By = None,
+    fixes: opt.Fixes = None,
     features: opt.Features = None,
     features_table: opt.FeaturesTable = None,
     summary_file: opt.Summary = None,
@@ -29,7 +30,7 @@ def evaluate_command(
     with console.counter("Predicting") as done:
         try:
             given = source, output, locator
-            summary, found, _ = evaluate_table(*given, by=by or (), on_predicted=done)
+            summary, found, _ = evaluate_table(*given, by=by or (), fixes=fixes, on_predicted=done)
         except NoUsableRowError as error:
             console.finish(error.summary, summary_file, model, f"sgmft: {error}")
             raise

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sgmft.data.fixes import apply_fixes
 from sgmft.data.posts import Post, raise_first_error, require_columns
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, describe_errors
@@ -29,6 +30,7 @@ def evaluate_table(
     locator: SemanticLocator,
     *,
     by: Sequence[str] = (),
+    fixes: str | None = None,  # table of corrected labels, see `apply_fixes`
     on_predicted: Callable[[int], object] = lambda done: None,
 ) -> tuple[JobSummary, Evaluation, list[Prediction]]:
     """Compare predictions with a table's labels; writes metrics.json, report.html, predictions.
@@ -39,7 +41,8 @@ def evaluate_table(
     source.refuse_overwriting(Path(output) / "predictions.parquet")
     known = set(locator.labels)
     posts = []
-    for post in source.read_labelled("has no label to compare with"):
+    given = source.read_labelled("has no label to compare with")
+    for post in apply_fixes(given, fixes, source.strict):
         if post.error is None and post.label not in known:
             error = Message("the model never learned the label {label!r}", label=post.label)
             post = replace(post, error=error)

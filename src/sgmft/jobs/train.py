@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sgmft.data.fixes import apply_fixes
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
@@ -21,6 +22,7 @@ def train_best(
     output: str | Path,
     locators: Sequence[SemanticLocator],
     *,
+    fixes: str | None = None,  # table of corrected labels, see `apply_fixes`
     on_encoded: Callable[[int, int], None] | None = None,  # with the posts encoded, and all
     **options: Any,  # of `SemanticLocator.fit`
 ) -> tuple[JobSummary, SemanticLocator]:
@@ -34,7 +36,7 @@ def train_best(
     config, unfinished = read_json(folder / "config.json"), folder / "checkpoint"
     ours = unfinished.is_dir() or (isinstance(config, dict) and "sgmft" in config)
     check_output(folder, ours or not distributed.is_main(), "model")
-    posts = source.read_labelled(least=2)
+    posts = apply_fixes(source.read_labelled(least=2), fixes, source.strict)
     losses: dict[str, float] = {}
     for locator in locators[1:]:  # so that none is missed after others were trained
         _ = locator.encoder

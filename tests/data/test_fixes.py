@@ -1,0 +1,66 @@
+"""Corrections of labels: those that fit are applied, and no other is, silently."""
+
+import pytest
+
+from sgmft.data.fixes import apply_fixes
+from sgmft.data.posts import Post
+from sgmft.errors import SgmftError, SgmftNotice, SgmftWarning
+
+POSTS = [
+    Post("sofa", id="a", label="Home"),
+    Post("exam", label="Home", place="posts.csv, row 3"),
+    Post("desk", id="c", label="School"),
+    Post("boss", id="twice", label="Work"),
+    Post("boss", id="twice", label="Work"),
+]
+HEADER = "id,label,new_label\n"
+
+
+def written(tmp_path, rows, header=HEADER):
+    path = tmp_path / "fixes.csv"
+    path.write_text("\ufeff" + header + rows, "utf-8")
+    return str(path)
+
+
+def test_labels_are_changed_and_posts_left_out(tmp_path):
+    path = written(tmp_path, 'a,Home,"会议, ""Work"""\n"posts.csv, row 3",Home,\nc,School,School\n')
+    with pytest.warns(SgmftNotice, match="2 labels changed, 1 posts left out"):
+        found = apply_fixes(POSTS, path)
+    assert [(x.text, x.label) for x in found[:2]] == [("sofa", '会议, "Work"'), ("desk", "School")]
+    assert found[2:] == POSTS[3:] and apply_fixes(POSTS, None) == POSTS
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("z,Home,Work", "row 3: no post has id z"),
+        ("a,School,Work", "row 3: the label of a is 'Home', not 'School'"),
+        ("twice,Work,", "row 3: several posts have id twice"),
+        ("c,School,Work", "row 3: another row has another label for c"),
+    ],
+)
+def test_a_fix_that_does_not_fit_is_reported_and_not_applied(tmp_path, row, reason):
+    path = written(tmp_path, f"c,School,Home\n{row}\n")
+    with pytest.warns(
+        SgmftWarning, match=f"1 labels changed, 0 posts left out; 1 fixes .*: {reason}"
+    ):
+        found = apply_fixes(POSTS, path)
+    assert [x.label for x in found] == ["Home", "Home", "Home", "Work", "Work"]
+    with pytest.raises(SgmftError, match=reason):
+        apply_fixes(POSTS, path, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "reason"),
+    [
+        (
+            "z,Home,Work\n" * 9,
+            HEADER,
+            "9 fixes do not belong to these posts: .*; …. Give the fixes of",
+        ),
+        ("a,Home\n", "id,label\n", "row 2: it has no column new_label"),
+    ],
+)
+def test_fixes_of_another_table_are_refused(tmp_path, rows, header, reason):
+    with pytest.raises(SgmftError, match=reason):
+        apply_fixes(POSTS, written(tmp_path, rows, header))
