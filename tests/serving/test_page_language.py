@@ -7,7 +7,7 @@ import pytest
 
 from image_files import encoded, plain
 from sgmft import Post, SemanticLocator, read_posts
-from sgmft.errors import Message, SgmftError, join_messages
+from sgmft.errors import HEARD, Message, SgmftError, join_messages
 from sgmft.evaluation.explain.page import summarize_explanation
 from sgmft.features.encode import prepare_post
 from sgmft.serving.page.language import LANGUAGES
@@ -96,6 +96,15 @@ def test_so_are_those_of_a_table(tmp_path, table):
 @pytest.mark.parametrize("reason", ["a reason nobody knows", "x" * 600, "is empty {x}", ""])
 def test_an_unknown_reason_stays_as_it_is(reason):
     assert CHINESE.translate(reason) == CHINESE.translate(reason, bare=True) == reason
+
+
+def test_which_columns_were_guessed_is_translated(tmp_path):
+    (tmp_path / "a.csv").write_text("正文,图片\n在家,\n", "utf-8")
+    heard = HEARD.set([])
+    list(read_posts(tmp_path / "a.csv"))
+    (said,) = HEARD.get()
+    HEARD.reset(heard)
+    assert CHINESE.translate(said) == "a.csv：'正文' 列按 text 读取；'图片' 列按 image 读取"
 
 
 def test_of_several_reasons_each_is_translated():

@@ -501,7 +501,7 @@ def test_names_that_people_use(tmp_path: Path) -> None:
     assert (post.text, post.id, post.label) == ("在家", "1", "Home")
     assert (post.user, post.time, post.images) == ("王", "2025", (tmp_path / "a.jpg",))
     (said,) = told
-    assert said.startswith("p.csv: text is read from '微博正文', image is read from '图片', id")
+    assert said.startswith("p.csv: text is read from '微博正文'; image is read from '图片'; id")
     (post,), told = read(write_csv(path, [{"text": "a", "content": "b", "Caption": "c"}]))
     assert post.text == "a" and not told, "they count where the usual name is absent"
 

@@ -411,8 +411,9 @@ def _check_columns(
     if problem is not None:
         raise SgmftError(make_printable(problem))
     if guessed := finder.guessed(list(seen)):
-        pairs = (f"{x} is read from {' and '.join(map(repr, y))}" for x, y in guessed.items())
-        warn(f"{raw.name}: {', '.join(pairs)}", SgmftNotice)
+        named = ((role, " and ".join(map(repr, names))) for role, names in guessed.items())
+        reason = [Message("{role} is read from {columns}", role=x, columns=y) for x, y in named]
+        warn(Message("{name}: {reason}", name=raw.name, reason=join_messages(reason)), SgmftNotice)
     return chain(ahead, raw.rows)
 
 
