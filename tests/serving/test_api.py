@@ -178,6 +178,8 @@ def test_metrics_count_requests_posts_and_batches(server):
     assert re.search(r'sgmft_requests_total\{route="/v1/predict",status="200"\} [1-9]', text)
     assert re.search(r'sgmft_posts_total\{outcome="error"\} [1-9]', text)
     assert re.search(r"sgmft_batch_posts_count [1-9]", text)
+    assert re.search(r'sgmft_traits_total\{trait="parts",value="a text alone"\} [1-9]', text)
+    assert re.search(r'sgmft_training_traits\{trait="label",value="Home"\} [1-9]', text)
     assert "sgmft_ready 1.0" in text and "sgmft_worker_restarts " in text
 
 

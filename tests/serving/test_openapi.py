@@ -74,7 +74,7 @@ def test_every_reference_leads_somewhere(server):
 
 def described_with(key):
     """The document of a server that asks for this key."""
-    model = SimpleNamespace(labels=("Home", "Work"))
+    model = SimpleNamespace(labels=("Home", "Work"), traits={})
     engine = SimpleNamespace(model=model, limits=Limits())
     app = create_app(engine, key)
     assert app.openapi() == app.openapi()

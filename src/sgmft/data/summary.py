@@ -25,6 +25,7 @@ class JobSummary:
     warnings: dict[str, int] = field(default_factory=dict)
     # for each kind of error and warning the place of the first post, and its reason
     examples: dict[str, str] = field(default_factory=dict)
+    traits: dict[str, int] = field(default_factory=dict)  # posts with each, see `locator.drift`
 
     @classmethod
     def of(cls, posts: Iterable[Post], abstained: Iterable[str] = ()) -> JobSummary:
@@ -54,6 +55,7 @@ class JobSummary:
             dict(Counter(self.abstained) + Counter(other.abstained)),
             dict(Counter(self.warnings) + Counter(other.warnings)),
             other.examples | self.examples,
+            dict(Counter(self.traits) + Counter(other.traits)),
         )
 
 

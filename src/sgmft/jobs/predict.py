@@ -1,5 +1,6 @@
 """Predict tables of posts: source to predictor to sink, in this process or on a cluster."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -15,6 +16,7 @@ from sgmft.data.tables.formats import table_file
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import TABLE
 from sgmft.jobs.cluster import pieces
+from sgmft.locator import drift
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.loading import load_predictor
 from sgmft.locator.prediction import OutputColumns, Prediction, Predictor, SupportsPredictions
@@ -87,7 +89,10 @@ def predict_table(
     columns = replace(columns, short=Path(output).suffix.lower() in (".csv", ".tsv"))
     with open_writer(output, columns.columns) as writer:
         given = predictor.predictions(posts, rules), columns, source.strict
-        return pieces.add_up(_write_rows(*given, lambda rows, _: writer.write(rows)), on_predicted)
+        parts = _write_rows(*given, lambda rows, _: writer.write(rows))
+        total = pieces.add_up(parts, on_predicted)
+    drift.warn_of_shifts(predictor.traits, total.traits)
+    return total
 
 
 def _write_rows(
@@ -102,6 +107,8 @@ def _write_rows(
             raise_first_error([prediction.post for prediction in part])
         abstained = (p.abstained for p in part if p.abstained is not None)
         summary = JobSummary.of((p.post for p in part), abstained)
+        traits = chain.from_iterable(drift.traits_of(p, columns.labels) for p in part)
+        summary.traits.update(Counter(traits))
         write([columns.row(p) for p in part], summary)
         yield summary
 
@@ -150,4 +157,5 @@ def _predict_shards(
     own |= {"load": model.load, "work": work}
     task = pieces.PieceTask(sources=sources, folder=shards.folder, rows=rows, **own)
     total = pieces.add_up(chain(finished.values(), engine(task)), on_predicted)
+    drift.warn_of_shifts(predictor.traits, total.traits)
     return shards.end(total.posts)

@@ -34,6 +34,7 @@ from sgmft.features.table import WIDTHS, vectors_info
 from sgmft.locator import state as saved
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities, digest_keys, entropy
+from sgmft.locator.drift import count_traits
 from sgmft.locator.estimator import Estimator, check_labelled, with_labels
 from sgmft.locator.prediction import PredictionBatch
 from sgmft.locator.state import CONFIG, FIX, WEIGHTS, ModelState, model_file
@@ -142,6 +143,11 @@ class SemanticLocator(Estimator):
         return self.method.uses_tokens(self.preset)
 
     @property
+    def traits(self) -> Mapping[str, int]:  # type: ignore[override]
+        """How many posts of the training have each trait, see `sgmft.locator.drift`."""
+        return self.training.data.traits
+
+    @property
     def temperatures(self) -> NDArray[np.float64]:
         """By which logits are divided, (4,): see `TrainingRecord`; set by `fit`."""
         return np.array(self.training.temperatures)
@@ -233,7 +239,10 @@ class SemanticLocator(Estimator):
         window = window_of(texts, get_cleaning(self.encoder.info.cleaning))
         digest = fingerprint(zip(known.encoded.keys, known.names, strict=True))
         counts = len(known.names), len(known.names) - len(val_rows), len(val_rows)
-        record = saved.TrainingData(digest, *counts, known.skipped, window)
+        out = choice.held_out
+        probs = temper(out.logits, np.array(temperatures)[out.parts])
+        traits = count_traits(texts, features.parts, probs, self.labels)
+        record = saved.TrainingData(digest, *counts, known.skipped, window, traits)
         history = [epoch._asdict() for epoch in choice.history]
         metrics = fitting.validation_metrics(choice.selected)
         self.training = saved.TrainingRecord(record, metrics, temperatures, history)

@@ -64,6 +64,10 @@ class SupportsPredictions(Protocol):
 
     labels: list[str]
 
+    @property
+    def traits(self) -> Mapping[str, int]:
+        """How many posts of the training have each trait, see `sgmft.locator.drift`."""
+
     def predictions(self, posts: Iterable[Post], abstain: Abstention | None = None) -> Predictions:
         """Yield predictions in the order of the posts."""
 
@@ -74,6 +78,7 @@ class Predictor(ABC):
     labels: list[str]  # the K labels, in the order of the probabilities
     # probabilities of labelled posts that it has not learned from; perhaps none
     held_out: HeldOutProbabilities
+    traits: Mapping[str, int] = MappingProxyType({})  # of the training's posts, see `locator.drift`
     columns: Names = None  # of what is given in the place of posts, see `to_posts`
     root: Folder = None
     # labels as they were given to `fit`, by their texts

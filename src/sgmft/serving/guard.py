@@ -15,6 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sgmft.data.posts import Post
+from sgmft.locator import drift
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.problems import PROBLEMS, Limits, Problem
@@ -39,6 +41,11 @@ class ServerMetrics:
         )
         outcomes = "Posts predicted: label, abstained or error."
         self._posts = Counter("posts", outcomes, ["outcome"], **own)
+        self._labels, trait = engine.model.labels, ["trait", "value"]
+        self._traits = Counter("traits", "Posts predicted with each trait.", trait, **own)
+        trained = Gauge("training_traits", "Posts of the training with each.", trait, **own)
+        for key, count in engine.model.traits.items():
+            trained.labels(*key.split(": ", 1)).set(count)
         together = "Posts that the model saw together."
         engine.on_batch = Histogram("batch_posts", together, buckets=_POSTS, **own).observe
         for name, what, value in (
@@ -53,9 +60,11 @@ class ServerMetrics:
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def count_posts(self, predictions: Iterable[Prediction]) -> None:
+    def count_posts(self, predictions: Iterable[Prediction], posts: Iterable[Post]) -> None:
         """Count posts that are predicted."""
-        for x in predictions:
+        for x, post in zip(predictions, posts, strict=True):
+            for trait in drift.traits_of(x._replace(post=post), self._labels):
+                self._traits.labels(*trait.split(": ", 1)).inc()
             outcome = "error" if x.error else "abstained" if x.abstained else "label"
             self._posts.labels(outcome).inc()
 

@@ -55,6 +55,7 @@ class ServedModel(BaseModel):
     metrics: dict[str, float | None] = Field(
         description="on posts held out in training; null where they do not allow a figure"
     )
+    traits: dict[str, int] = Field(description="of the training's posts, with how many have each")
     held_out: int = Field(description="posts that prediction sets and rejection rest on")
     explains: bool
     versions: dict[str, str] = Field(description="of the packages that decide the numbers")

@@ -59,7 +59,7 @@ def load_served_model(
         facts = {"runtime": "torch", "encoder": own.encoder_name, "explains": True}
         facts |= {"method": own.method.name, "preset": own.preset.name}
         facts |= {"metrics": own.training.metrics, "versions": own.training.versions}
-    facts |= {"labels": found.labels, "held_out": len(found.held_out)}
+    facts |= {"labels": found.labels, "held_out": len(found.held_out), "traits": found.traits}
     return ServedModel(attributes=own.attributes.names, **facts), os.getpid()
 
 

@@ -456,6 +456,15 @@ def test_instagram(tmp_path: Path) -> None:
     assert found[0].time == "2025-09-01T04:13:29+00:00" and found[1].id == "3"
 
 
+@pytest.mark.parametrize("uri", ["./b/../secret.jpg", "../secret.jpg"])
+def test_instagram_looks_in_no_folder_above_the_export(tmp_path: Path, uri: str) -> None:
+    write_pictures(tmp_path, "secret.jpg")
+    write(tmp_path / "given/posts_1.json", [{"media": [{"uri": uri, "title": "x"}]}])
+    (tmp_path / "given/b").mkdir()
+    (post,), _ = read(tmp_path / "given")
+    assert not post.images and post.warnings
+
+
 def test_an_old_copy_of_instagram(tmp_path: Path) -> None:
     photo = {"caption": as_latin(HOME), "taken_at": "2020-01-01T00:00:00", "path": "photos/a.jpg"}
     more = {"videos": [photo | {"path": "videos/b.mp4"}], "profile": [photo | {"path": "c.jpg"}]}

@@ -102,8 +102,22 @@ def _count_lines(data, posts):
     if text.lstrip()[:1] == "[":  # a list of records, as some name it
         return
     lines = [line for line in re.split("\r\n|\r|\n", text) if line and not line.isspace()]
+    if len(posts) == _count_objects(text):  # of which some take several lines
+        return
     fits = len(posts) >= len(lines) if "[{" in text or "[ {" in text else len(posts) == len(lines)
     promise(fits, f"{len(lines)} lines gave {len(posts)} posts")
+
+
+def _count_objects(text):
+    """Count the JSON values that stand one after another; None where there is anything else."""
+    decoder, count, text = json.JSONDecoder(strict=False), 0, text.strip()
+    while text:
+        try:
+            _, end = decoder.raw_decode(text)
+        except (ValueError, RecursionError):
+            return None
+        count, text = count + 1, text[end:].strip()
+    return count
 
 
 def _count_cells(data, posts, marks=",;\t|"):
@@ -130,6 +144,8 @@ def _count_cells(data, posts, marks=",;\t|"):
 def _is_header(record, first):
     """Whether it repeats the header, or is another one: usual names of columns, most of them."""
     names, known = ([fold_name(x) for x in cells if x] for cells in (record, first))
+    if any(x[:1].isdigit() and x not in first for x in record):  # an id or a day: a post
+        return False
     record, first = ([fold_name(x) for x in cells] for cells in (record, first))
     known = sum(x in {*known, *NAMES} and not x.isdecimal() for x in names)
     most = (
@@ -151,7 +167,7 @@ def written_and_read(rows, data, folder):
     # one whose cells are names of columns is another header, and left out with a warning
     cells = [[_as_text(to_plain(x)) for x in row.values() if x] for row in rows]
     given = [x for x, y in zip(rows, cells, strict=True) if not y or not _is_header(y, columns)]
-    if not given:
+    if not given or find_header(enumerate([columns, *cells]))[0]:  # a row is rather a header
         return
     with watched(folder):
         with open_writer(path, columns) as writer:

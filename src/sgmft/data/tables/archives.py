@@ -175,7 +175,8 @@ def _open_instagram(path: Path, tool: str) -> RawTable:
         lists = [x for key, x in posts.items() if key.startswith("ig_") or key in _OLD]
         posts = list(chain(*lists)) if lists else [posts]
     files = [uri for post in posts[:100] if (uri := pick(post, "media.0.uri", "uri", "path"))]
-    above = path.absolute().parents
+    home = path.absolute().parent  # in one of the folders of an export, or what it was put in
+    above = [x for x in home.parents[:2] if home.relative_to(x).as_posix() in _FOLDERS]
     root = next((at for at in above for file in files if (at / file).exists()), path.parent)
     user = re.fullmatch(r"instagram-(.+)-\d{4}-\d\d-\d\d-\w+", root.name)
 

@@ -29,7 +29,7 @@ def open_delimited(path: Path, delimiters: str = ",;\t|") -> RawTable:
         file = _File(path, encoding, mark)
         try:
             header, names = find_header(_iter_headers(file, named is not None))
-            held = holds_posts(names)
+            held = holds_posts([name for name in names if "\t" not in name])
             headers.append(((held, -header if held else 0, len(names)), file, header, names))
         except SgmftError as error:  # of another delimiter, perhaps
             problems.append(error)

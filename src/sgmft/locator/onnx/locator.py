@@ -1,8 +1,9 @@
 """An exported model with the methods of `SemanticLocator`: the same predictions, without torch."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -68,6 +69,7 @@ class Manifest(NamedTuple):
     window: int = LONGEST  # see `TrainingData`
     steps: dict[str, Any] | None = None  # arguments of `cut_square`; None: images are squashed
     attributes: Sequence[Attribute] = ()  # as in `ModelState`
+    traits: Mapping[str, int] = MappingProxyType({})  # as in `TrainingData`
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -94,6 +96,7 @@ class Manifest(NamedTuple):
                 int(found.get("data", {}).get("window", LONGEST)),
                 encoder.get("steps"),
                 [Attribute(**x) for x in found.get("attributes", ())],
+                dict(found.get("data", {}).get("traits", {})),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SgmftError(f"{folder / MANIFEST} is damaged: {FIX}.") from error
@@ -110,7 +113,7 @@ class OnnxLocator(Predictor):
     def __init__(self, folder: Path) -> None:
         manifest = Manifest.read(folder)
         self.labels, self._tokens = manifest.labels, manifest.tokens
-        self._window = manifest.window
+        self._window, self.traits = manifest.window, manifest.traits
         self.attributes = AttributeReader((), manifest.attributes)
         self.encoder = OnnxEncoder(folder, manifest)
         self._temperatures = np.array(manifest.temperatures)

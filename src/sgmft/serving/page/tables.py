@@ -83,7 +83,7 @@ class TableJob:
 
     def __post_init__(self) -> None:
         self.name, self.stop = safe_name(self.name), threading.Event()
-        self.labels = list(self.engine.model.labels)
+        self.labels, self.traits = list(self.engine.model.labels), self.engine.model.traits
         self._loop = asyncio.get_running_loop()
         self._notes: list[str] = []
         self._done = self._total = 0

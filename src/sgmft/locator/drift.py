@@ -1,0 +1,103 @@
+"""Drift: whether posts to predict are like those that the model was trained on.
+
+Single traits are counted. Counts add up over the parts of a job, and tell nothing of a post.
+"""
+
+import re
+from bisect import bisect
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from sgmft.errors import Message, join_messages, warn
+from sgmft.locator.prediction import Prediction
+
+PARTS = ("", "a text alone", "pictures alone", "a text and pictures")  # by `Features.parts`
+SCRIPTS = {
+    "in Chinese characters": re.compile(r"[\u3400-\u9fff]"),
+    "in Japanese or Korean": re.compile(r"[\u3040-\u30ff\uac00-\ud7af]"),
+    "in Latin letters": re.compile(r"[A-Za-z\u00c0-\u024f]+"),
+    "in another script": re.compile(r"[\u0370-\u1fff]+"),  # Greek, Cyrillic, Arabic, Thai, ...
+}
+LENGTHS = (10, 30, 100, 300)  # characters
+LOOKED_AT = 300  # characters whose script counts
+UNSURE = 0.5  # below it the most probable label is more likely wrong than right
+LEAST_POSTS = 30
+LEAST_SHIFT = 0.15  # total variation distance that is told of
+LEAST_SCORE = 3.5  # of the chi-squared test as a standard normal, one in 4,000 by chance
+
+
+def traits_of_post(text: str, parts: int) -> Iterator[str]:
+    """Yield what counts of a post, as "trait: value"."""
+    yield f"parts: {PARTS[parts]}"
+    if text:
+        counts = {x: len(words.findall(text[:LOOKED_AT])) for x, words in SCRIPTS.items()}
+        script = max(counts, key=lambda x: counts[x])
+        yield f"script: {script if counts[script] else 'without letters'}"
+        place = bisect(LENGTHS, len(text))
+        least, most = (0, *LENGTHS)[place], (*LENGTHS, 0)[place]
+        yield f"length: {f'{least} to {most - 1}' if most else f'{least} or more'} characters"
+
+
+def traits_of_probabilities(probs: Any, labels: Sequence[str]) -> Iterator[str]:
+    """Yield what counts of probabilities (K,), as "trait: value"."""
+    yield f"label: {labels[int(probs.argmax())]}"
+    yield f"probability: {'unsure' if probs.max() < UNSURE else 'sure'}"
+
+
+def traits_of(prediction: Prediction, labels: Sequence[str]) -> Iterator[str]:
+    """Yield what counts of a post and its prediction; nothing of one that cannot be read."""
+    if prediction.probabilities is not None:
+        yield from traits_of_post(prediction.post.text, prediction.parts)
+        yield from traits_of_probabilities(prediction.probabilities, labels)
+
+
+def count_traits(
+    texts: Iterable[str], parts: Iterable[int], probs: Iterable[Any], labels: Sequence[str]
+) -> dict[str, int]:
+    """Count the traits of posts, and of probabilities (K,) of posts not learned from."""
+    found = Counter(chain.from_iterable(map(traits_of_post, texts, parts)))
+    for row in probs:
+        found.update(traits_of_probabilities(row, labels))
+    return dict(found)
+
+
+def shifts(training: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
+    """Return in words how shares of traits have moved, where by more than chance and by much.
+
+    Of each trait that share is named that has grown most. A trait counts from 30 posts on.
+    """
+    traits = defaultdict[str, dict[str, list[int]]](dict)
+    for side, counts in enumerate((training, found)):
+        for key, count in counts.items():
+            trait, value = key.split(": ", 1)
+            traits[trait].setdefault(value, [0, 0])[side] += count
+    moved = list[str]()
+    for values in traits.values():
+        table = np.array([*values.values()], float)
+        totals, free = table.sum(0), len(table) - 1
+        if free == 0 or totals.min() < LEAST_POSTS:
+            continue
+        expected = table.sum(1, keepdims=True) * totals / totals.sum()
+        ratio = float(((table - expected) ** 2 / expected).sum()) / free
+        noise = 2 / (9 * free)  # Wilson & Hilferty 1931
+        grown = np.subtract(*(table / totals).T[::-1])
+        if (ratio ** (1 / 3) - 1 + noise) / sqrt(noise) < LEAST_SCORE:
+            continue
+        most = int(grown.argmax())
+        reason, (before, now) = [*values][most], (table / totals)[most]
+        if np.abs(grown).sum() / 2 >= LEAST_SHIFT and (reason != "sure"):
+            template = "{reason}: {now:.0%} of these posts, {before:.0%} in training"
+            moved.append(Message(template, reason=reason, now=float(now), before=float(before)))
+    return moved
+
+
+def warn_of_shifts(training: Mapping[str, int], found: Mapping[str, int]) -> None:
+    """Warn where posts are unlike those of the training; a model of no posts has no such."""
+    if moved := shifts(training, found):
+        template = "Unlike the posts of the training: {reason}. Check some labels by hand."
+        warn(Message(template, reason=join_messages(moved)))
