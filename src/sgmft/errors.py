@@ -58,6 +58,15 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def raising(message: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Raise SgmftError with this message where one of these exceptions is raised in the block."""
+    try:
+        yield
+    except kinds as error:
+        raise SgmftError(message) from error
+
+
 class SgmftWarning(UserWarning):
     """Something a user should know of that does not stop the work, in one sentence."""
 
@@ -84,10 +93,8 @@ class Message(str):
     @property
     def kind(self) -> str:
         """The sentence with … in the place of what is filled in; equal for equal mistakes."""
-        values = {
-            key: kind_of(value) if key in SENTENCES else Omitted("…")
-            for key, value in self.values.items()
-        }
+        given = self.values.items()
+        values = {key: kind_of(x) if key in SENTENCES else Omitted("…") for key, x in given}
         if {"first", "second"} == values.keys():  # the same twice is said once
             return "; ".join(dict.fromkeys("; ".join(values.values()).split("; ")))
         return self.template.format(**values)
@@ -149,9 +156,7 @@ def make_printable(text: str) -> str:
     if text.isprintable():
         return text
     if isinstance(text, Message):
-        values = text.values.items()
-        return Message(
-            text.template,
-            **{key: make_printable(x) if isinstance(x, str) else x for key, x in values},
-        )
+        given = text.values.items()
+        values = {key: make_printable(x) if isinstance(x, str) else x for key, x in given}
+        return Message(text.template, **values)
     return "".join(c if c.isprintable() else "?" for c in text)

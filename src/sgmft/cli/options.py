@@ -145,9 +145,8 @@ def pick_encoder(
     halves = f"{text or 'compact'}+{image or 'compact'}" if text or image else None
     given = [name, halves, None if table is None else f"table:{Path(table).absolute()}"]
     if len(found := [x for x in given if x is not None]) > 1:
-        raise SgmftError(
-            "Name one --encoder, or a --text-encoder and an --image-encoder, or a --features-table."
-        )
+        halves = "a --text-encoder and an --image-encoder"
+        raise SgmftError(f"Name one --encoder, or {halves}, or a --features-table.")
     return found[0] if found else None
 
 

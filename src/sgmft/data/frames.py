@@ -20,6 +20,7 @@ from sgmft.errors import SgmftError, check_name, hint
 
 Names = Columns | Mapping[str, str] | None
 Folder = str | Path | None
+Roles = Sequence[str]  # fields of a post
 
 
 def to_posts(posts: Any, *, columns: Names = None, root: Folder = None) -> list[Post]:
@@ -41,9 +42,7 @@ def to_posts(posts: Any, *, columns: Names = None, root: Folder = None) -> list[
     return list(iter_given(posts, columns, root))
 
 
-def iter_given(
-    posts: Any, columns: Names, root: Folder, optional: Sequence[str] = ()
-) -> Iterator[Post]:
+def iter_given(posts: Any, columns: Names, root: Folder, optional: Roles = ()) -> Iterator[Post]:
     """Yield posts one at a time; columns for the fields that are `optional` may be missing."""
     names, items = _open(posts)
     first = next(items, None)
@@ -88,9 +87,8 @@ def _open(given: Any) -> tuple[list[str], Iterator[Any]]:
     kinds = {x: y for x, y in getattr(given, "features", {}).items() if hasattr(y, "int2str")}
     found = getattr(given, way)(*ways[way])
     for cells in found if kinds else ():  # classes by their names, of which -1 is none
-        cells |= {
-            x: None if cells[x] in (None, -1) else y.names[cells[x]] for x, y in kinds.items()
-        }
+        known = {x: kind for x, kind in kinds.items() if cells[x] is not None}
+        cells |= {x: None if cells[x] == -1 else kind.names[cells[x]] for x, kind in known.items()}
     return [*map(str, names)], iter(found)
 
 

@@ -180,10 +180,8 @@ def encode_all(
     """Encode all posts at once; with `on_disk` into files, if the store can be written to."""
     mapped = store if on_disk else None
     if mapped is not None and not os.access(mapped.folder, os.W_OK):
-        warn(
-            f"The feature store {mapped.folder} cannot be written to, so its features of all posts "
-            "are read into memory."
-        )
+        so = "so its features of all posts are read into memory"
+        warn(f"The feature store {mapped.folder} cannot be written to, {so}.")
         mapped = None
     good, refused = list[Post](), list[Post]()
     keys, rows = list[str](), list[PostFeatures]()

@@ -21,7 +21,7 @@ from sgmft.data.preprocessing.ngrams import hash_ngrams
 from sgmft.data.preprocessing.text import clean_text, get_cleaning
 from sgmft.data.tables.base import first_line
 from sgmft.data.tables.cells import to_text
-from sgmft.errors import Message, SgmftError
+from sgmft.errors import Message, SgmftError, raising
 from sgmft.features.encoders.base import TABLE, Encoded, EncoderInfo, FloatArray, PostFeatures
 from sgmft.features.store import FeatureStore, text_column
 from sgmft.utils.checksums import short_digest
@@ -167,16 +167,13 @@ def write_ids(folder: Path, keys: Iterable[tuple[str | None, str]]) -> None:
 def _read_ids(folder: Path) -> dict[str, str]:
     keys: dict[str, str] = {}
     for path in sorted((folder / IDS).glob("part-*.parquet")):
-        try:
+        bad = f"{path} is damaged: delete it and encode the posts again."
+        with raising(bad, pa.ArrowException, *_UNREADABLE):
             columns = pq.ParquetFile(path).read().to_pydict()
             for name, key in zip(columns["id"], columns["key"], strict=True):
                 if keys.setdefault(name, key) != key:
-                    raise SgmftError(
-                        f"{folder} holds two posts with the id {name!r}: encode each table into a "
-                        "folder of its own."
-                    )
-        except (pa.ArrowException, *_UNREADABLE) as error:
-            raise SgmftError(f"{path} is damaged: delete it and encode the posts again.") from error
+                    fix = "encode each table into a folder of its own"
+                    raise SgmftError(f"{folder} holds two posts with the id {name!r}: {fix}.")
     if not keys:
         raise SgmftError(f"{folder} holds no ids: encode a table with a column id into it again.")
     return keys
@@ -209,9 +206,8 @@ def _lay_out(path: Path, _: int) -> _Vectors:
             ids = [to_text(x).strip() for x in batch["id"].to_pylist()]
             for row, name in enumerate(ids, start):
                 first = rows.setdefault(name, row)
-                other = first != row and any(
-                    x[first].tobytes() != x[row].tobytes() for x in values.values()
-                )
+                pairs = ((x[first], x[row]) for x in values.values() if first != row)
+                other = any(x.tobytes() != y.tobytes() for x, y in pairs)
                 if other or not name:
                     what = f"the id {name!r} came before with another vector" if name else "no id"
                     raise ValueError(f"row {row + 1}: {what}")

@@ -62,10 +62,8 @@ def align_encoder(
     check_output(folder, ours, "encoder")
     info, dual = source.encoder.info, getattr(source.encoder, "is_dual", False)
     if tuning is not None and not dual:
-        raise SgmftError(
-            f"The encoder {info.name} stays as it is, and maps behind it are learned: leave --tune "
-            "and its settings out."
-        )
+        how = "stays as it is, and maps behind it are learned"
+        raise SgmftError(f"The encoder {info.name} {how}: leave --tune and its settings out.")
     if dual:
         check_tunable(source.encoder, tuning := tuning or DUAL)
     store = source.store(tokens=False)

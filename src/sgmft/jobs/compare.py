@@ -14,6 +14,7 @@ from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.errors import SgmftError, warn
 from sgmft.evaluation.compare import prepare, results
 from sgmft.evaluation.compare.catalogue import ComparisonPlan
+from sgmft.evaluation.compare.prepare import ComparisonData
 from sgmft.evaluation.compare.report import write_report
 from sgmft.evaluation.compare.runs import Comparison, OnProgress
 from sgmft.evaluation.compare.splits import TEST, VALIDATION, Split, write_splits
@@ -114,7 +115,7 @@ def _may_replace(folder: Path) -> bool:
     return names <= {"features"} or ("cells" in names and values is None)
 
 
-def _read_earlier(folder: Path) -> prepare.ComparisonData | None:
+def _read_earlier(folder: Path) -> ComparisonData | None:
     prepare.load_data.cache_clear()
     try:
         return prepare.load_data(folder)
@@ -122,9 +123,7 @@ def _read_earlier(folder: Path) -> prepare.ComparisonData | None:
         return None
 
 
-def _with_earlier(
-    data: prepare.ComparisonData, earlier: prepare.ComparisonData
-) -> prepare.ComparisonData:
+def _with_earlier(data: ComparisonData, earlier: ComparisonData) -> ComparisonData:
     """Keep the same posts' earlier encoder settings, so that earlier rows can be shown."""
     if any(getattr(earlier, x) != getattr(data, x) for x in ("labels", "keys", "classes")):
         return data
@@ -134,7 +133,7 @@ def _with_earlier(
     return replace(data, encoded=encoded)
 
 
-def _describe_data(data: prepare.ComparisonData) -> dict[str, str]:
+def _describe_data(data: ComparisonData) -> dict[str, str]:
     posts, splits = len(data.keys), len(data.divisions)
     roles = Counter(role for division in data.divisions for role in division.roles)
     test, held_out = (round(roles[role] / splits) for role in (TEST, VALIDATION))

@@ -15,6 +15,7 @@ from sgmft.features.encoders.base import Encoder
 from sgmft.features.store import FeatureStore
 from sgmft.features.table import write_ids
 from sgmft.jobs.cluster import pieces
+from sgmft.jobs.cluster.pieces import Piece
 
 Loaded = tuple[Encoder, FeatureStore]
 
@@ -24,9 +25,7 @@ def _load(settings: dict[str, Any], folder: Path, tokens: bool) -> Loaded:
     return encoder, FeatureStore(folder, encoder.info, tokens)
 
 
-def _encode(
-    tokens: bool, loaded: Loaded, source: Source, piece: pieces.Piece
-) -> Iterator[JobSummary]:
+def _encode(tokens: bool, loaded: Loaded, source: Source, piece: Piece) -> Iterator[JobSummary]:
     """Encode what the store does not have; the store itself knows which posts it has."""
     encoder, store = loaded
     for chunk in encode_posts(piece.posts, encoder, tokens=tokens, store=store):
@@ -58,12 +57,8 @@ def encode_table(
     sources = [source] if here else pieces.single_tables(source)
     store = FeatureStore(folder, handle.encoder.info, tokens)
     settings = {**handle.encoder_settings, "device": handle.device}
-    task = pieces.PieceTask(
-        sources=sources,
-        folder=folder,
-        rows=0 if here else pieces.ROWS,
-        load=partial(_load, settings, folder, tokens),
-        work=partial(_encode, tokens),
-        loaded=(handle.encoder, store),
-    )
+    rows = 0 if here else pieces.ROWS
+    load, work = partial(_load, settings, folder, tokens), partial(_encode, tokens)
+    own: dict[str, Any] = {"load": load, "work": work, "loaded": (handle.encoder, store)}
+    task = pieces.PieceTask(sources=sources, folder=folder, rows=rows, **own)
     return pieces.add_up(engine(task), on_encoded), store.folder

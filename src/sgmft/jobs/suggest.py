@@ -79,9 +79,8 @@ def suggest_table(
     names = dict.fromkeys([*labels, *locator.labels, *sorted({str(p.label) for p in known})])
     tasks = str(output).lower().endswith(".json")
     if tasks and not names:
-        raise SgmftError(
-            'Label Studio needs labels to choose among: name them, as in --labels "Home,School".'
-        )
+        fix = 'name them, as in --labels "Home,School"'
+        raise SgmftError(f"Label Studio needs labels to choose among: {fix}.")
     chosen, read = suggest_posts(
         posts, locator, count, labelled=seen, seed=seed, strict=source.strict, on_encoded=on_encoded
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from sgmft.errors import Message, SgmftError
+from sgmft.errors import Message, SgmftError, raising
 from sgmft.models.arrays import Doubles, Floats
 from sgmft.utils.files import write_whole
 
@@ -172,12 +172,11 @@ class HeldOutProbabilities:
         """Read what `save` wrote, perhaps nothing; SgmftError if damaged or another model's."""
         if not file.is_file():
             return cls.none(classes)
-        try:
+        bad = f"{file} is damaged: save or copy the model again."
+        with raising(bad, OSError, SafetensorError, KeyError, TypeError):
             arrays = load_file(file)
             arrays.setdefault("parts", np.zeros(len(arrays["classes"]), np.int8))
             found = cls(**arrays)
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise SgmftError(f"{file} is damaged: save or copy the model again.") from error
         if found.probabilities.shape != (len(found.parts), classes):
             raise SgmftError(f"{file} belongs to another model: save or copy the model again.")
         return found

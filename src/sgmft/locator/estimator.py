@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sgmft.data.frames import to_cell
 from sgmft.data.posts import BAD_LABEL, Post
 from sgmft.data.tables.cells import NO_LABEL, says_nothing, to_label
-from sgmft.errors import SgmftError, check_name
+from sgmft.errors import SgmftError, check_name, raising
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.locator.prediction import Predictor
 
@@ -98,10 +98,8 @@ def with_labels(
     posts: list[Post], y: Any, sample_weight: Any = None
 ) -> tuple[list[Post], dict[str | None, Any]]:
     """Return posts with weights and the labels `y`, and these in order, by the labels as text."""
-    try:
+    with raising("sample_weight must be numbers, one for each post.", TypeError, ValueError):
         weights = None if sample_weight is None else np.asarray(sample_weight, float)
-    except (TypeError, ValueError):
-        raise SgmftError("sample_weight must be numbers, one for each post.") from None
     if weights is not None and weights.ndim != 1:
         raise SgmftError(f"sample_weight has {weights.ndim} dimensions; give a number a post.")
     given = None if y is None else np.asarray(y, object).ravel()

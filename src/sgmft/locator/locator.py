@@ -20,7 +20,7 @@ from sgmft.data.posts import Post
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning
 from sgmft.data.preprocessing.windows import split_windows, window_of
 from sgmft.data.splits import fingerprint, split_posts
-from sgmft.errors import SgmftError, SgmftNotice, needs_extra, warn
+from sgmft.errors import SgmftError, SgmftNotice, needs_extra, raising, warn
 from sgmft.evaluation.calibration import fit_temperature, temper
 from sgmft.evaluation.explain.attribution import ExplainedModel, explain_post
 from sgmft.evaluation.explain.explanation import Explanation
@@ -280,9 +280,8 @@ class SemanticLocator(Estimator):
         """
         network = self._trained()
         if not isinstance(network, Described):
-            raise SgmftError(
-                "Only a zero-shot locator adapts to posts: others learn with fit(posts)."
-            )
+            fix = "others learn with fit(posts)"
+            raise SgmftError(f"Only a zero-shot locator adapts to posts: {fix}.")
         for chunk in encode_posts(self._read(posts), self.encoder, store=self.store(False)):
             if chunk.rows:
                 network.adapt(Features.of(chunk.rows, self.encoder.info, False).batch())
@@ -461,9 +460,8 @@ class SemanticLocator(Estimator):
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
         """Return the README.md of a saved model."""
-        header = ModelCardData(
-            library_name="sgmft", pipeline_tag="image-text-to-text", tags=["semantic-location"]
-        )
+        kind: Any = {"pipeline_tag": "image-text-to-text", "tags": ["semantic-location"]}
+        header = ModelCardData(library_name="sgmft", **kind)
         template, state = "locator/templates/model_card.md", self.state
         text = render(template, mark=MARK, state=state, method=get_method(state.method))
         return ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}")
@@ -488,12 +486,9 @@ def _load_network(model_id: str, state: ModelState, weights: Path, device: str |
         network: Model = method.network(method.load_config(state.network))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise saved.unreadable(model_id, error) from error
-    try:
+    bad = f"{weights} is damaged or belongs to another model: save or copy it again."
+    with raising(bad, OSError, SafetensorError, RuntimeError, ValueError):
         network.load(weights)
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise SgmftError(
-            f"{weights} is damaged or belongs to another model: save or copy it again."
-        ) from error
     if device is not None and not isinstance(network, ClosedFormModel):
         from sgmft.features.encoders.device import pick_device
         from sgmft.models.network import Network

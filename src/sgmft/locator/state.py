@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from sgmft.data.preprocessing.windows import LONGEST
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, raising
 from sgmft.features.attributes import Attribute
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities
@@ -168,13 +168,10 @@ def model_file(model_id: str, name: str, hub: Mapping[str, Any]) -> Path:
     from huggingface_hub import hf_hub_download
 
     keys = ("revision", "cache_dir", "force_download", "token", "local_files_only")
-    try:
+    nowhere = "no such folder, and no repository of that name that can be reached"
+    # The hub's client raises many kinds; all mean the same to a user.
+    with raising(f"There is no model {model_id}: {nowhere}.", Exception):
         return Path(hf_hub_download(model_id, name, **{k: hub[k] for k in keys if k in hub}))
-    except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
-        raise SgmftError(
-            f"There is no model {model_id}: no such folder, and no repository of that name that "
-            "can be reached."
-        ) from error
 
 
 def read_held_out(model_id: str, state: ModelState, hub: dict[str, Any]) -> HeldOutProbabilities:

@@ -38,10 +38,8 @@ def parse_descriptions(words: str) -> dict[str, list[str]]:
 def describe(encoder: Encoder, descriptions: Mapping[str, Sequence[str]]) -> Described:
     """Return the network that knows labels by their descriptions alone, two or more, in order."""
     if len(descriptions) < 2:
-        raise SgmftError(
-            f"Zero-shot needs at least two labels to choose between, not {len(descriptions)}: "
-            "put ; between them."
-        )
+        few = f"two labels to choose between, not {len(descriptions)}"
+        raise SgmftError(f"Zero-shot needs at least {few}: put ; between them.")
     info = encoder.info
     widths = info.text_width, info.image_width, info.shared_space, info.word_width
     config = DescribedConfig(len(descriptions), *widths)
@@ -63,9 +61,8 @@ def _prompt(encoder: Encoder, label: str, texts: Sequence[str]) -> FloatArray:
     cleaning = get_cleaning(encoder.info.cleaning)
     cleaned = [words for text in texts if (words := clean_text(text, cleaning))]
     if isinstance(texts, str) or not cleaned:
-        raise SgmftError(
-            f"The label {label!r} has no words to describe it: give a list of descriptions."
-        )
+        fix = "give a list of descriptions"
+        raise SgmftError(f"The label {label!r} has no words to describe it: {fix}.")
     return np.asarray(normalize(_encode(encoder, cleaned).mean(0)))
 
 

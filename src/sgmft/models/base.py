@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.random import RandomState
+from numpy.random import RandomState as Rng
 from safetensors.numpy import load_file, save_file
 
 from sgmft.features.features import Batch, BatchSource
@@ -127,9 +127,7 @@ class ClosedFormModel(ArrayModule, ABC):
         self.on_step: Callable[[SolveStep], object] = lambda step: None  # called while `fit` works
 
     @abstractmethod
-    def fit(
-        self, batch: Batch, labels: Integers, rng: RandomState, weights: Weights = None
-    ) -> Array | None:
+    def fit(self, batch: Batch, labels: Integers, rng: Rng, weights: Weights = None) -> Any:
         """Learn from all training posts at once, with their labels (N,) and weights (N,).
 
         Returns logits (4, N, K) of each post from weights found without it, as if it had no others

@@ -265,10 +265,8 @@ class NgramExpert(Expert):
 def ngrams_of(batch: Batch) -> Integers:
     """The texts' n-grams (B, g), padded with -1; SgmftError where the features hold none."""
     if batch.ngrams is None:
-        raise SgmftError(
-            "This model reads the texts' n-grams, and these features hold none: encode the posts "
-            "again."
-        )
+        missing = "This model reads the texts' n-grams, and these features hold none"
+        raise SgmftError(f"{missing}: encode the posts again.")
     return np.asarray(batch.ngrams)
 
 

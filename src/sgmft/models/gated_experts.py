@@ -14,21 +14,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace
-from numpy.random import RandomState
+from numpy.random import RandomState as Rng
 
 from sgmft.features.features import Batch
-from sgmft.models.arrays import (
-    ArrayModule,
-    Doubles,
-    Floats,
-    Integers,
-    Weights,
-    cross_entropy,
-    log_sigmoid,
-    log_softmax,
-    logsumexp,
-    softmax,
-)
+from sgmft.models import arrays
+from sgmft.models.arrays import ArrayModule, Doubles, Floats, Integers, Weights, log_sigmoid
 from sgmft.models.base import ClosedFormModel, Guidance, NetworkConfig, Output, divisor
 from sgmft.models.experts import DenseExpert, Expert, NgramExpert, draw_folds, evidence, ngrams_of
 from sgmft.models.logistic import log_frequencies
@@ -89,9 +79,7 @@ class GatedExperts(ClosedFormModel):
         self.prior: Any = np.zeros(classes, np.float32)  # (K,) log p(y)
         self.known: Any = np.zeros(2, bool)  # whether any training post had a text, an image
 
-    def fit(
-        self, batch: Batch, labels: Integers, rng: RandomState, weights: Weights = None
-    ) -> Floats:
+    def fit(self, batch: Batch, labels: Integers, rng: Rng, weights: Weights = None) -> Floats:
         """Fit experts and pools; see `ClosedFormModel.fit`."""
         fold = draw_folds(labels, self.config.folds, rng)
         weights = np.ones(len(labels)) if weights is None else weights
@@ -171,7 +159,7 @@ class GatedExperts(ClosedFormModel):
             logits = x @ xp.concat([weight, share]).T
             own.append(logits[:, : len(weight)] + bias)
             both = both + logits[:, len(weight) :]
-        by_text, by_image, by_both = map(log_softmax, (*own, both))
+        by_text, by_image, by_both = map(arrays.log_softmax, (*own, both))
         return by_text, by_image, by_both
 
     def _fit_pool(
@@ -216,7 +204,7 @@ class ProductPool(ArrayModule):
     def forward(self, experts: Sequence[Any], prior: Any) -> Any:
         """Evidence of each expert (B, K) and log p(y), (K,) or (B, K), to log-probabilities."""
         weight = array_namespace(self.log_weight).exp(self.log_weight)
-        return log_softmax(prior + sum(w * x for w, x in zip(weight, experts, strict=True)))
+        return arrays.log_softmax(prior + sum(w * x for w, x in zip(weight, experts, strict=True)))
 
     def fit(
         self, experts: Sequence[Floats], prior: Floats, labels: Integers, weights: Weights = None
@@ -229,15 +217,16 @@ class ProductPool(ArrayModule):
             weight, far = np.exp(self.log_weight), self.log_weight - start
             error = _error(logits, labels, weights)
             slope = [w * np.vdot(error, x) for w, x in zip(weight, experts, strict=True)]
-            value = cross_entropy(logits, labels, weights) + np.square(far).sum() / len(labels)
-            return value, {"log_weight": np.array(slope) + 2 * far / len(labels)}
+            slopes = {"log_weight": np.array(slope) + 2 * far / len(labels)}
+            value = arrays.cross_entropy(logits, labels, weights)
+            return value + np.square(far).sum() / len(labels), slopes
 
         _minimise(self, loss)
 
 
 def _error(logits: Floats, labels: Integers, weights: Weights) -> Floats:
     """The slope of the mean cross-entropy by the logits, (N, K)."""
-    error = softmax(logits)
+    error = arrays.softmax(logits)
     error[np.arange(len(labels)), labels] -= 1
     share = 1 / len(labels) if weights is None else (weights / weights.sum())[:, None]
     return np.asarray(error * share)
@@ -332,7 +321,7 @@ class SimilarityGatedPool(ArrayModule):
             for name, x in (("log_joint", joint), ("log_together", together)):
                 if name in start:
                     slopes[name] = np.exp(getattr(self, name)) * np.vdot(error, x)
-            value = cross_entropy(logits, labels, weights)
+            value = arrays.cross_entropy(logits, labels, weights)
             for name, first in start.items():
                 far = getattr(self, name) - first
                 strength = (3 if name == "slopes" else 1) / len(labels)
@@ -383,7 +372,7 @@ class SimilarityGatedPool(ArrayModule):
 def _similarities(text: Any, image: Any, prior: Any) -> Any:
     """S^m, (B, 3)."""
     pairs = ((text, text), (image, image), (text, image))
-    rows = [logsumexp(2 * prior + a + b) for a, b in pairs]
+    rows = [arrays.logsumexp(2 * prior + a + b) for a, b in pairs]
     return array_namespace(text).concat(rows, axis=-1)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, check_name
 from sgmft.features.encoders.base import Encoder, FloatArray
 from sgmft.models.arrays import normalize
 from sgmft.models.base import ClosedFormModel, NetworkConfig
@@ -65,10 +65,8 @@ class Method:
             SgmftError: no such preset or setting, or a value of the wrong kind.
         """
         name = name or next(iter(self.presets))
-        if isinstance(name, str) and name not in self.presets:
-            raise SgmftError(
-                f"There is no preset {name!r} of {self.name}: use {', '.join(self.presets)}."
-            )
+        if isinstance(name, str):
+            check_name(name, self.presets, f"{self.name} has no preset")
         chosen = self.presets[name] if isinstance(name, str) else name
         known = self.setting_kinds()
         of_training = typing.get_type_hints(TrainConfig)

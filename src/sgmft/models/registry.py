@@ -55,10 +55,8 @@ def find_method(name: str | None = None, preset: Any = None) -> Method:
         return METHODS[DEFAULT]
     if preset in (presets := METHODS["sgmft"].presets):
         return METHODS["sgmft"]
-    raise SgmftError(
-        f"There is no preset {preset!r}: use {', '.join(presets)}, which are of sgmft, or "
-        "name the method too."
-    )
+    use = f"use {', '.join(presets)}, which are of sgmft, or name the method too"
+    raise SgmftError(f"There is no preset {preset!r}: {use}.")
 
 
 def load_plugin(path: str | Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
 from sgmft.features.features import Batch
+from sgmft.models import similarity
 from sgmft.models.attention import AttentionHeads, InterpolationAttention, Mask, check_heads
 from sgmft.models.base import Guidance, NetworkConfig, Output
 from sgmft.models.fusions import FUSIONS
@@ -20,14 +21,7 @@ from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork, Scale
 from sgmft.models.presets import POSITIVE, Dropout, Positive, Preset, Range, TrainConfig
 from sgmft.models.rank_one import rank_one_attention
-from sgmft.models.similarity import (
-    Gate,
-    Temperature,
-    element_entropy,
-    element_probabilities,
-    gate_entropy,
-    modality_gate,
-)
+from sgmft.models.similarity import Gate, Temperature, element_probabilities, modality_gate
 
 _TEMPERATURE = Range("positive or 'learned'", POSITIVE.includes)
 
@@ -176,8 +170,8 @@ class SGMFT(BimodalNetwork):
         queries, keys, masks = text, image, (text_mask, image_mask)
         if self.config.guided == "image":
             queries, keys, masks = image, text, (image_mask, text_mask)
-        elements = element_entropy(queries, keys, self.temperature(), *masks)
-        return Guidance(gate_entropy(gate, self.config.gate), elements)
+        elements = similarity.element_entropy(queries, keys, self.temperature(), *masks)
+        return Guidance(similarity.gate_entropy(gate, self.config.gate), elements)
 
 
 def interaction(

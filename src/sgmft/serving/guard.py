@@ -36,9 +36,8 @@ class ServerMetrics:
         self.registry = CollectorRegistry()
         own: Any = {"namespace": "sgmft", "registry": self.registry}
         self._requests = Counter("requests", "Requests answered.", ["route", "status"], **own)
-        self._seconds = Histogram(
-            "request_seconds", "Time to answer.", ["route"], buckets=_SECONDS, **own
-        )
+        long = {"buckets": _SECONDS, **own}
+        self._seconds = Histogram("request_seconds", "Time to answer.", ["route"], **long)
         outcomes = "Posts predicted: label, abstained or error."
         self._posts = Counter("posts", outcomes, ["outcome"], **own)
         self._labels, trait = engine.model.labels, ["trait", "value"]

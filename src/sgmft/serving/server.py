@@ -122,10 +122,8 @@ class TimedConnection(H11Protocol):
 
     def _refuse(self, problem: Problem) -> None:
         response = problem.response()
-        status = HTTPStatus(response.status_code)
-        head = h11.Response(
-            status_code=status, headers=response.raw_headers, reason=status.phrase.encode()
-        )
+        status, headers = HTTPStatus(response.status_code), response.raw_headers
+        head = h11.Response(status_code=status, headers=headers, reason=status.phrase.encode())
         for event in (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
@@ -149,7 +147,5 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, UnicodeError) as error:  # the latter for names that are no host's
         why = getattr(error, "strerror", None) or "no such address"
-        raise SgmftError(
-            f"Port {port} of {host} cannot be listened on ({why}): choose "
-            "another with --port or --host."
-        ) from error
+        fix = "choose another with --port or --host"
+        raise SgmftError(f"Port {port} of {host} cannot be listened on ({why}): {fix}.") from error

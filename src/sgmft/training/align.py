@@ -72,9 +72,8 @@ def find_pairs(encoded: EncodedPosts) -> tuple[Pairs, dict[str, int]]:
         skipped["has no text or no picture"] = alone
     if len(rows) < MIN_PAIRS:
         reasons = f", and were left out: {describe_errors(skipped)}" if skipped else ""
-        raise SgmftError(
-            f"Aligning needs {MIN_PAIRS} posts with text and picture, not {len(rows)}{reasons}."
-        )
+        few = f"{MIN_PAIRS} posts with text and picture, not {len(rows)}"
+        raise SgmftError(f"Aligning needs {few}{reasons}.")
     posts, keys = [encoded.posts[i] for i in rows], [encoded.keys[i] for i in rows]
     chosen = features.take(rows)
     return Pairs(posts, keys, chosen, _number_components(*chosen.pooled())), skipped

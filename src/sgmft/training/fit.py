@@ -11,13 +11,8 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
+from sgmft.data import summary
 from sgmft.data.posts import Post, raise_first_error, warn_about_singleton_labels
-from sgmft.data.summary import (
-    JobSummary,
-    describe_errors,
-    warn_about_parts,
-    warn_about_similar_labels,
-)
 from sgmft.errors import SgmftError
 from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoders.base import EncoderInfo, FloatArray
@@ -252,7 +247,7 @@ def training_set(
     encoded = encode([post for post in posts if post.label is not None or post.error is not None])
     if strict:
         raise_first_error([*encoded.refused, *encoded.posts])
-    left_out = JobSummary.of(encoded.refused)
+    left_out = summary.JobSummary.of(encoded.refused)
     skipped, examples = left_out.errors, left_out.examples
     if unlabelled:
         skipped["no label"], examples["no label"] = len(unlabelled), unlabelled[0].place
@@ -260,14 +255,14 @@ def training_set(
     present = {*names}
     labels = [label for label in order if label in present] or sorted(present)
     if len(labels) < 2:
-        reasons = describe_errors(skipped)
+        reasons = summary.describe_errors(skipped)
         raise SgmftError(
             f"Training needs posts of at least two labels; {len(names)} usable posts have "
             f"{len(labels)}" + (f", and were left out: {reasons}." if reasons else ".")
         )
     warn_about_singleton_labels(names)
-    warn_about_similar_labels(labels)
-    warn_about_parts(encoded.posts)
+    summary.warn_about_similar_labels(labels)
+    summary.warn_about_parts(encoded.posts)
     place = {label: number for number, label in enumerate(labels)}
     classes = np.array([place[name] for name in names])
     weights = np.array([post.weight for post in encoded.posts])

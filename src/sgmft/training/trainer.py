@@ -80,9 +80,8 @@ def train(
 
     keep_freed_memory()
     distributed.join(device)
-    accelerator = Accelerator(
-        cpu=distributed.on_cpu(device), log_with="tensorboard" if track else None, project_dir=track
-    )
+    logs: Any = {"log_with": "tensorboard", "project_dir": track} if track else {}
+    accelerator = Accelerator(cpu=distributed.on_cpu(device), **logs)
     if track:
         accelerator.init_trackers("logs", config=asdict(config))
     settings: dict[str, Any] = {"weight_decay": config.weight_decay}

@@ -13,6 +13,7 @@ from sgmft.utils.files import write_whole
 # Key of the checksum in values; the first, so that its line can be deleted by hand.
 CHECKSUM = "digest"
 FILES = "files"  # key of the digests of the files that belong to the values
+MALFORMED = (OSError, ValueError, LookupError, TypeError, AttributeError)  # in reading values
 
 
 def short_digest(data: Any) -> str:
@@ -50,9 +51,7 @@ def checksum_matches(values: Mapping[str, Any]) -> bool:
     return values.get(CHECKSUM) in (None, digest_of(values))
 
 
-def read_own(
-    path: Path, newest: int, what: str, fix: str, names: Iterable[str] = ()
-) -> dict[str, Any]:
+def read_own(path: Path, newest: int, what: str, fix: str, names: Iterable[str] = ()) -> Any:
     """Read JSON values, or those under "sgmft", check them, and the files of these names beside.
 
     SgmftError for damage, with `fix`, and where the format is a newer one.

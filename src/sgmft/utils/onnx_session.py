@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, raising
 from sgmft.utils.checksums import file_digest
 from sgmft.utils.files import cache_folder, write_whole
 
 Array = NDArray[Any]
+Write = Callable[[Path], None]  # a graph, as that file
 OPSET, IR_VERSION = 20, 10  # ONNX Runtime 1.20 reads both
 CONTRIB = "com.microsoft"  # the domain of ONNX Runtime's own operators
 
@@ -32,11 +33,10 @@ class Session:
         # Threads that wait for the next layer sleep: spinning, they keep other programs, and this
         # one's own decoding of images, from the same cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            providers = ["CUDAExecutionProvider"] * on_gpu + ["CPUExecutionProvider"]
+        providers = ["CUDAExecutionProvider"] * on_gpu + ["CPUExecutionProvider"]
+        # The runtime raises many kinds of its own.
+        with raising(f"{path} is damaged: export the model again.", Exception):
             self._session: Any = onnxruntime.InferenceSession(str(path), options, providers)
-        except Exception as error:  # the runtime raises many kinds of its own
-            raise SgmftError(f"{path} is damaged: export the model again.") from error
         self.inputs: list[str] = [given.name for given in self._session.get_inputs()]
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[NDArray[np.float32]]:
@@ -45,9 +45,7 @@ class Session:
         return [np.asarray(x) for x in self._session.run(list(outputs), known)]
 
 
-def open_graph(
-    name: str, write: Callable[[Path], None], threads: int, on_gpu: bool = False
-) -> Session:
+def open_graph(name: str, write: Write, threads: int, on_gpu: bool = False) -> Session:
     """Open the graph of that name in the user's cache, or else let `write` make it there."""
     path = cache_folder() / "graphs" / f"{name}.onnx"
     digest = path.with_suffix(".sha256")

@@ -168,10 +168,8 @@ def _visible(text: str) -> str:
         text = "".join(c for c in text if c not in hidden)
     if _JOINERS.isdisjoint(text):
         return text
-    return "".join(
-        piece if is_emoji else "".join(c for c in piece if c not in _JOINERS)
-        for piece, is_emoji in _split_at_emoji(text)
-    )
+    drop = str.maketrans(dict.fromkeys(_JOINERS))
+    return "".join(x if emoji else x.translate(drop) for x, emoji in _split_at_emoji(text))
 
 
 def _split_at_emoji(text: str) -> Iterator[tuple[str, bool]]:

@@ -13,14 +13,10 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from sgmft.data.tables import open_writer
+from sgmft.evaluation.compare import figures as drawn
 from sgmft.evaluation.compare import statistics
 from sgmft.evaluation.compare.catalogue import Row
-from sgmft.evaluation.compare.figures import (
-    ReportFigure,
-    project_representations,
-    save_drawing,
-    save_panels,
-)
+from sgmft.evaluation.compare.figures import ReportFigure
 from sgmft.evaluation.compare.prepare import EncoderSetting
 from sgmft.evaluation.compare.runs import Comparison, RowRecords
 from sgmft.evaluation.compare.splits import TEST
@@ -60,6 +56,9 @@ class ResultTable:
     reference: str  # title of the row that the others are tested against
 
 
+Tables = Sequence[ResultTable]
+
+
 def finished_seeds(found: Sequence[RowRecords]) -> list[int]:
     """Return the seeds whose runs are finished in every division; 0 of answers from outside."""
     return sorted(set.intersection(*(set(each.runs) for each in found))) if found else [0]
@@ -97,9 +96,8 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
         note = f"Answers from outside; {none:,} of {len(test):,} are none of the labels, so wrong."
         known[key] = Row(key, key, note=note)
         probs[key] = np.eye(len(place) + 1)[None, chosen]  # (1, N, K + 1), certain
-    summaries = {
-        key: statistics.summarise(x, truth, data.labels, groups, splits) for key, x in probs.items()
-    }
+    summarise = statistics.summarise
+    summaries = {k: summarise(x, truth, data.labels, groups, splits) for k, x in probs.items()}
     tables = []
     for key in data.answers:  # how sure they are is not known
         nothing = Estimate(math.nan, math.nan, math.nan, math.nan)
@@ -152,9 +150,7 @@ def _cost_of_features(row: Row, comparison: Comparison) -> str:
     return f"{row.note} {row.encoder}: {size:.2g} KiB of features a post{took}."
 
 
-def make_figures(
-    comparison: Comparison, tables: Sequence[ResultTable], folder: Path
-) -> list[ReportFigure]:
+def make_figures(comparison: Comparison, tables: Tables, folder: Path) -> list[ReportFigure]:
     """Return every figure of the plan as far as its rows ran; write SVG, PDF and PNG files.
 
     Of the first table the reference and the best other row have their confusions drawn, too.
@@ -167,25 +163,25 @@ def make_figures(
             if run := comparison.found[key][0].runs.get(0):
                 path = comparison.folder / "fused" / f"{run['name']}.safetensors"
                 fused = load_file(path)["fused"]
-                panels.append(project_representations(key, known[key].title, fused, truth))
+                panels.append(drawn.project_representations(key, known[key].title, fused, truth))
         if panels:
-            paths = save_panels(panels, folder, f"figure-{plan.number}")
-            drawn, files = paths[0].read_text("utf-8"), [path.name for path in paths]
-            figures.append(ReportFigure(plan.number, plan.title, drawn, files))
+            paths = drawn.save_panels(panels, folder, f"figure-{plan.number}")
+            svg, files = paths[0].read_text("utf-8"), [path.name for path in paths]
+            figures.append(ReportFigure(plan.number, plan.title, svg, files))
     lines, reference = tables[0].lines, tables[0].reference
     found = [(x.title, x.summary) for x in lines if x.summary and x.key in comparison.found]
     found.sort(key=lambda x: (x[0] != reference, -x[1].accuracy.mean))
     for number, (title, summary) in enumerate(found[:2], 1):
         name, matrix = f"figure-C{number}", (data.labels, summary.confusion)
         svg = confusion_figure(*matrix, name)
-        paths = save_drawing(svg, partial(draw_confusion, *matrix), folder, name)
+        paths = drawn.save_drawing(svg, partial(draw_confusion, *matrix), folder, name)
         files = [path.name for path in paths]
         about = "Test posts of all runs together: true labels as rows, predicted ones as columns."
         figures.append(ReportFigure(f"C{number}", f"Confusions of {title}", svg, files, about))
     return figures
 
 
-def write_runs(comparison: Comparison, tables: Sequence[ResultTable], path: Path) -> None:
+def write_runs(comparison: Comparison, tables: Tables, path: Path) -> None:
     """Write a table of all figures: a line for each row, split, seed and metric."""
     shown = {x.key: x.summary for table in tables for x in table.lines if x.summary is not None}
     found = comparison.found

@@ -27,13 +27,9 @@ from safetensors.numpy import save_file
 from sgmft.data.posts import Post
 from sgmft.data.tables import open_writer
 from sgmft.errors import SgmftError, warn
+from sgmft.evaluation.compare import prepare
 from sgmft.evaluation.compare.catalogue import FACTORS, ComparisonPlan, Row
-from sgmft.evaluation.compare.prepare import (
-    ComparisonData,
-    EncoderSetting,
-    load_data,
-    load_features,
-)
+from sgmft.evaluation.compare.prepare import ComparisonData, EncoderSetting
 from sgmft.evaluation.compare.search import suggest
 from sgmft.evaluation.compare.splits import TEST, TRAIN, VALIDATION
 from sgmft.features.attributes import AttributeReader
@@ -118,7 +114,7 @@ def load_record(run: Run, data: ComparisonData) -> Record | None:
 
 def execute_run(run: Run) -> Record:
     """Do a run, in this process, and write down what was found, or under "failed" why not."""
-    data = load_data(Path(run.folder))
+    data = prepare.load_data(Path(run.folder))
     try:
         for plugin in run.plugins:
             load_plugin(plugin)
@@ -187,7 +183,8 @@ def inputs_read(model: Model, posts: Features, encoder: str, names: Iterable[str
 def _training_task(run: Run, data: ComparisonData) -> tuple[TrainingTask, Features]:
     """Return the task on all training posts, and the features of all posts."""
     encoded, method = data.encoded[run.features], get_method(run.row.method)
-    every, division = load_features(Path(run.folder), run.features), data.divisions[run.division]
+    every = prepare.load_features(Path(run.folder), run.features)
+    division = data.divisions[run.division]
     if run.reads_attributes and data.attributes:
         learned = division.where(TRAIN) if run.epochs is None else division.train
         rows = [Post(row=cells) for cells in data.attributes]

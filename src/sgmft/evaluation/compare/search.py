@@ -9,12 +9,11 @@ from sgmft.errors import SgmftError, needs_extra
 from sgmft.evaluation.compare.catalogue import Row
 from sgmft.models.registry import get_method
 
+Settings = Mapping[str, Any]
 LEAST_DECAY = 1e-4  # of the weights, also where a preset has none
 
 
-def suggest(
-    row: Row, tried: Sequence[Mapping[str, Any]], losses: Sequence[float]
-) -> dict[str, Any]:
+def suggest(row: Row, tried: Sequence[Settings], losses: Sequence[float]) -> dict[str, Any]:
     """Return what a row should try next: its own settings first, then what the losses suggest.
 
     Searched are the learning rate (30 times less to more), the weight decay (1e-4 to 0.3), dropout

@@ -12,6 +12,7 @@ from sgmft.errors import SgmftError, check_name, unwarned
 
 TEST_SIZE = 0.2  # of the posts, where nothing names the test posts
 VAL_SIZE = 0.1  # of the training posts, held out for trials
+Places = Sequence[tuple[str, str]]  # where each post stands in its table, and its id
 TRAIN, VALIDATION, TEST = ROLES = ("train", "validation", "test")
 
 
@@ -111,17 +112,13 @@ def _read_splits(path: str | Path, posts: Sequence[Post]) -> Iterator[tuple[str,
         yield split, roles
 
 
-def write_splits(
-    path: Path, places: Sequence[tuple[str, str]], divisions: Sequence[Division]
-) -> None:
+def write_splits(path: Path, places: Places, divisions: Sequence[Division]) -> None:
     """Write a row for each post and division: its id, or else its place, split and role."""
-    rows = [
-        {"id": name or place, "split": division.name, "role": role}
-        for division in divisions
-        for (place, name), role in zip(places, division.roles, strict=True)
-    ]
     with unwarned(), open_writer(path, ("id", "split", "role")) as writer:  # ids are for programs
-        writer.write(rows)
+        for split in divisions:
+            rows = zip(places, split.roles, strict=True)
+            own = ({"id": name or place, "role": role} for (place, name), role in rows)
+            writer.write([row | {"split": split.name} for row in own])
 
 
 def _split_by(posts: Sequence[Post], split: Split) -> str:

@@ -6,7 +6,6 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from sgmft.data.posts import Post
 from sgmft.data.preprocessing.media import image_view
 from sgmft.evaluation.explain.explanation import Explanation, PartAttribution
 from sgmft.utils.templates import render
@@ -19,12 +18,10 @@ MOST_CLASSES = 12  # bars
 MOST_MAPS = 8  # words whose similarity to regions is shown
 
 
-def explanation_page(
-    explanations: Sequence[Explanation], *, title: str, refused: Sequence[Post] = ()
-) -> str:
+def explanation_page(found: Sequence[Explanation], *, title: str, refused: Any = ()) -> str:
     """Return the page, as HTML; `refused` posts, which have an `error`, could not be explained."""
     sentences = {"language": ENGLISH, "summarize": summarize_explanation, "shown": MOST_CLASSES}
-    views = [(found, explanation_view(found)) for found in explanations]
+    views = [(each, explanation_view(each)) for each in found]
     given = {"explanations": views, "refused": refused, **sentences}
     return render("evaluation/templates/explain.html", title=title, **given)
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sgmft.errors import SgmftError, needs_extra
-from sgmft.utils.checksums import FILES, digest_of, read_own, write_description
+from sgmft.errors import SgmftError, needs_extra, raising
+from sgmft.utils.checksums import FILES, MALFORMED, digest_of, read_own, write_description
 from sgmft.utils.files import writing
 
 if TYPE_CHECKING:
@@ -69,13 +69,11 @@ def read_adapter(folder: str | Path) -> Adapter | None:
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
         return None
-    try:
+    with raising(f"{path} cannot be read, or is of another kind: {FIX}.", *MALFORMED):
         described = read_own(path, FORMAT, str(path), FIX, MATRICES)
         known, files = described["base"], described[FILES]
         if known.keys() != {"name", "revision", "digest"} or files.keys() != {*MATRICES}:
             raise TypeError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SgmftError(f"{path} cannot be read, or is of another kind: {FIX}.") from error
     return Adapter(str(folder), known["name"], known["revision"], known["digest"], files)
 
 

@@ -23,9 +23,8 @@ def pick_device(device: str | None = None) -> torch.device:
             return torch.empty(0, device=device).device
         except (RuntimeError, AssertionError) as error:  # "not compiled with CUDA" is the latter
             reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise SgmftError(
-                f"There is no device {device!r} here ({reason}): use cpu, or leave it out."
-            ) from error
+            fix = "use cpu, or leave it out"
+            raise SgmftError(f"There is no device {device!r} here ({reason}): {fix}.") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

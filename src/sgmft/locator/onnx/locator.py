@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import Pixels
 from sgmft.data.preprocessing.windows import LONGEST
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, raising
 from sgmft.evaluation.calibration import temper
 from sgmft.features.attributes import Attribute, AttributeReader
 from sgmft.features.encode import encode_windows
@@ -30,7 +30,7 @@ from sgmft.locator.state import read_temperatures
 from sgmft.models.arrays import Array
 from sgmft.models.base import Model, predict_logits
 from sgmft.models.registry import get_method
-from sgmft.utils.checksums import FILES, check_file, read_own
+from sgmft.utils.checksums import FILES, MALFORMED, check_file, read_own
 from sgmft.utils.onnx_session import Session
 
 FORMAT = 2  # raised when an older sgmft could not read it
@@ -79,7 +79,7 @@ class Manifest(NamedTuple):
                 f"{folder} is not a model exported by sgmft: it has no {MANIFEST}. "
                 "Write one with: sgmft export MODEL -o FOLDER."
             )
-        try:
+        with raising(f"{folder / MANIFEST} is damaged: {FIX}.", *MALFORMED):
             found = read_own(folder / MANIFEST, FORMAT, str(folder), FIX)
             for name in found.get(FILES, ()):
                 check_file(folder / name, found, FIX)
@@ -98,8 +98,6 @@ class Manifest(NamedTuple):
                 [Attribute(**x) for x in found.get("attributes", ())],
                 dict(found.get("data", {}).get("traits", {})),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SgmftError(f"{folder / MANIFEST} is damaged: {FIX}.") from error
 
 
 class OnnxLocator(Predictor):
@@ -155,12 +153,10 @@ class OnnxLocator(Predictor):
 
 
 def _load_model(folder: Path, manifest: Manifest) -> Model:
-    try:
+    with raising(f"{folder / WEIGHTS} is damaged: {FIX}.", *MALFORMED, SafetensorError):
         method = get_method(manifest.method)
         model: Model = method.network(method.load_config(manifest.model))
         model.load(folder / WEIGHTS)
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
-        raise SgmftError(f"{folder / WEIGHTS} is damaged: {FIX}.") from error
     return model
 
 
@@ -220,10 +216,8 @@ def _tokenized_texts(folder: Path, manifest: Manifest) -> TextEncoder:
     except ImportError as error:
         fix = "pip install tokenizers"
         raise SgmftError(f"{folder} needs the package tokenizers: {fix}.") from error
-    try:
+    with raising(f"{folder / TOKENIZER} is damaged: {FIX}.", Exception):  # which tokenizers raises
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise SgmftError(f"{folder / TOKENIZER} is damaged: {FIX}.") from error
     tower = Session(folder / TEXTS)
 
     def encode(texts: Sequence[str], tokens: bool) -> Encoded:

@@ -114,13 +114,11 @@ class WordNetwork(Network):
     classifier: nn.Module
     fusion: Callable[..., Tensor]
 
-    def __init__(
-        self, config: WordConfig, pool: nn.Module, text_width: int, image_width: int | None
-    ) -> None:
+    def __init__(self, config: WordConfig, pool: nn.Module, text: int, image: int | None) -> None:
         super().__init__(config)
-        c, width = config, image_width or config.image_width
-        self.text = WordInput(c.vocabulary_size, c.embedding_width, pool, text_width)
-        self.image = ModalityInput(c.image_width, width, image_width is not None, c.scale, False)
+        c, width = config, image or config.image_width
+        self.text = WordInput(c.vocabulary_size, c.embedding_width, pool, text)
+        self.image = ModalityInput(c.image_width, width, image is not None, c.scale, False)
         self.dropout: nn.Module = nn.Dropout(c.dropout)
 
     def forward(self, batch: Batch) -> Output:

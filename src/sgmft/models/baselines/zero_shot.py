@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
-from numpy.random import RandomState
+from numpy.random import RandomState as Rng
 
 from sgmft.errors import SgmftError
 from sgmft.features.features import Batch
@@ -57,9 +57,7 @@ class ZeroShot(ClosedFormModel):
         shape = config.classes, config.text_width
         self.prompts: Any = np.zeros(shape, np.float32)  # the labels as encoded texts
 
-    def fit(
-        self, batch: Batch, labels: Integers, rng: RandomState, weights: Weights = None
-    ) -> None:
+    def fit(self, batch: Batch, labels: Integers, rng: Rng, weights: Weights = None) -> None:
         """Do nothing: the prompts are all that is known of the classes."""
 
     def forward(self, batch: Batch) -> Output:
@@ -121,9 +119,7 @@ class Described(ClosedFormModel):
         self.total = zeros(2, K)  # sums of their cosines, of texts and of images
         self.squares = zeros(2, K)  # sums of their squares
 
-    def fit(
-        self, batch: Batch, labels: Integers, rng: RandomState, weights: Weights = None
-    ) -> None:
+    def fit(self, batch: Batch, labels: Integers, rng: Rng, weights: Weights = None) -> None:
         """Raise SgmftError: nothing is trained."""
         raise SgmftError(
             "Described labels need no training: call SemanticLocator.zero_shot(descriptions), then "

@@ -9,12 +9,13 @@ from pathlib import Path, PurePosixPath
 from stat import S_ISLNK
 from typing import BinaryIO
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, raising
 
 FILES = 20_000
 RATIO = 100  # of a file's size to its packed size; pictures are packed already
 SMALL = 1024 * 1024  # bytes of a file whose ratio does not matter
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
+_DAMAGE: tuple[type[Exception], ...] = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+_DAMAGE += OSError, NotImplementedError, UnicodeError  # the latter of ways of packing, and names
 _TOO_LARGE = "The zip is too large unpacked. Pack smaller or fewer pictures."
 
 
@@ -24,23 +25,20 @@ def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
     SgmftError where it is damaged or, before anything is written, where a file is unsafe, or
     they are too many or more bytes than `most`.
     """
-    try:
-        with zipfile.ZipFile(file) as packed:
-            found = {}
-            for entry in packed.infolist():
-                if path := _checked(entry):
-                    found[path] = entry
-                if len(found) > FILES:
-                    raise SgmftError("The zip has too many files.")
-            if sum(entry.file_size for entry in found.values()) > most:
-                raise SgmftError(_TOO_LARGE)
-            for path, entry in found.items():
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                with packed.open(entry) as source, (folder / path).open("wb") as target:
-                    shutil.copyfileobj(source, target)  # zipfile reads no more than the header says
-            return len(found)
-    except (*_DAMAGE, NotImplementedError, UnicodeError) as error:  # ways of packing, of names
-        raise SgmftError("The zip is damaged, or no zip.") from error
+    with raising("The zip is damaged, or no zip.", *_DAMAGE), zipfile.ZipFile(file) as packed:
+        found = {}
+        for entry in packed.infolist():
+            if path := _checked(entry):
+                found[path] = entry
+            if len(found) > FILES:
+                raise SgmftError("The zip has too many files.")
+        if sum(entry.file_size for entry in found.values()) > most:
+            raise SgmftError(_TOO_LARGE)
+        for path, entry in found.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            with packed.open(entry) as source, (folder / path).open("wb") as target:
+                shutil.copyfileobj(source, target)  # zipfile reads no more than the header says
+        return len(found)
 
 
 def _checked(entry: zipfile.ZipInfo) -> PurePosixPath | None:
@@ -48,9 +46,8 @@ def _checked(entry: zipfile.ZipInfo) -> PurePosixPath | None:
     name = _name(entry).replace("\\", "/")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name or name[1:2] == ":":
-        raise SgmftError(
-            "The zip has a file that would land outside its folder: {name}.", name=name[:100]
-        )
+        outside = "The zip has a file that would land outside its folder: {name}."
+        raise SgmftError(outside, name=name[:100])
     if S_ISLNK(entry.external_attr >> 16):
         raise SgmftError("The zip has a link in place of a file: {name}.", name=name[:100])
     if entry.flag_bits & 0x1:
