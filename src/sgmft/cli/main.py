@@ -66,10 +66,8 @@ def plugins(
 ) -> None:
     """Load a user's own files before the command."""
     if world_size() > 1 and command.invoked_subcommand != "train":
-        raise SgmftError(
-            f"sgmft {command.invoked_subcommand} runs in one process: start it without torchrun or "
-            "accelerate launch, which are for sgmft train."
-        )
+        fix = "start it without torchrun or accelerate launch, which are for sgmft train"
+        raise SgmftError(f"sgmft {command.invoked_subcommand} runs in one process: {fix}.")
     if trust_remote_code:
         os.environ["SGMFT_TRUST_REMOTE_CODE"] = "1"
     for path in plugin or ():

@@ -86,7 +86,6 @@ def warn_about_singleton_labels(labels: Iterable[str]) -> None:
     single = sorted(label for label, count in Counter(labels).items() if count == 1)
     if single:
         named = ", ".join(single[:10]) + (f" and {len(single) - 10} more" if single[10:] else "")
-        warn(
-            f"Only one post has the label {named}: it is learned from, but nothing tells how well; "
-            "label more such posts, or give them another label."
-        )
+        so = "it is learned from, but nothing tells how well"
+        fix = "label more such posts, or give them another label"
+        warn(f"Only one post has the label {named}: {so}; {fix}.")

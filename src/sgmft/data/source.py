@@ -57,15 +57,11 @@ class Source:
             known = f"has only the label {labels.pop()!r}" if labels else "has no label in any row"
             columns = [*dict.fromkeys(name for post in posts for name in post.row)]
             added = columns[-1] if "suggested_rank" in columns else "NAME"  # by who has labelled
-            raise SgmftError(
-                f"{self.table} {known}: say which column holds the labels, as in --column "
-                f"label={added}. Its columns are {', '.join(columns)}."
-            )
+            fix = f"say which column holds the labels, as in --column label={added}"
+            raise SgmftError(f"{self.table} {known}: {fix}. Its columns are {', '.join(columns)}.")
         if self.columns.label is None and any(is_predicted(post.row) for post in posts):
-            warn(
-                f"{self.table}: the column label is what a model predicted, unless you corrected "
-                "it; name the true labels, as in --column label=input_label."
-            )
+            told = f"{self.table}: the column label is what a model predicted, unless you corrected"
+            warn(f"{told} it; name the true labels, as in --column label=input_label.")
         return posts
 
     def refuse_overwriting(self, output: str | Path) -> None:

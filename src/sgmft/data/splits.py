@@ -73,10 +73,8 @@ def _held_out_count(total: int, size: float | int) -> int:
         return size
     if isinstance(size, float) and 0 < size < 1:
         return min(max(round(size * total), 1), total - 1)
-    raise SgmftError(
-        f"The size {size!r} of the held-out part does not fit {total} posts: "
-        f"use a fraction between 0 and 1, or a number from 1 to {total - 1}."
-    )
+    fix = f"use a fraction between 0 and 1, or a number from 1 to {total - 1}"
+    raise SgmftError(f"The size {size!r} of the held-out part does not fit {total} posts: {fix}.")
 
 
 def _by_label(posts: Sequence[Post], count: int, random: Random) -> set[int]:
@@ -104,10 +102,8 @@ def _by_user(posts: Sequence[Post], count: int, random: Random) -> set[int]:
         members.setdefault(i if post.user is None else post.user, []).append(i)
     users = sum(isinstance(key, str) for key in members)
     if users < 2:
-        raise SgmftError(
-            f"A split by user needs two users or more, and the posts name {users}: "
-            "say which column holds the user, or split by label."
-        )
+        few = f"A split by user needs two users or more, and the posts name {users}"
+        raise SgmftError(f"{few}: say which column holds the user, or split by label.")
     groups = list(members.values())
     fraction = count / len(posts)
     expected = {label: n * fraction for label, n in Counter(post.label for post in posts).items()}

@@ -49,14 +49,9 @@ class JobSummary:
         return self.posts - sum(self.errors.values())
 
     def __add__(self, other: JobSummary) -> JobSummary:
-        return JobSummary(
-            self.posts + other.posts,
-            dict(Counter(self.errors) + Counter(other.errors)),
-            dict(Counter(self.abstained) + Counter(other.abstained)),
-            dict(Counter(self.warnings) + Counter(other.warnings)),
-            other.examples | self.examples,
-            dict(Counter(self.traits) + Counter(other.traits)),
-        )
+        names = ("errors", "abstained", "warnings", "traits")
+        sums = {x: dict(Counter(getattr(self, x)) + Counter(getattr(other, x))) for x in names}
+        return JobSummary(self.posts + other.posts, **sums, examples=other.examples | self.examples)
 
 
 def count_errors(posts: Iterable[Post]) -> dict[str, int]:

@@ -193,10 +193,8 @@ def _check(probs: Doubles, truth: list[str], labels: list[str]) -> Integers:
         known = ", ".join(labels)
         raise SgmftError(f"the model does not know these labels: {named}; it knows {known}")
     if probs.shape != (len(truth), len(labels)):
-        raise SgmftError(
-            f"probabilities have shape {probs.shape}; {len(truth)} posts and {len(labels)} "
-            f"labels need ({len(truth)}, {len(labels)})"
-        )
+        need = f"{len(truth)} posts and {len(labels)} labels need ({len(truth)}, {len(labels)})"
+        raise SgmftError(f"probabilities have shape {probs.shape}; {need}")
     check_probabilities(probs)
     number = {label: index for index, label in enumerate(labels)}
     return np.array([number[label] for label in truth], dtype=np.int64)

@@ -96,10 +96,9 @@ def encode_posts(
     """
     info = encoder.info
     if tokens and not info.has_tokens:
-        raise SgmftError(
-            f"The encoder {info.name} has no features of words and picture regions: take a method "
-            "or preset without tokens, and `sgmft encode` with --no-tokens."
-        )
+        fix = "take a method or preset without tokens, and `sgmft encode` with --no-tokens"
+        none = f"The encoder {info.name} has no features of words and picture regions"
+        raise SgmftError(f"{none}: {fix}.")
     chunk = chunk if info.image_size else min(chunk, PREPARED_CHUNK)
     iterator = iter(posts)
     if encoder.info.name.startswith(TABLE):
@@ -357,10 +356,9 @@ def encode_prepared(
     for x, given, width in (text, texts, info.text_width), (image, images, info.image_width):
         found, shape = np.shape(x.pooled), (len(given), width)
         if len(given) and not (found == shape and np.isfinite(x.pooled).all()):
-            raise SgmftError(
-                f"The encoder {info.name} gave features of shape {found}, not of {shape} finite "
-                f"numbers: `sgmft encoders check {info.name}` tests it."
-            )
+            gave = f"gave features of shape {found}, not of {shape} finite numbers"
+            test = f"`sgmft encoders check {info.name}` tests it"
+            raise SgmftError(f"The encoder {info.name} {gave}: {test}.")
     text_rows = {text: i for i, text in enumerate(texts)}
     image_rows = {digest: i for i, digest in enumerate(different)}
     joint = encode_joint(encoder, [(post.text, post.images) for post in posts])

@@ -116,10 +116,9 @@ class MappedFeatures:
                     if not self.folder.exists():  # else another process was faster
                         raise
         except (OSError, SafetensorError) as error:
-            raise SgmftError(
-                f"The features of {len(self._unique)} posts cannot be laid out in {above}: "
-                f"{error_reason(error)}, or choose another folder with --features."
-            ) from error
+            what = f"The features of {len(self._unique)} posts cannot be laid out in {above}"
+            fix = f"{error_reason(error)}, or choose another folder with --features"
+            raise SgmftError(f"{what}: {fix}.") from error
 
     def _write_into(self, folder: Path) -> None:
         keys = self._store.in_order(self._unique)

@@ -60,10 +60,9 @@ class FeatureStore:
             if not (self.folder / "_encoder.json").exists():  # so a finished store may be read-only
                 write_whole(self.folder / "_encoder.json", description.encode())
         except OSError as error:
-            raise SgmftError(
-                f"The feature store {folder} cannot be written ({error.strerror}): make room, "
-                "allow it, or choose another folder with --features."
-            ) from error
+            fix = "make room, allow it, or choose another folder with --features"
+            why = f"The feature store {folder} cannot be written ({error.strerror})"
+            raise SgmftError(f"{why}: {fix}.") from error
         for leftover in leftovers(self.folder):  # younger ones may still be in use
             with suppress(OSError):
                 if time.time() - leftover.stat().st_mtime > STALE:
@@ -113,10 +112,8 @@ class FeatureStore:
                 raise KeyError(key)
         rows = self.find(keys)
         if any(key not in rows for key in keys):
-            raise SgmftError(
-                f"Features in {self.folder} were damaged and are set aside: run the same command "
-                "again; only their posts are encoded anew."
-            )
+            fix = "run the same command again; only their posts are encoded anew"
+            raise SgmftError(f"Features in {self.folder} were damaged and are set aside: {fix}.")
         return [rows[key] for key in keys]
 
     def find(self, keys: Iterable[str]) -> dict[str, PostFeatures]:

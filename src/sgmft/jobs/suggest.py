@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,10 +67,8 @@ def suggest_table(
     for table in (source, *labelled):
         table.refuse_overwriting(output)
     if _holds_labels(output):
-        raise SgmftError(
-            f"{output} holds labels already, which would be lost: give the new suggestions another "
-            f"name, and these posts with --labelled {output}."
-        )
+        fix = f"give the new suggestions another name, and these posts with --labelled {output}"
+        raise SgmftError(f"{output} holds labels already, which would be lost: {fix}.")
     posts, seen = source.read_posts(), list[Post]()
     for table in labelled:
         some = table.read_posts()
@@ -81,17 +79,14 @@ def suggest_table(
     if tasks and not names:
         fix = 'name them, as in --labels "Home,School"'
         raise SgmftError(f"Label Studio needs labels to choose among: {fix}.")
-    chosen, read = suggest_posts(
-        posts, locator, count, labelled=seen, seed=seed, strict=source.strict, on_encoded=on_encoded
-    )
+    how: Any = {"labelled": seen, "seed": seed, "strict": source.strict, "on_encoded": on_encoded}
+    chosen, read = suggest_posts(posts, locator, count, **how)
     summary = JobSummary(len(posts) + len(seen) - len(read)) + JobSummary.of(read)
     if not chosen:
         bad = describe_errors(summary.errors)
-        raise SgmftError(
-            f"{source.table} has no post to suggest: all that can be used have a label, or are "
-            "the same as one that has; give a table with other posts."
-            + (f" Not used: {bad}." if bad else "")
-        )
+        why = "all that can be used have a label, or are the same as one that has"
+        fix = "give a table with other posts." + (f" Not used: {bad}." if bad else "")
+        raise SgmftError(f"{source.table} has no post to suggest: {why}; {fix}")
     config = None
     if tasks:
         version = " ".join(dict.fromkeys(["sgmft", locator.method.name, locator.preset.name]))

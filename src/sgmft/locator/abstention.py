@@ -128,11 +128,10 @@ class HeldOutProbabilities:
         for share, what in (rarer, f"a coverage of {coverage}"), (reject, f"rejecting {reject}"):
             if share is not None and len(self) <= 1 / share:
                 number = math.floor(min(1 / share, 1e15))  # the smallest have no finite inverse
-                raise SgmftError(
-                    f"For {what} a model must have been tested on more than {number} posts "
-                    f"that it had not learned from, and this one was on {len(self)}: train it on "
-                    "more posts, or, where its preset holds none out, with --val-size 0.1."
-                )
+                many = f"tested on more than {number} posts that it had not learned from"
+                few = f"For {what} a model must have been {many}, and this one was on {len(self)}"
+                fix = "train it on more posts, or, where its preset holds none out, with"
+                raise SgmftError(f"{few}: {fix} --val-size 0.1.")
 
     def apply(self, probs: Floats, rules: Abstention, parts: Parts) -> Iterator[AbstentionDecision]:
         """Yield the decisions for posts with these probabilities (B, K) and parts (B,)."""

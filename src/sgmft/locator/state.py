@@ -52,15 +52,9 @@ class TrainingRecord:
     def to_config(self) -> dict[str, Any]:
         """Return the entries of config.json by their names there."""
         whole, *by_parts = self.temperatures
-        values = {
-            "data": {key: value for key, value in asdict(self.data).items() if value != ""},
-            "metrics": self.metrics,
-            "calibration": {"temperature": whole, "by_parts": by_parts},
-            "history": self.history,
-            "descriptions": self.descriptions,
-            "tuning": self.tuning,
-            "versions": self.versions or None,
-        }
+        values = asdict(self) | {"temperatures": None, "versions": self.versions or None}
+        values["data"] = {key: value for key, value in values["data"].items() if value != ""}
+        values["calibration"] = {"temperature": whole, "by_parts": by_parts}
         return {key: value for key, value in values.items() if value is not None}
 
     @classmethod

@@ -25,10 +25,9 @@ def parse_descriptions(words: str) -> dict[str, list[str]]:
         label, equals, rest = (piece.strip() for piece in part.partition("="))
         descriptions = [text for piece in rest.split("|") if (text := piece.strip())]
         if not label or (equals and not descriptions):
-            raise SgmftError(
-                f"--zero-shot: {part.strip()!r} lacks a label or a description: write "
-                "LABEL=DESCRIPTION, with | between several descriptions."
-            )
+            fix = "write LABEL=DESCRIPTION, with | between several descriptions"
+            lacks = f"{part.strip()!r} lacks a label or a description"
+            raise SgmftError(f"--zero-shot: {lacks}: {fix}.")
         if label in found:
             raise SgmftError(f"--zero-shot names {label!r} twice: put | between its descriptions.")
         found[label] = descriptions or [label]

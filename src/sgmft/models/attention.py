@@ -16,10 +16,8 @@ def check_heads(width: int, heads: int, element_width: int | None = None) -> Non
     parts = heads * (element_width or 1)
     if width % parts:
         elements = "" if element_width is None else f" of elements {element_width} wide"
-        raise SgmftError(
-            f"width {width} cannot be cut into {heads} heads{elements}: choose a multiple of "
-            f"{parts}."
-        )
+        fix = f"choose a multiple of {parts}"
+        raise SgmftError(f"width {width} cannot be cut into {heads} heads{elements}: {fix}.")
 
 
 def _linear(width: int) -> nn.Linear:

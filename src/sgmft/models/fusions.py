@@ -30,10 +30,8 @@ def pool(x: Tensor, mask: Mask) -> Tensor:
 
 def _require_tokens(heads: AttentionHeads, name: str) -> None:
     if heads.element_width is not None:
-        raise SgmftError(
-            f"The fusion module {name} attends over words and regions, which the elements view "
-            "does not have: use view=tokens."
-        )
+        lacks = "attends over words and regions, which the elements view does not have"
+        raise SgmftError(f"The fusion module {name} {lacks}: use view=tokens.")
 
 
 class AsymmetricCoAttention(nn.Module):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from sgmft.errors import SgmftError, check_name
+from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoder, FloatArray
 from sgmft.models.arrays import normalize
 from sgmft.models.base import ClosedFormModel, NetworkConfig
@@ -65,8 +65,9 @@ class Method:
             SgmftError: no such preset or setting, or a value of the wrong kind.
         """
         name = name or next(iter(self.presets))
-        if isinstance(name, str):
-            check_name(name, self.presets, f"{self.name} has no preset")
+        if isinstance(name, str) and name not in self.presets:
+            use = ", ".join(self.presets)
+            raise SgmftError(f"There is no preset {name!r} of {self.name}: use {use}.")
         chosen = self.presets[name] if isinstance(name, str) else name
         known = self.setting_kinds()
         of_training = typing.get_type_hints(TrainConfig)
@@ -92,8 +93,7 @@ class Method:
 
     def load_config(self, values: Mapping[str, Any]) -> NetworkConfig:
         """The config of a saved network; unknown names raise SgmftError (a newer version's)."""
-        unknown = values.keys() - {f.name for f in fields(self.config)}
-        if unknown:
+        if unknown := values.keys() - {f.name for f in fields(self.config)}:
             names = ", ".join(sorted(unknown))
             raise SgmftError(f"The model's settings {names} are not known here.")
         return self.config(**values)
@@ -112,15 +112,11 @@ class Method:
     def pick_encoder(self, name: str | None) -> str:
         """The encoder of that name, or the one this method works on; SgmftError if they differ."""
         if self.encoder is not None and name not in (None, self.encoder):
-            raise SgmftError(
-                f"{self.name} learns its own word embeddings and works on the encoder "
-                f"{self.encoder!r} only: leave {name!r} out."
-            )
+            only = f"works on the encoder {self.encoder!r} only: leave {name!r} out"
+            raise SgmftError(f"{self.name} learns its own word embeddings and {only}.")
         if self.encoder is None and name == "cnn":
-            raise SgmftError(
-                f"The encoder 'cnn' gives words as numbers of a vocabulary, which {self.name} "
-                "cannot read: use another encoder, such as compact."
-            )
+            why = f"gives words as numbers of a vocabulary, which {self.name} cannot read"
+            raise SgmftError(f"The encoder 'cnn' {why}: use another encoder, such as compact.")
         return name or self.encoder or "compact"
 
     def encode_prompts(self, labels: Sequence[str], encoder: Encoder) -> FloatArray | None:

@@ -96,10 +96,8 @@ class ModalityInput(nn.Module):
         if self.token_scale is None:
             raise ValueError("this model was built without token features")
         if x is None or mask is None:
-            raise SgmftError(
-                "This model works on token features (words and regions), and these features hold "
-                "pooled ones only: encode the posts again with tokens."
-            )
+            lacks = "and these features hold pooled ones only: encode the posts again with tokens"
+            raise SgmftError(f"This model works on token features (words and regions), {lacks}.")
         project = self.project if self.project_tokens is None else self.project_tokens
         tokens = project(self.token_scale(x))
         if self.index is not None and index is not None:

@@ -46,10 +46,8 @@ def find_method(name: str | None = None, preset: Any = None) -> Method:
     """The method of that name; without one the default, or SG-MFT for one of its presets."""
     if name is not None:
         if name == "sgmft" and preset == "default":
-            raise SgmftError(
-                f"The preset 'default' of sgmft is a method of its own: use --method {DEFAULT} "
-                f"(method={DEFAULT!r}), or leave it out for sgmft's first."
-            )
+            fix = f"use --method {DEFAULT} (method={DEFAULT!r}), or leave it out for sgmft's first"
+            raise SgmftError(f"The preset 'default' of sgmft is a method of its own: {fix}.")
         return get_method(name)
     if preset is None or preset in METHODS[DEFAULT].presets:
         return METHODS[DEFAULT]

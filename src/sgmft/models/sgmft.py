@@ -62,10 +62,9 @@ class SGMFTConfig(NetworkConfig):
             object.__setattr__(self, "width", D)
         super().__post_init__()
         if self.fusion not in FUSIONS:
-            raise SgmftError(
-                f"There is no fusion module {self.fusion!r}: use {', '.join(FUSIONS)}, or register "
-                "your own with FUSIONS[name] = YourModule before (docs/compare.md)."
-            )
+            own = "register your own with FUSIONS[name] = YourModule before (docs/compare.md)"
+            known = f"use {', '.join(FUSIONS)}, or {own}"
+            raise SgmftError(f"There is no fusion module {self.fusion!r}: {known}.")
         elements = self.element_width if self.view == "elements" else None
         check_heads(self.width, self.heads, elements)
 

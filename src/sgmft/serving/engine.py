@@ -116,10 +116,9 @@ class InferenceEngine:
     ) -> list[Prediction]:
         """Predict the posts, in order. Raises Problem."""
         found: list[Prediction] = await self._result(WorkItem(posts, rules or self.rules))
-        return [
-            x._replace(post=replace(post, error=x.error, warnings=x.post.warnings))
-            for x, post in zip(found, posts, strict=True)
-        ]
+        for i, (x, post) in enumerate(zip(found, posts, strict=True)):
+            found[i] = x._replace(post=replace(post, error=x.error, warnings=x.post.warnings))
+        return found
 
     async def explain(
         self, post: Post, label: str | None = None, rules: Abstention | None = None

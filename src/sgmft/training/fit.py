@@ -193,10 +193,9 @@ def in_subfolder(run: RunOptions, name: str) -> RunOptions:
 def _check_finite(model: Model, task: TrainingTask) -> None:
     some = task.data.features.take(np.arange(min(len(task.data.labels), 32)))
     if not np.isfinite(predict_logits(model, some).logits).all():
-        raise SgmftError(
-            f"The training of {task.method.title} has diverged: its logits are not finite. A "
-            f"lower learning rate than {task.preset.train.learning_rate:g} may help."
-        )
+        fix = f"A lower learning rate than {task.preset.train.learning_rate:g} may help"
+        what = f"The training of {task.method.title} has diverged"
+        raise SgmftError(f"{what}: its logits are not finite. {fix}.")
 
 
 def initial_temperature(info: EncoderInfo, preset: Preset) -> float:

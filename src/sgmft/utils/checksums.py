@@ -60,15 +60,11 @@ def read_own(path: Path, newest: int, what: str, fix: str, names: Iterable[str] 
     values = values.get("sgmft", values)
     if values["format"] > newest:
         by = " ".join(["sgmft", values.get("versions", {}).get("sgmft", "")]).strip()
-        raise SgmftError(
-            f"{what} was written by {by}, in a newer format than sgmft {version('sgmft')} reads: "
-            "pip install --upgrade sgmft."
-        )
+        newer = f"in a newer format than sgmft {version('sgmft')} reads"
+        raise SgmftError(f"{what} was written by {by}, {newer}: pip install --upgrade sgmft.")
     if not checksum_matches(values):
-        raise SgmftError(
-            f"{path} is damaged or was changed by hand: {fix}, or, if you changed it and mean it, "
-            f'delete its line "{CHECKSUM}".'
-        )
+        meant = f'if you changed it and mean it, delete its line "{CHECKSUM}"'
+        raise SgmftError(f"{path} is damaged or was changed by hand: {fix}, or, {meant}.")
     for name in names:
         check_file(path.with_name(name), values, fix)
     return dict(values)

@@ -91,10 +91,9 @@ def require_agreement(state: bytes, device: torch.device) -> None:
 
     digest = torch.frombuffer(bytearray(hashlib.sha256(state).digest()), dtype=torch.uint8)
     if not (gather(digest, device) == digest).all():
-        raise SgmftError(
-            "The processes of this training found different posts, settings or checkpoints: give "
-            "all of them the same table, feature store and output folder."
-        )
+        fix = "give all of them the same table, feature store and output folder"
+        found = "The processes of this training found different posts, settings or checkpoints"
+        raise SgmftError(f"{found}: {fix}.")
 
 
 def broadcast_weights(module: torch.nn.Module) -> None:

@@ -80,10 +80,9 @@ def set_aside(path: Path, aside: Path, what: str, again: str) -> None:
     except FileNotFoundError:  # another process has done it
         return
     except OSError as error:
-        raise SgmftError(
-            f"The {what} {path} is damaged and cannot be set aside ({error.strerror}): "
-            f"delete it and run again; only {again}."
-        ) from error
+        fix = f"delete it and run again; only {again}"
+        bad = f"The {what} {path} is damaged and cannot be set aside ({error.strerror})"
+        raise SgmftError(f"{bad}: {fix}.") from error
     warn(f"The {what} {path} is damaged: it is set aside as {aside.name}, and {again}.")
 
 

@@ -205,9 +205,7 @@ def _names(text: str, known: Mapping[str, Any], what: str) -> list[str]:
     names = [part.strip() for part in text.split(",") if part.strip()]
     for name in names:
         if name == "sgmft" and name not in known and DEFAULT in known:
-            raise SgmftError(
-                f"The row 'sgmft' is now called {DEFAULT!r}; the paper's network has the rows "
-                "sgmft-tokens, sgmft-paper and elements."
-            )
+            others = "the paper's network has the rows sgmft-tokens, sgmft-paper and elements"
+            raise SgmftError(f"The row 'sgmft' is now called {DEFAULT!r}; {others}.")
         check_name(name, known, f"There is no {what}")
     return names

@@ -144,10 +144,8 @@ def prepare_comparison(
             where = f" in split {division.name}" if len(divisions) > 1 else ""
             raise SgmftError(f"No training post has the label {', '.join(sorted(missing))}{where}.")
     if len(labels) < 2:
-        raise SgmftError(
-            "A comparison needs training posts of at least two labels; the "
-            f"{len(usable)} usable posts have {len(labels)}."
-        )
+        have = f"the {len(usable)} usable posts have {len(labels)}"
+        raise SgmftError(f"A comparison needs training posts of at least two labels; {have}.")
     summary = JobSummary.of(posts)
     return ComparisonData(
         labels=labels,

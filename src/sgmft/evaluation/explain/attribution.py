@@ -86,14 +86,11 @@ class MaskedPredictor:
 
     def replace_image(self, number: int, changed: Sequence[Pixels]) -> list[PostFeatures]:
         """Return the post with each of these in place of its image `number`, counted from 0."""
-        row, images = self.whole, self.images
-        rows = [
-            row._replace(
-                images=_with_rows(row.images, number, new.images),
-                regions=_with_rows(row.regions, number, new.regions),
-            )
-            for new in self._encode([PreparedPost(str(i), "", [x]) for i, x in enumerate(changed)])
-        ]
+        row, images, rows = self.whole, self.images, []
+        for new in self._encode([PreparedPost(str(i), "", [x]) for i, x in enumerate(changed)]):
+            seen = _with_rows(row.images, number, new.images)
+            regions = _with_rows(row.regions, number, new.regions)
+            rows.append(row._replace(images=seen, regions=regions))
         sets = [[*images[:number], x, *images[number + 1 :]] for x in changed]
         return self._together(rows, [(self.text, some) for some in sets])
 

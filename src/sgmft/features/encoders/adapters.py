@@ -38,10 +38,9 @@ class Adapter(NamedTuple):
     def merge(self, model: Any, digest: str, name: str) -> tuple[Any, str]:
         """Add the matrices to a checkpoint of this digest; return it, and its new digest."""
         if digest != self.digest:
-            raise SgmftError(
-                f"The fine-tuned encoder {self.folder} was made from other weights than those of "
-                f"{name}: give the checkpoint it was trained from."
-            )
+            other = f"was made from other weights than those of {name}"
+            fix = "give the checkpoint it was trained from"
+            raise SgmftError(f"The fine-tuned encoder {self.folder} {other}: {fix}.")
         with lora_library() as peft:
             model = peft.PeftModel.from_pretrained(model, self.folder).merge_and_unload()
         return model, digest_of(self.files | {"before": digest})

@@ -134,16 +134,12 @@ class Shards:
 
     def _compare(self, earlier: Any) -> None:
         if not isinstance(earlier, dict):
-            raise SgmftError(
-                f"{self.folder / JOB} is damaged, so that nothing shows which job the shards "
-                "beside it are of: choose a new folder."
-            )
+            so = "so that nothing shows which job the shards beside it are of"
+            raise SgmftError(f"{self.folder / JOB} is damaged, {so}: choose a new folder.")
         names = dict.fromkeys([*self._job, *earlier])
         if changed := [name for name in names if earlier.get(name) != self._job.get(name)]:
-            raise SgmftError(
-                f"{self.folder} holds another job's result, which differs in {', '.join(changed)}: "
-                "choose a new folder, or delete this one."
-            )
+            other = f"holds another job's result, which differs in {', '.join(changed)}"
+            raise SgmftError(f"{self.folder} {other}: choose a new folder, or delete this one.")
 
     def finished(self) -> dict[PieceId, JobSummary]:
         """Return the summary of each whole shard, and set others aside; of twins one is removed."""
@@ -182,10 +178,9 @@ class Shards:
         """Mark the job as done and return the summary of all rows, if all `posts` are whole."""
         total = sum(self.finished().values(), JobSummary())
         if total.posts < posts:
-            raise SgmftError(
-                f"{self.folder}: of {posts} rows that were written only {total.posts} are whole: "
-                "run the same command again, which writes the others anew."
-            )
+            few = f"of {posts} rows that were written only {total.posts} are whole"
+            fix = "run the same command again, which writes the others anew"
+            raise SgmftError(f"{self.folder}: {few}: {fix}.")
         write_json(self.folder / DONE, asdict(total), indent=2)
         return total
 

@@ -70,26 +70,19 @@ class RayEngine:
         readers = TaskPoolStrategy(size=1 + self.workers // 8)
         pool = ActorPoolStrategy(min_size=1, max_size=self.workers, max_tasks_in_flight_per_actor=2)
         pieces = tables.map_batches(read, batch_size=1, num_cpus=0, compute=readers)
-        done = pieces.map_batches(
-            _Worker,
-            fn_constructor_args=(task, version("sgmft")),
-            batch_size=1,
-            # There are as many workers as processors: when nodes are lost, those left have room
-            # for the lost workers too.
-            num_cpus=0 if self._gpu else 0.5,
-            num_gpus=1 if self._gpu else 0,
-            compute=pool,
-        )
+        # There are as many workers as processors: when nodes are lost, those left have room for the
+        # lost workers too.
+        each = {"num_cpus": 0, "num_gpus": 1} if self._gpu else {"num_cpus": 0.5, "num_gpus": 0}
+        given: Any = {"fn_constructor_args": (task, version("sgmft")), "batch_size": 1, **each}
+        done = pieces.map_batches(_Worker, **given, compute=pool)
         try:
             for row in done.iter_rows():
                 if isinstance(row["summary"], SgmftError):
                     raise row["summary"]
                 yield row["summary"]
         except ray.exceptions.RayError as error:
-            raise SgmftError(
-                f"The job stopped: {str(error).strip().splitlines()[0]} What is done is kept; the "
-                "same command continues."
-            ) from error
+            fix = "What is done is kept; the same command continues."
+            raise SgmftError(f"The job stopped: {str(error).splitlines()[0]} {fix}") from error
 
 
 class _Worker:
@@ -103,10 +96,9 @@ class _Worker:
             if isinstance(piece, SgmftError):
                 raise piece
             if version("sgmft") != self._version:
-                raise SgmftError(
-                    f"A worker has sgmft {version('sgmft')}, the machine that started the job "
-                    f"{self._version}: install the same on all nodes."
-                )
+                own, fix = f"sgmft {version('sgmft')}", "install the same on all nodes"
+                other = f"the machine that started the job {self._version}"
+                raise SgmftError(f"A worker has {own}, {other}: {fix}.")
             for plugin in self._task.plugins:
                 load_plugin(plugin)
             self._work = self._work or self._task.start()

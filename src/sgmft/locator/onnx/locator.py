@@ -75,29 +75,21 @@ class Manifest(NamedTuple):
     def read(cls, folder: Path) -> Self:
         """Read the manifest of a folder and check the digests of its files; else SgmftError."""
         if not is_exported(folder):
-            raise SgmftError(
-                f"{folder} is not a model exported by sgmft: it has no {MANIFEST}. "
-                "Write one with: sgmft export MODEL -o FOLDER."
-            )
+            lacks = f"it has no {MANIFEST}. Write one with: sgmft export MODEL -o FOLDER"
+            raise SgmftError(f"{folder} is not a model exported by sgmft: {lacks}.")
         with raising(f"{folder / MANIFEST} is damaged: {FIX}.", *MALFORMED):
             found = read_own(folder / MANIFEST, FORMAT, str(folder), FIX)
             for name in found.get(FILES, ()):
                 check_file(folder / name, found, FIX)
-            encoder = found["encoder"]
-            return cls(
-                [str(label) for label in found["labels"]],
-                bool(found["tokens"]),
-                EncoderInfo(**encoder["info"]),
-                str(encoder["texts"]),
-                int(encoder["max_words"]),
-                str(found["method"]),
-                dict(found.get("model", {})),
-                read_temperatures(found["calibration"]),
-                int(found.get("data", {}).get("window", LONGEST)),
-                encoder.get("steps"),
-                [Attribute(**x) for x in found.get("attributes", ())],
-                dict(found.get("data", {}).get("traits", {})),
-            )
+            encoder, data = found["encoder"], found.get("data", {})
+            labels, tokens = [str(label) for label in found["labels"]], bool(found["tokens"])
+            texts = EncoderInfo(**encoder["info"]), str(encoder["texts"]), int(encoder["max_words"])
+            model = str(found["method"]), dict(found.get("model", {}))
+            scales, steps = read_temperatures(found["calibration"]), encoder.get("steps")
+            window = int(data.get("window", LONGEST))
+            attributes = [Attribute(**x) for x in found.get("attributes", ())]
+            traits = dict(data.get("traits", {}))
+            return cls(labels, tokens, *texts, *model, scales, window, steps, attributes, traits)
 
 
 class OnnxLocator(Predictor):

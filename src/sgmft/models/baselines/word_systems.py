@@ -33,10 +33,8 @@ class WordConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.text_width != WORD_WIDTH:
-            raise SgmftError(
-                f"Word embeddings are learned from words of {WORD_WIDTH} numbers, and this "
-                f"encoder gives {self.text_width}: use the encoder cnn."
-            )
+            gives = f"and this encoder gives {self.text_width}: use the encoder cnn"
+            raise SgmftError(f"Word embeddings are learned from {WORD_WIDTH} numbers, {gives}.")
 
 
 def word_ids(words: Tensor) -> Tensor:
@@ -94,10 +92,8 @@ class WordInput(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The texts of B posts, (B, D); SgmftError where the batch holds pooled features only."""
         if batch.text_tokens is None or batch.text_mask is None:
-            raise SgmftError(
-                "This model learns word embeddings, and these features hold no words: encode the "
-                "posts again with tokens."
-            )
+            lacks = "and these features hold no words: encode the posts again with tokens"
+            raise SgmftError(f"This model learns word embeddings, {lacks}.")
         mask = batch.text_mask & batch.has_text[:, None]
         pooled = self.pool(self.embeddings(batch.text_tokens, mask), mask)
         return torch.where(mask.any(1)[:, None], pooled, self.null)

@@ -121,10 +121,8 @@ class Described(ClosedFormModel):
 
     def fit(self, batch: Batch, labels: Integers, rng: Rng, weights: Weights = None) -> None:
         """Raise SgmftError: nothing is trained."""
-        raise SgmftError(
-            "Described labels need no training: call SemanticLocator.zero_shot(descriptions), then "
-            "adapt(posts) and predict(posts)."
-        )
+        fix = "call SemanticLocator.zero_shot(descriptions), then adapt(posts) and predict(posts)"
+        raise SgmftError(f"Described labels need no training: {fix}.")
 
     def refer(self, reference: Floats) -> None:
         """Take the cosines' mean and variance over reference texts (R, Dw), R >= 2."""

@@ -94,18 +94,15 @@ def check_tunable(encoder: Any, tuning: Tuning) -> None:
     """Raise SgmftError if this kind of encoder cannot be fine-tuned so."""
     name = encoder.info.name
     if not getattr(encoder, "is_dual", False):
-        raise SgmftError(
-            f"The encoder {name} cannot be fine-tuned: use --tune head, or an encoder of texts and "
-            "pictures in one, as chinese-clip-base or hf:google/siglip2-base-patch16-224."
-        )
+        dual = "in one, as chinese-clip-base or hf:google/siglip2-base-patch16-224"
+        fix = f"use --tune head, or an encoder of texts and pictures {dual}"
+        raise SgmftError(f"The encoder {name} cannot be fine-tuned: {fix}.")
     if tuning.kind == "lora":
         with lora_library():  # SgmftError where it is missing
             pass
     if tuning.augment and not encoder.cuts_squares:
-        raise SgmftError(
-            f"The encoder {name} takes pictures in their own proportions, which are not changed at "
-            "random: add --set tune.augment=false."
-        )
+        why = "takes pictures in their own proportions, which are not changed at random"
+        raise SgmftError(f"The encoder {name} {why}: add --set tune.augment=false.")
 
 
 def open_towers(settings: Mapping[str, Any], tuning: Tuning, device: str | None) -> Towers:
