@@ -66,6 +66,8 @@ def test_every_address_is_in_the_document(described):
 
 def test_every_reference_leads_somewhere(server):
     document = server.get("/openapi.json").json()
+    page = server.get("/docs").text
+    assert all(f" {path}</code></h2>" in page for path in document["paths"])
     references = re.findall(r'"\$ref": "#/(.*?)"', json.dumps(document))
     assert any("ImageRequest" in place for place in references)
     for place in references:

@@ -385,8 +385,12 @@ def test_columns_are_recognised_and_can_be_chosen(visit, sample, tmp_path, langu
     assert [bool(row["label"]) for row in found] == [True, True, False] + [True] * 200
     result = page.page.locator("#table-result").inner_text()
     said = {
-        "en": ("1 × there is no file …", "repeat the header are left out: 1", "spreadsheet"),
-        "zh": ("1 × 找不到文件 …", "有 1 行重复了标题行", "用电子表格打开时"),
+        "en": (
+            "1 × pictures not found: add the zip that holds them",
+            "repeat the header are left out: 1",
+            "spreadsheet",
+        ),
+        "zh": ("1 × 找不到图片：请添加图片压缩包", "有 1 行重复了标题行", "用电子表格打开时"),
     }
     for sentence in said[language]:
         assert sentence in result

@@ -40,7 +40,7 @@ class StubEngine:
     rules: Abstention = field(default_factory=Abstention)
     model: Any = field(
         default_factory=lambda: SimpleNamespace(
-            labels=("a", "b"), explains=False, held_out=0, attributes=("m",)
+            labels=("a", "b"), explains=False, held_out=0, attributes=("m",), traits={}
         )
     )
     places: Places = field(default_factory=lambda: Places(100))

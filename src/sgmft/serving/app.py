@@ -20,6 +20,7 @@ from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import Guard, ServerMetrics
 from sgmft.serving.problems import MEDIA_TYPE, PROBLEMS, Problem
 from sgmft.serving.requests import ExplainedPost, ManyPosts, OnePost, parse_request
+from sgmft.utils.templates import render
 
 Result = TypeVar("Result")
 _SCHEMAS = "#/components/schemas/"
@@ -135,6 +136,12 @@ def _add_information(
         if kind not in PROBLEMS:
             raise Problem("not-found", "There is no such kind of problem.")
         return PROBLEMS[kind]._asdict()
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        found = app.openapi()
+        schemas = found["components"]["schemas"]
+        return HTMLResponse(render("serving/page/templates/docs.html", schemas=schemas, **found))
 
     @app.get("/health")
     async def health() -> dict[str, str]:

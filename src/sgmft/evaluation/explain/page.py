@@ -13,7 +13,7 @@ from sgmft.utils.templates import render
 MOSTLY = 2 / 3  # of what speaks for a label
 NOTHING = 0.005  # half a percentage point
 MOST_NAMED = 3  # words or parts
-LEAST = 0.01  # the scale of shades never ends below one percentage point
+LEAST = 0.01  # effects below one percentage point are not shaded
 MOST_CLASSES = 12  # bars
 MOST_MAPS = 8  # words whose similarity to regions is shown
 
@@ -147,7 +147,8 @@ def _text_pieces(found: Explanation) -> list[dict[str, Any]]:
 
 def _shade(contribution: float, scale: float) -> dict[str, Any]:
     strength = abs(contribution) / scale
-    kind = "" if strength < 0.05 else "for" if contribution > 0 else "against"
+    least = max(LEAST, 0.05 * scale)
+    kind = "" if abs(contribution) < least else "for" if contribution > 0 else "against"
     return {"kind": kind, "strength": round(strength, 2), "points": format_points(contribution)}
 
 

@@ -200,11 +200,13 @@ class TableJob:
             for row, prediction in zip(rows, self._first, strict=True)
         ]
         translate = partial(self.language.translate, hidden=f"{folder}/")
+        lost = self.language.translate(Message("there is no file {name}", name=""), bare=True)
         return render(
             "serving/page/templates/table.html",
             language=self.language,
             summary=summary,
             reasons=self._reasons,
+            lost=None if self.pictures else lost,
             notes=[translate(x) for x in dict.fromkeys(self._notes)],
             columns=columns,
             rows=first,
