@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Context, Option
 
@@ -60,44 +60,29 @@ def compare_command(
     named = None if encoder == "compact" else encoder
     some = [name.strip() for name in (encoders or "").split(",") if name.strip()]
     usual = ("6", "") if some else ("1,2,2e,3,4,4e,5", "6,6e,8,9,9e")
-    plan = make_plan(
-        tables or usual[0],
-        usual[1] if figures is None else figures,
-        methods,
-        some,
-        rows,
-        balanced=class_weights is not None,
-        attributes=[*filter(None, (attributes or "").split(","))],
-        encoder=opt.pick_encoder(named, features_table) or encoder,
-        seeds=seeds,
-        trials=trials,
-        search=search,
-        epochs=epochs,
-        workers=workers or default_workers(device),
-        device=device,
-        finished_only=finished_only,
-    )
+    shown = tables or usual[0], usual[1] if figures is None else figures
+    options: Any = {"seeds": seeds, "trials": trials, "search": search, "epochs": epochs}
+    options |= {"attributes": [*filter(None, (attributes or "").split(","))], "device": device}
+    options |= {"encoder": opt.pick_encoder(named, features_table) or encoder}
+    options |= {"workers": workers or default_workers(device), "finished_only": finished_only}
+    balanced = class_weights is not None
+    plan = make_plan(*shown, methods, some, rows, balanced=balanced, **options)
     chosen = next(iter(opt.parse_pairs([test] if test else [], "--test").items()), None)
     command = shlex.join(["sgmft", *sys.argv[1:]])
     with console.ProgressBars() as bars:
-        summary, results, report = compare_table(
-            source,
-            output,
-            plan,
-            split=Split(chosen, split_by, folds, test_size, repeats, split_seed, splits),
-            by=by or (),
-            answers=opt.parse_pairs(answers, "--answers"),
-            features=console.feature_folder(features),
-            command=command,
-            on_encoded=lambda stage, done: bars.show(f"Encoding posts, {stage}", done),
-            on_progress=lambda done, total, what: bars.show("Trials and runs", done, total, what),
-        )
+        split = Split(chosen, split_by, folds, test_size, repeats, split_seed, splits)
+        how: Any = {"split": split, "by": by or (), "command": command}
+        how |= {"answers": opt.parse_pairs(answers, "--answers")}
+        how |= {"features": console.feature_folder(features)}
+        how["on_encoded"] = lambda stage, done: bars.show(f"Encoding posts, {stage}", done)
+        how["on_progress"] = lambda *x: bars.show("Trials and runs", *x)
+        summary, results, report = compare_table(source, output, plan, **how)
     opt.write_config(context, report.with_name("config.toml"), command)
     console.print_errors(summary)
-    for grid in (view_table(table).main for table in results):
-        shown = Table(*grid.header[:4], title=grid.title, title_justify="left")
+    for grid in (view_table(x).main for x in results):
+        table = Table(*grid.header[:4], title=grid.title, title_justify="left")
         for entry in grid.entries:  # an interval and a p-value; the report has the rest
             cells = (", ".join([x.text, *x.more[1:2]]) for x in entry.cells[:3])
-            shown.add_row(entry.title, *cells)
-        console.screen.print(shown)
+            table.add_row(entry.title, *cells)
+        console.screen.print(table)
     console.print_line(f"Report: {report}")

@@ -77,10 +77,8 @@ ImageEncoder = Annotated[str | None, Option(help="Of the pictures; the texts' is
 Tune = Annotated[str, Option(help=HELP["tune_kind"])]
 TuneLast = Annotated[int | None, Option(min=1, help="Train only so many last layers of a tower.")]
 Merge = Annotated[bool, Option(help="With --tune lora: save a checkpoint, not its changes alone.")]
-ClassWeights = Annotated[
-    Literal["balanced"] | None,
-    Option(metavar="balanced", help="Every label counts the same, however rare."),
-]
+_BALANCED = Option(metavar="balanced", help="Every label counts the same, however rare.")
+ClassWeights = Annotated[Literal["balanced"] | None, _BALANCED]
 Attributes = Annotated[str | None, Option(help=HELP["attributes"])]
 Features = Annotated[str | None, Option(help=HELP["features"])]
 FeaturesTable = Annotated[str | None, Option(help=HELP["features_table"])]

@@ -1,6 +1,6 @@
 """`sgmft predict`: label the rows of a table."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -75,15 +75,7 @@ def predict_command(
             texts = parse_descriptions(zero_shot)
             described = SemanticLocator.zero_shot(texts, encoder, features=folder, device=device)
             predictor, adapt = described, described.adapt
-        summary = predict_table(
-            source,
-            output,
-            predictor,
-            abstain=abstain,
-            adapt=adapt,
-            shard_rows=shard_rows,
-            engine=run,
-            on_predicted=done,
-        )
+        how: Any = {"adapt": adapt, "shard_rows": shard_rows, "engine": run, "on_predicted": done}
+        summary = predict_table(source, output, predictor, abstain=abstain, **how)
     wrote = "" if output == "-" else f"Wrote {summary.posts} rows to {output}"
     console.finish(summary, summary_file, None if zero_shot else model, wrote)

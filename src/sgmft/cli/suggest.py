@@ -1,7 +1,7 @@
 """`sgmft suggest`: choose posts worth labelling."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
@@ -39,17 +39,10 @@ def suggest_command(
         raise SgmftError("A model brings its encoder and its cleaning: leave both options out.")
     else:
         locator = opt.load_locator(model, features, device)
+    choices = [*filter(None, map(str.strip, (labels or "").split(",")))]
     with console.counter("Encoding") as done:
-        found = suggest_table(
-            source,
-            output,
-            locator,
-            number,
-            labels=[name for part in (labels or "").split(",") if (name := part.strip())],
-            labelled=known,
-            seed=seed,
-            on_encoded=done,
-        )
+        how: Any = {"labels": choices, "labelled": known, "seed": seed, "on_encoded": done}
+        found = suggest_table(source, output, locator, number, **how)
     console.print_errors(found.summary)
     moved = output != "-" and table_folder(output) != found.folder
     console.print_text("suggested", found=found, output=output, moved=moved)

@@ -60,10 +60,9 @@ def iter_given(posts: Any, columns: Names, root: Folder, optional: Roles = ()) -
     if names and not holds_posts(names) and columns.text is columns.image is None:
         pairs = ((role, x) for role in ("text", "image") for x in names if hint(x, USUAL[role]))
         role, near = next(pairs, ("text", "NAME"))
-        raise SgmftError(
-            f"None of the columns {', '.join(names)} is known to hold texts or pictures: say "
-            f"which does, as in columns={{{role!r}: {near!r}}}."
-        )
+        fix = f"say which does, as in columns={{{role!r}: {near!r}}}"
+        none = f"None of the columns {', '.join(names)} is known to hold texts or pictures"
+        raise SgmftError(f"{none}: {fix}.")
     rows = (RawRow(i, _to_row(item, root, i)) for i, item in enumerate(items))
     raw = RawTable(type(posts).__name__, Path(root or ""), names or None, rows)
     yield from iter_table(raw, columns, outside=True)
@@ -106,10 +105,9 @@ def _to_row(item: Any, root: Folder, number: int) -> dict[str, Any]:
             images.append(cell)
         elif not is_missing(cell):
             kind = f"array of {part.dtype}" if hasattr(part, "dtype") else type(part).__name__
-            raise SgmftError(
-                f"Post {number} cannot be made of the {kind} that was given: give texts, pictures "
-                "(of Pillow, paths, bytes, uint8 arrays), dicts, or a table of these."
-            )
+            fix = "pictures (of Pillow, paths, bytes, uint8 arrays), dicts, or a table of these"
+            what = f"Post {number} cannot be made of the {kind} that was given"
+            raise SgmftError(f"{what}: give texts, {fix}.")
     if len(texts) > 1:
         raise SgmftError(f"Post {number} has {len(texts)} texts where it may have one: join them.")
     return {"text": "".join(texts), "image": images}

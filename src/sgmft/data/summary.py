@@ -77,10 +77,9 @@ def warn_about_similar_labels(labels: Iterable[str]) -> None:
         key = re.sub(r"[\W_]", "", plain) if re.search(r"[^\W\d_]", plain) else plain  # not -1
         alike.setdefault(key, {})[label] = None
     if groups := [" and ".join(map(repr, x)) for x in alike.values() if len(x) > 1]:
-        warn(
-            "Labels that differ in spaces, marks, case, width or script alone are learned as "
-            f"different ones: {'; '.join(groups)}. Write them alike where they are one."
-        )
+        alone = "Labels that differ in spaces, marks, case, width or script alone"
+        fix = "Write them alike where they are one."
+        warn(f"{alone} are learned as different ones: {'; '.join(groups)}. {fix}")
 
 
 def describe_errors(errors: Mapping[str, int]) -> str:

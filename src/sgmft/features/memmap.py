@@ -90,10 +90,8 @@ class MappedFeatures:
             return None
         number = {key: i for i, key in enumerate(self._unique)}
         at = index["place"][np.array([number[key] for key in self._keys], np.int64)]
-        ragged = {
-            name: Ragged.packed(values[name], index[name]).take(at)
-            for name in values.keys() - set(POOLED)
-        }
+        names = values.keys() - set(POOLED)
+        ragged = {name: Ragged.packed(values[name], index[name]).take(at) for name in names}
         pooled = values["text"], values["image"], index["has_text"][at], index["has_image"][at]
         tokens = ragged.get("words"), ragged.get("regions"), per_image
         chosen = None if np.array_equal(at, np.arange(count)) else at

@@ -50,10 +50,9 @@ class FeaturesTable:
 
     def encode_texts(self, *_: Any, **__: Any) -> Encoded:
         """Raise SgmftError, as `encode_images` does."""
-        raise SgmftError(
-            f"There are {describe_vectors(self.info)} for whole posts, and nothing else can be "
-            "encoded: train with an encoder for that."
-        )
+        there = f"There are {describe_vectors(self.info)} for whole posts"
+        fix = "train with an encoder for that"
+        raise SgmftError(f"{there}, and nothing else can be encoded: {fix}.")
 
     encode_images = encode_texts
 
@@ -81,10 +80,9 @@ def open_features_table(
 ) -> FeaturesTable:
     """Open a table of vectors, or what `sgmft encode` wrote; SgmftError if not as `expected`."""
     if not path and expected is not None:
-        raise SgmftError(
-            f"The model learned from {describe_vectors(expected)} and encodes no posts: sgmft "
-            "predict and evaluate take vectors of yours with --features-table FILE."
-        )
+        fix = "sgmft predict and evaluate take vectors of yours with --features-table FILE"
+        learned = f"The model learned from {describe_vectors(expected)}"
+        raise SgmftError(f"{learned} and encodes no posts: {fix}.")
     file = Path(path)
     stores = [x for x in (file, *sorted(file.glob("*"))) if (x / "_encoder.json").is_file()]
     if len(stores) > 1 or (not stores and not file.is_file()):

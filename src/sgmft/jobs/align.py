@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import normalize
@@ -82,16 +83,9 @@ def align_encoder(
     with writing(folder):
         (folder / UNFINISHED).mkdir(parents=True, exist_ok=True)
     torch.manual_seed(subject.config.seed)
-    history = train(
-        subject.model,
-        train_set,
-        validation,
-        subject.config,
-        objective=align.Retrieval(),
-        checkpoint=folder / UNFINISHED,
-        device=source.device,
-        on_epoch=on_epoch,
-    )
+    given = subject.model, train_set, validation, subject.config
+    own: Any = {"checkpoint": folder / UNFINISHED, "device": source.device, "on_epoch": on_epoch}
+    history = train(*given, objective=align.Retrieval(), **own)
     after = align.recall(*align.embed(subject.model, validation.features))
     subject.save(folder)
     counts = len(train_set.labels), len(validation.labels)

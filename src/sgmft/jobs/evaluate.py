@@ -59,19 +59,16 @@ def evaluate_table(
     good = [p for p in predictions if p.probabilities is not None]
     if not good:
         reasons = describe_errors(summary.errors)
-        refusal = NoUsableRowError(
-            f"No row of {source.table} can be evaluated: {reasons}. The model's labels: "
-            f"{', '.join(locator.labels[:20])}."
-        )
+        labels = ", ".join(locator.labels[:20])
+        why = f"No row of {source.table} can be evaluated: {reasons}"
+        refusal = NoUsableRowError(f"{why}. The model's labels: {labels}.")
         refusal.summary = summary
         raise refusal
     require_columns([p.post for p in good], by)
     notice = ""
     if seen := int(locator.held_out.trained_with([p.key for p in good]).sum()):
-        notice = (
-            f"The model was trained with {seen} of these {len(good)} posts, so the figures say "
-            "less of new posts: evaluate on others (--where)."
-        )
+        so = "so the figures say less of new posts: evaluate on others (--where)"
+        notice = f"The model was trained with {seen} of these {len(good)} posts, {so}."
         warn(notice)
     parts = np.array([p.parts for p in good])
     evaluation = evaluate(

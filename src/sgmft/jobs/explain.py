@@ -58,10 +58,8 @@ def explain_table(
     if path.suffix.lower() == ".html":
         text = explanation_page(explanations, title="Why this place?", refused=refused)
     else:
-        rows = [
-            x.to_dict() if x else {"post": {"id": p.id, "place": p.place}, "error": p.error}
-            for p, x in found
-        ]
+        bad = [{"post": {"id": p.id, "place": p.place}, "error": p.error} for p, _ in found]
+        rows = [x.to_dict() if x else y for (_, x), y in zip(found, bad, strict=True)]
         text = json.dumps(rows, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     write_file(path, text.encode(errors="replace"))
     sentences = [summarize_explanation(each) for each in explanations]

@@ -85,10 +85,8 @@ def _number_components(*features: FloatArray) -> Integers:
     from scipy.sparse.csgraph import connected_components
 
     count = len(features[0])
-    at = [
-        offset + np.unique(x, axis=0, return_inverse=True)[1].ravel()
-        for offset, x in zip((0, count), features, strict=True)
-    ]
+    at = [np.unique(x, axis=0, return_inverse=True)[1].ravel() for x in features]
+    at[1] += count
     graph = coo_matrix((np.ones(count, bool), at), shape=(2 * count, 2 * count))
     _, part = connected_components(graph, directed=False)
     own, first, place = np.unique(part[at[0]], return_index=True, return_inverse=True)

@@ -29,10 +29,8 @@ NO_MEMORY = "{name} needs more memory than there is, or is damaged"
 # The plugins are called by the file's first bytes, not through Image.open: it would warn of a
 # large picture before we can refuse it, and try each of some forty formats on hostile bytes.
 _KINDS = tomllib.loads(Path(__file__).with_name("kinds.toml").read_text("utf-8"))
-_READ, _OTHER = (
-    {kind: re.compile(mark.encode("latin-1"), re.DOTALL) for kind, mark in _KINDS[part].items()}
-    for part in ("read", "other")
-)
+_MARKS = ({k: mark.encode("latin-1") for k, mark in _KINDS[x].items()} for x in ("read", "other"))
+_READ, _OTHER = ({k: re.compile(mark, re.DOTALL) for k, mark in x.items()} for x in _MARKS)
 _NAMES = "JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, HEIC"
 _AVIF, _HEIF = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"heif", b"mif1", b"msf1"}
 _MARKUP = re.compile(rb"<(?:!doctype\s+|\w+:)?(svg|html|head|body|script|div)\b", re.I)

@@ -66,11 +66,10 @@ def finished_seeds(found: Sequence[RowRecords]) -> list[int]:
 
 def read_predictions(folder: Path, found: Sequence[RowRecords], labels: Sequence[str]) -> Doubles:
     """Return probabilities (S, N, K) of a row's finished seeds, the test posts by division."""
-    tables = [
-        pa.concat_tables([_predictions_of(folder, each, seed) for each in found])
-        for seed in finished_seeds(found)
-    ]
-    columns = [[table[f"p_{label}"].to_numpy() for label in labels] for table in tables]
+    columns = []
+    for seed in finished_seeds(found):
+        table = pa.concat_tables([_predictions_of(folder, each, seed) for each in found])
+        columns.append([table[f"p_{label}"].to_numpy() for label in labels])
     return np.array(columns).swapaxes(1, 2)
 
 
@@ -84,11 +83,10 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
     splits = statistics.Splits(of, ratio, disjoint=len(np.unique(test)) == len(test))
     truth = np.array(data.classes)[test]
     groups = {column: [values[i] for i in test] for column, values in data.groups.items()}
-    probs = {
-        key: read_predictions(comparison.folder, found, data.labels)
-        for key, found in comparison.found.items()
-        if key in comparison.shown and finished_seeds(found)
-    }
+    probs = dict[str, Doubles]()
+    for key, found in comparison.found.items():
+        if key in comparison.shown and finished_seeds(found):
+            probs[key] = read_predictions(comparison.folder, found, data.labels)
     for key, answers in data.answers.items():
         place = {label: number for number, label in enumerate(data.labels)}
         chosen = [place.get(answers[i], len(place)) for i in test]

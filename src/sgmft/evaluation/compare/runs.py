@@ -147,10 +147,8 @@ def _train_and_predict(run: Run, data: ComparisonData) -> Record:
     output = predict_logits(network, posts)
     written = [run.path(data, "predictions", "parquet")]
     columns = ["place", "id", "true_label", *(f"p_{label}" for label in data.labels)]
-    rows = [
-        (*data.places[i], data.labels[data.classes[i]], *probs)
-        for i, probs in zip(test, softmax(output.logits).tolist(), strict=True)
-    ]
+    probs = zip(test, softmax(output.logits).tolist(), strict=True)
+    rows = [(*data.places[i], data.labels[data.classes[i]], *own) for i, own in probs]
     with open_writer(str(written[0]), columns) as writer:
         writer.write([dict(zip(columns, row, strict=True)) for row in rows])
     if run.keep_fused:

@@ -62,10 +62,9 @@ def divide(posts: Sequence[Post], split: Split) -> list[Division]:
         train = Division(name, roles).train
         if TEST not in roles or len(train) < 2:
             where = "" if split.test is None else f" with {split.test[0]}={split.test[1]}"
-            raise SgmftError(
-                f"{len(good)} usable posts were divided into {len(train)} to train on and "
-                f"{len(good) - len(train)} to test on{where}: both are needed."
-            )
+            parts = f"{len(train)} to train on and {len(good) - len(train)} to test on{where}"
+            told = f"{len(good)} usable posts were divided into {parts}"
+            raise SgmftError(f"{told}: both are needed.")
         if VALIDATION not in roles:
             left = [good[i] for i in train]
             for i in split_posts(left, VAL_SIZE, split.seed, _split_by(left, split))[1]:

@@ -50,11 +50,9 @@ class Wording:
 
     def summarize(self, found: Explanation, label: str | None = None) -> str:
         """Return the main reasons, and the label where it is not `label`, which is shown above."""
-        others = [
-            self.text("part_alone", part=self.part(part.name, "definite_parts"), label=part.alone)
-            for part in found.parts
-            if part.alone != found.label and len(found.parts) > 1
-        ][:MOST_NAMED]
+        apart = [x for x in found.parts if x.alone != found.label and len(found.parts) > 1]
+        named = [(self.part(x.name, "definite_parts"), x.alone) for x in apart[:MOST_NAMED]]
+        others = [self.text("part_alone", part=name, label=label) for name, label in named]
         more = self.text("others", parts=self.join(others, "others")) if others else ""
         summary = self.text("summary", because=self._because(found), others=more)
         if found.label == label:
@@ -80,12 +78,9 @@ class Wording:
             return self.text("because_nothing")
         best = [f"“{word}”" for word in main_words(found)]
         code = "several_words" if best[1:] else "one_word" if best else "all_words"
-        names = [
-            self.text(code, words=self.join(best, "words"))
-            if part.name == "text"
-            else self.part(part.name, "definite_parts")
-            for part in main
-        ]
+        words = self.text(code, words=self.join(best, "words"))
+        others = (self.part(x.name, "definite_parts") for x in main)
+        names = [words if x.name == "text" else y for x, y in zip(main, others, strict=True)]
         alone = len(main) == 1 and len(found.parts) > 1
         parts = self.join(names, "parts")
         return self.text("mostly_because" if alone else "because", parts=parts)

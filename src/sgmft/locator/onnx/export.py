@@ -175,10 +175,9 @@ def _find_steps(encoder: Any) -> dict[str, Any] | None:
             ready &= np.array_equal(exported.cut_square(image, **steps), wanted)
         if ready:
             return steps
-    raise SgmftError(
-        f"The encoder {encoder.info.name} cannot be exported: use the model as it is, also in "
-        "`sgmft serve`, or train one with compact or with one network of texts and pictures."
-    )
+    other = "or train one with compact or with one network of texts and pictures"
+    fix = f"use the model as it is, also in `sgmft serve`, {other}"
+    raise SgmftError(f"The encoder {encoder.info.name} cannot be exported: {fix}.")
 
 
 def quantize_image_network(encoder: Encoder, path: Path, posts: Sequence[Post]) -> EncoderInfo:
@@ -192,10 +191,8 @@ def quantize_image_network(encoder: Encoder, path: Path, posts: Sequence[Post]) 
         raise SgmftError(f"{able}, those of {info.name} cannot: leave --int8 out.")
     pictures = list(readable_images(_halves(posts)[0], info))
     if not pictures:
-        raise SgmftError(
-            "8 bits need pictures such as the model will see, and none of the posts that --int8 "
-            "named has one that can be read."
-        )
+        none = "none of the posts that --int8 named has one that can be read"
+        raise SgmftError(f"8 bits need pictures such as the model will see, and {none}.")
     stacked = np.stack(pictures)
     starts = range(0, len(stacked), exported.BATCH)
     quantize_graph(path, ({"pictures": stacked[i : i + exported.BATCH]} for i in starts), path)

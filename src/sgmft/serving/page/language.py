@@ -45,11 +45,9 @@ class Language(page.Wording):
 
     def recognized(self, roles: Mapping[str, Sequence[str]], tool: str | None) -> str:
         """Return which columns of a table hold what, and the tool that wrote it."""
-        items = [
-            self.text("in_columns", role=name, columns=self.join(roles[role], "others"))
-            for role, name in self.texts["roles"].items()
-            if roles[role]
-        ]
+        there = {name: roles[x] for x, name in self.texts["roles"].items() if roles[x]}
+        lists = {name: self.join(columns, "others") for name, columns in there.items()}
+        items = [self.text("in_columns", role=x, columns=columns) for x, columns in lists.items()]
         code = "recognized" if roles["text"] or roles["image"] else "nothing_recognized"
         start = self.text("read_as", tool=tool) if tool else ""
         return start + self.text(code, items=self.join(items, "columns"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sgmft.data.posts import MediaFile, Post
 from sgmft.data.preprocessing.images import count_pixels
@@ -52,13 +52,9 @@ def columns_html(language: Language, home: Path, name: str, table: BinaryIO) -> 
             tool, columns, roles = recognize_columns(path)
         except SgmftError as error:
             raise TableRefused(language.translate(str(error), hidden=f"{folder}/")) from None
-    return render(
-        "serving/page/templates/columns.html",
-        t=language.texts,
-        columns=columns,
-        roles={role: roles[role] for role in language.texts["roles"]},
-        said=language.recognized(roles, tool),
-    )
+    given: Any = {"columns": columns, "said": language.recognized(roles, tool)}
+    given["roles"] = {role: roles[role] for role in language.texts["roles"]}
+    return render("serving/page/templates/columns.html", t=language.texts, **given)
 
 
 class TableRefused(Exception):  # noqa: N818 a sentence for the visitor
@@ -195,10 +191,8 @@ class TableJob:
             rows = list(islice(csv.DictReader(file), SHOWN))
         names = dict.fromkeys([*FIRST, *(name for row in rows for name in row)])
         columns = [x for x in names if x[:2] != "p_" and any(row.get(x) for row in rows)]
-        first = [
-            [self._cell(row[x] or "", x, prediction) for x in columns]
-            for row, prediction in zip(rows, self._first, strict=True)
-        ]
+        pairs = zip(rows, self._first, strict=True)
+        first = [[self._cell(row[x] or "", x, found) for x in columns] for row, found in pairs]
         translate = partial(self.language.translate, hidden=f"{folder}/")
         lost = self.language.translate(Message("there is no file {name}", name=""), bare=True)
         return render(
