@@ -44,21 +44,16 @@ def write_page(
 ) -> None:
     """Write an evaluation's page."""
     before = evaluation.uncalibrated if evaluation.temperature != 1 else None
-    given = {"title": title, "about": about, "notice": notice, "errors": errors, "models": models}
-    page = render(
-        "evaluation/templates/report.html",
-        **given,
-        overview=overview_figure() if overview else "",
-        history=figures.history_figure(history) if len(history) > 1 else "",
-        evaluation=evaluation,
-        mistakes=_mistakes(evaluation),
-        blind_loss=math.log(len(evaluation.labels)),
-        confusion=figures.confusion_figure(evaluation.labels, evaluation.confusion),
-        reliability=figures.reliability_figure(evaluation.calibration, before),
-        selective=figures.selective_figure(evaluation.selective.curve),
-        examples=[(x, _top(probs), list(map(image_view, x.images))) for x, probs in examples],
-        most_values=MOST_VALUES,
-    )
+    given: dict[str, Any] = {"title": title, "about": about, "notice": notice, "errors": errors}
+    given |= {"models": models, "evaluation": evaluation, "most_values": MOST_VALUES}
+    given["overview"] = overview_figure() if overview else ""
+    given["history"] = figures.history_figure(history) if len(history) > 1 else ""
+    given["confusion"] = figures.confusion_figure(evaluation.labels, evaluation.confusion)
+    given["reliability"] = figures.reliability_figure(evaluation.calibration, before)
+    given["selective"] = figures.selective_figure(evaluation.selective.curve)
+    given |= {"mistakes": _mistakes(evaluation), "blind_loss": math.log(len(evaluation.labels))}
+    views = ((x, _top(probs), list(map(image_view, x.images))) for x, probs in examples)
+    page = render("evaluation/templates/report.html", **given, examples=[*views])
     write_file(path, page.encode(errors="replace"))
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,19 +58,12 @@ def compare_table(
             raise SgmftError(f"Nothing is finished in {folder}.")
         data = earlier
     else:
-        data = prepare.prepare_comparison(
-            source.read_labelled("has no label to learn from", least=2),
-            plan.rows(),
-            plan.encoder,
-            Path(features) if features is not None else folder / "features",
-            split or Split(),
-            by=by,
-            answers=answers,
-            attributes=plan.attributes,
-            strict=source.strict,
-            device=plan.device,
-            on_encoded=on_encoded,
-        )
+        posts = source.read_labelled("has no label to learn from", least=2)
+        store = Path(features) if features is not None else folder / "features"
+        given = posts, plan.rows(), plan.encoder, store, split or Split()
+        how: Any = {"by": by, "answers": answers, "attributes": plan.attributes}
+        how |= {"strict": source.strict, "device": plan.device, "on_encoded": on_encoded}
+        data = prepare.prepare_comparison(*given, **how)
         if earlier is not None:
             data = _with_earlier(data, earlier)
         elif path.exists():
@@ -85,16 +79,11 @@ def compare_table(
     results.write_runs(comparison, tables, folder / "runs.csv")
     write_json(folder / "results.json", nan_to_none([asdict(table) for table in tables]))
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
-    page = write_report(
-        folder,
-        title=f"Comparison on {Path(source.table).name}",
-        tables=tables,
-        figures=results.make_figures(comparison, tables, folder),
-        data=_describe_data(data),
-        commands=[command] if command else [],
-        versions={"machine": machine, **versions()},
-        notes=render("evaluation/templates/compare_notes.txt", plan=plan).splitlines(),
-    )
+    shown: Any = {"tables": tables, "figures": results.make_figures(comparison, tables, folder)}
+    shown |= {"data": _describe_data(data), "commands": [command] if command else []}
+    shown |= {"notes": render("evaluation/templates/compare_notes.txt", plan=plan).splitlines()}
+    shown |= {"versions": {"machine": machine, **versions()}}
+    page = write_report(folder, title=f"Comparison on {Path(source.table).name}", **shown)
     return JobSummary(data.read, data.left_out, {}, data.warnings, data.examples), tables, page
 
 

@@ -4,6 +4,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,24 +72,15 @@ def evaluate_table(
         notice = f"The model was trained with {seen} of these {len(good)} posts, {so}."
         warn(notice)
     parts = np.array([p.parts for p in good])
-    evaluation = evaluate(
-        np.array([p.probabilities for p in good]),
-        [str(p.post.label) for p in good],
-        locator.labels,
-        groups={column: [str(p.post.row.get(column, "")) for p in good] for column in by},
-        temperature=locator.temperatures[parts],
-        sets=lambda probs, coverage: locator.held_out.sets(probs, coverage, parts),
-        parts=[PARTS[kind] for kind in parts],
-    )
-    write_evaluation(
-        Path(output),
-        evaluation,
-        title=f"Evaluation on {Path(source.table).name}",
-        about=describe_locator(locator),
-        examples=choose_examples(good, locator.labels),
-        notice=notice,
-        history=locator.training.history,
-    )
+    probs, truth = np.array([p.probabilities for p in good]), [str(p.post.label) for p in good]
+    how: Any = {"temperature": locator.temperatures[parts], "parts": [PARTS[x] for x in parts]}
+    how["groups"] = {name: [str(p.post.row.get(name, "")) for p in good] for name in by}
+    how["sets"] = lambda probs, coverage: locator.held_out.sets(probs, coverage, parts)
+    evaluation = evaluate(probs, truth, locator.labels, **how)
+    page: Any = {"title": f"Evaluation on {Path(source.table).name}", "notice": notice}
+    page |= {"about": describe_locator(locator), "history": locator.training.history}
+    page |= {"examples": choose_examples(good, locator.labels)}
+    write_evaluation(Path(output), evaluation, **page)
     columns = OutputColumns.of(["id", "place", "true_label"], locator.labels, Abstention())
     with open_writer(Path(output) / "predictions.parquet", columns.columns) as writer:
         for p in predictions:

@@ -44,16 +44,11 @@ def create_app(engine: InferenceEngine, key: str | None = None) -> FastAPI:
         yield
         await engine.close()
 
-    app = FastAPI(
-        title="sgmft",
-        version=version("sgmft"),
-        description="The semantic location of social-media posts, from their text and pictures.",
-        lifespan=lifespan,
-        docs_url=None,  # these pages fetch their scripts from elsewhere
-        redoc_url=None,
-        redirect_slashes=False,  # to an address that the request's own Host names
-        separate_input_output_schemas=False,
-    )
+    about = "The semantic location of social-media posts, from their text and pictures."
+    # Those pages fetch their scripts from elsewhere; redirects name the request's own Host.
+    off: Any = {"docs_url": None, "redoc_url": None, "redirect_slashes": False}
+    off |= {"separate_input_output_schemas": False, "lifespan": lifespan}
+    app = FastAPI(title="sgmft", version=version("sgmft"), description=about, **off)
     metrics = ServerMetrics(engine)
     closed = APIRouter()
     if key is not None:

@@ -73,17 +73,11 @@ def result_html(
 ) -> str:
     """Return the result as HTML, with an explanation or, in its place, the text of code `note`."""
     assert prediction.probabilities is not None
-    return render(
-        "serving/page/templates/result.html",
-        language=language,
-        prediction=prediction,
-        coverage=rules.coverage,
-        shares=dict(zip(labels, prediction.probabilities.tolist(), strict=True)),
-        shown=page.MOST_CLASSES,
-        note=note,
-        found=explanation,
-        view=explanation and page.explanation_view(explanation),
-    )
+    shares = dict(zip(labels, prediction.probabilities.tolist(), strict=True))
+    given = {"language": language, "prediction": prediction, "shares": shares, "note": note}
+    given |= {"coverage": rules.coverage, "shown": page.MOST_CLASSES, "found": explanation}
+    view = explanation and page.explanation_view(explanation)
+    return render("serving/page/templates/result.html", view=view, **given)
 
 
 def problem_html(language: Language, sentence: str) -> str:

@@ -116,19 +116,14 @@ class Page:
         limits, model, own = self._engine.limits, self._engine.model, self._engine.rules.coverage
         offered = {x for x in COVERAGES if model.held_out > 1 / min(x, 1 - x)}
         offered |= set() if own is None else {own}
-        html = render(
-            "serving/page/templates/page.html",
-            t=language.texts,
-            formats=",".join(READABLE),
-            coverages=[(x, language.percent(x)) for x in sorted(offered)],
-            chosen=own,
-            examples=zip(language.texts["example_names"], EXAMPLES.items(), strict=True),
-            config={
-                "texts": {code: language.texts[code] for code in _DATA["script_texts"]},
-                "bytes": {"post": limits.body, "table": limits.upload},
-                "pictures": limits.pictures,
-            },
-        )
+        texts = language.texts
+        config = {"bytes": {"post": limits.body, "table": limits.upload}}
+        config |= {"texts": {code: texts[code] for code in _DATA["script_texts"]}}
+        given: Any = {"t": texts, "formats": ",".join(READABLE), "chosen": own}
+        given["coverages"] = [(x, language.percent(x)) for x in sorted(offered)]
+        given["examples"] = zip(texts["example_names"], EXAMPLES.items(), strict=True)
+        given["config"] = config | {"pictures": limits.pictures}
+        html = render("serving/page/templates/page.html", **given)
         return HTMLResponse(html, headers=HEADERS | {"Cache-Control": "no-store"})
 
     async def post(self, language: Language, request: Request) -> Response:

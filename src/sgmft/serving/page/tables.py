@@ -195,16 +195,11 @@ class TableJob:
         first = [[self._cell(row[x] or "", x, found) for x in columns] for row, found in pairs]
         translate = partial(self.language.translate, hidden=f"{folder}/")
         lost = self.language.translate(Message("there is no file {name}", name=""), bare=True)
-        return render(
-            "serving/page/templates/table.html",
-            language=self.language,
-            summary=summary,
-            reasons=self._reasons,
-            lost=None if self.pictures else lost,
-            notes=[translate(x) for x in dict.fromkeys(self._notes)],
-            columns=columns,
-            rows=first,
-        )
+        notes = [translate(x) for x in dict.fromkeys(self._notes)]
+        given: Any = {"language": self.language, "summary": summary, "reasons": self._reasons}
+        given |= {"notes": notes, "columns": columns, "rows": first}
+        given["lost"] = None if self.pictures else lost
+        return render("serving/page/templates/table.html", **given)
 
     def _cell(self, value: str, column: str, prediction: Prediction) -> str:
         """Return a cell as it is shown; the file itself has reasons in English."""
