@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -22,6 +22,7 @@ from sgmft.errors import Message, SgmftError, join_messages, make_printable, war
 from sgmft.features.encoders.base import TABLE, Encoder, EncoderInfo, PostFeatures, PreparedImage
 from sgmft.features.encoders.batches import encode_joint
 from sgmft.features.features import Features
+from sgmft.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from sgmft.features.memmap import MappedFeatures
@@ -184,13 +185,16 @@ def encode_all(
         mapped = None
     good, refused = list[Post](), list[Post]()
     keys, rows = list[str](), list[PostFeatures]()
-    for chunk in encode_posts(posts, encoder, tokens=tokens, store=store, rows=mapped is None):
-        good += [chunk.posts[i] for i in chunk.good]
-        refused += [post for post in chunk.posts if post.error is not None]
-        keys += chunk.keys
-        rows += chunk.rows
-        if on_encoded:
-            on_encoded(len(good) + len(refused))
+    total = len(posts) if isinstance(posts, Sized) else None
+    with progress_bar("Encoding", total, hidden=on_encoded is not None) as bar:
+        for chunk in encode_posts(posts, encoder, tokens=tokens, store=store, rows=mapped is None):
+            good += [chunk.posts[i] for i in chunk.good]
+            refused += [post for post in chunk.posts if post.error is not None]
+            keys += chunk.keys
+            rows += chunk.rows
+            bar.update(len(chunk.posts))
+            if on_encoded:
+                on_encoded(len(good) + len(refused))
     if mapped is None:
         return EncodedPosts(good, refused, keys, Features.of(rows, encoder.info, tokens))
     from sgmft.features.memmap import MappedFeatures

@@ -1,7 +1,7 @@
 """Predictions of a trained model, post by post, and what can make them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from itertools import compress
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from sgmft.data.posts import Post
 from sgmft.errors import join_messages
 from sgmft.features.encode import Chunk
 from sgmft.locator.abstention import Abstention, HeldOutProbabilities, entropy
+from sgmft.utils.progress import progress_bar
 
 SHARPNESS = 6.0  # of the weights of windows; 0 would be their mean
 TINY = 1e-6  # of probabilities whose logarithm is taken
@@ -92,6 +93,14 @@ class Predictor(ABC):
         optional = ("id", "user", "time", *(() if labelled else ("label",)))
         return iter_given(posts, self.columns, self.root, optional)
 
+    def _shown(self, posts: Any, abstain: Abstention | None = None) -> Predictions:
+        """Yield predictions under a progress bar."""
+        counted = isinstance(posts, Sized) and not isinstance(posts, str | bytes | Mapping)
+        with progress_bar("Predicting", len(posts) if counted else None) as bar:
+            for prediction in self.predictions(posts, abstain):
+                yield prediction
+                bar.update()
+
     def predict(self, posts: Any, abstain: Abstention | None = None) -> Any:
         """Return the most probable label of each post; None where a post cannot be read.
 
@@ -100,14 +109,14 @@ class Predictor(ABC):
                 array, of the values that were given to `fit` as y.
             abstain: rules under which the label is None too; see `predictions` for why.
         """
-        labels = [self.values.get(x.label, x.label) for x in self.predictions(posts, abstain)]
+        labels = [self.values.get(x.label, x.label) for x in self._shown(posts, abstain)]
         plain = isinstance(posts, Sequence) and all(isinstance(post, Post) for post in posts)
         return labels if plain else np.array(labels, None if labels else object)
 
     def predict_proba(self, posts: Any) -> NDArray[np.float32]:
         """Return probabilities (N, K) in the order of `labels`; NaN where a post cannot be read."""
         unknown = np.full(len(self.labels), np.nan, np.float32)
-        found = (x.probabilities for x in self.predictions(posts))
+        found = (x.probabilities for x in self._shown(posts))
         probs = np.array([unknown if x is None else x for x in found], np.float32)
         return probs.reshape(-1, len(self.labels))
 
@@ -117,7 +126,7 @@ class Predictor(ABC):
         They are a frame of the kind that was given, with its index; a dict where it is none.
         """
         layout = OutputColumns.of((), self.labels, abstain or Abstention())
-        bare = (x._replace(post=replace(x.post, row={})) for x in self.predictions(posts, abstain))
+        bare = (x._replace(post=replace(x.post, row={})) for x in self._shown(posts, abstain))
         rows = [*map(layout.row, bare)]
         columns = {name: [row.get(name) for row in rows] for name in layout.added}
         columns["label"] = [self.values.get(x, x) for x in columns["label"]]
