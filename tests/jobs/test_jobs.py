@@ -418,7 +418,7 @@ def test_training_is_not_lost_when_the_model_cannot_be_written(
             steps(tiny())
     assert not (tmp_path / "m" / "config.json").exists()
     calls = []
-    monkeypatch.setattr("sgmft.training.trainer._train_epoch", lambda *_: calls.append(1))
+    monkeypatch.setattr("sgmft.training.trainer.schedule", lambda *_: calls.append(1))
     assert steps(tiny()) > 0 and not calls  # every epoch came out of the checkpoint
     assert file_names(tmp_path / "m") == MODEL
 

@@ -159,6 +159,7 @@ def evaluate(
                 members[level] = sets(probabilities, level)
     scales = np.broadcast_to(np.asarray(temperature, np.float64), len(truth))
     before = probs if (scales == 1).all() else rescale_probabilities(probs, 1 / scales[:, None])
+    right, columns = true == predicted, (groups or {}).items()
     set_scores = [score_sets(found, true, labels, level) for level, found in members.items()]
     return Evaluation(
         labels=labels,
@@ -175,10 +176,7 @@ def evaluate(
         per_class=per_class,
         confusion=confusion.tolist(),
         parts=_by_parts(parts or (), probs, true, members, np.random.default_rng([0, 2])),
-        groups={
-            name: _by_value(name, column, true == predicted, np.random.default_rng([0, 1]))
-            for name, column in (groups or {}).items()
-        },
+        groups={x: _by_value(x, y, right, np.random.default_rng([0, 1])) for x, y in columns},
     )
 
 

@@ -115,11 +115,38 @@ def encode_posts(
     def prepare_next() -> list[tuple[Post, Future[PreparedPost | str]]]:
         return [(x, pool.submit(prepare_post, x, *given)) for x in islice(iterator, chunk)]
 
+    def encode_chunk(prepared: Sequence[tuple[Post, Future[PreparedPost | str]]]) -> Chunk:
+        posts = [post for post, _ in prepared]
+        contents = [future.result() for _, future in prepared]
+        keys = {x.key for x in contents if isinstance(x, PreparedPost)}
+        found = {} if store is None else store.find(sorted(keys))
+        seen = {} if image_store is None else image_store.find(sorted(keys - found.keys()))
+        known = found.keys() | seen.keys()
+        good, new = dict[int, str](), dict[str, PreparedPost]()
+        for i, x in enumerate(contents):
+            if isinstance(x, PreparedPost) and not x.decoded and x.key not in known:
+                x = prepare_post(posts[i], encoder.info)  # damaged after a store had it
+            if isinstance(x, str):
+                posts[i] = replace(posts[i], error=x)
+                continue
+            if x.warnings:
+                told = tuple(dict.fromkeys((*posts[i].warnings, *x.warnings)))
+                posts[i] = replace(posts[i], warnings=told)
+            good[i] = x.key
+            if x.key not in found:
+                new.setdefault(x.key, x)
+        encoded = encode_prepared(list(new.values()), encoder, tokens, seen) if new else {}
+        if store is not None:
+            store.write(encoded)
+        features = found | encoded
+        kept = [features[key] for key in good.values()] if rows else []
+        return Chunk(posts, list(good), list(good.values()), kept)
+
     try:
         following = prepare_next()
         while following:
             current, following = following, prepare_next()
-            yield _encode_chunk(current, encoder, tokens, store, image_store, rows)
+            yield encode_chunk(current)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -214,41 +241,6 @@ def _look_up(posts: list[Post], source: FeaturesTable, store: FeatureStore | Non
         store.write({key: row for key, row in good.values() if key not in store})
     keys, rows = [key for key, _ in good.values()], [row for _, row in good.values()]
     return Chunk(posts, list(good), keys, rows)
-
-
-def _encode_chunk(
-    prepared: Sequence[tuple[Post, Future[PreparedPost | str]]],
-    encoder: Encoder,
-    tokens: bool,
-    store: FeatureStore | None,
-    image_store: FeatureStore | None,
-    rows: bool,
-) -> Chunk:
-    posts = [post for post, _ in prepared]
-    contents = [future.result() for _, future in prepared]
-    keys = {content.key for content in contents if isinstance(content, PreparedPost)}
-    found = {} if store is None else store.find(sorted(keys))
-    seen = {} if image_store is None else image_store.find(sorted(keys - found.keys()))
-    known = found.keys() | seen.keys()
-    good, new = dict[int, str](), dict[str, PreparedPost]()
-    for i, content in enumerate(contents):
-        if isinstance(content, PreparedPost) and not content.decoded and content.key not in known:
-            content = prepare_post(posts[i], encoder.info)  # damaged after a store had it
-        if isinstance(content, str):
-            posts[i] = replace(posts[i], error=content)
-            continue
-        if content.warnings:
-            told = dict.fromkeys((*posts[i].warnings, *content.warnings))
-            posts[i] = replace(posts[i], warnings=tuple(told))
-        good[i] = content.key
-        if content.key not in found:
-            new.setdefault(content.key, content)
-    encoded = encode_prepared(list(new.values()), encoder, tokens, seen) if new else {}
-    if store is not None:
-        store.write(encoded)
-    features = found | encoded
-    kept = [features[key] for key in good.values()] if rows else []
-    return Chunk(posts, list(good), list(good.values()), kept)
 
 
 def prepare_post(

@@ -43,13 +43,9 @@ def train_best(
         locator.forget_encoder()
     for locator in locators:
         name = locator.encoder_name
-        locator.fit(
-            posts,
-            strict=source.strict,
-            checkpoint=unfinished / short_digest(name.encode()) if losses else unfinished,
-            on_encoded=None if on_encoded is None else lambda done: on_encoded(done, len(posts)),
-            **options,
-        )
+        own = unfinished / short_digest(name.encode()) if losses else unfinished
+        count = None if on_encoded is None else lambda done: on_encoded(done, len(posts))
+        locator.fit(posts, strict=source.strict, checkpoint=own, on_encoded=count, **options)
         losses[name] = locator.training.metrics.get(VALIDATION_LOSS, math.nan)
         if math.isnan(losses[name]) and len(locators) > 1:
             raise SgmftError("To choose an encoder, posts must be held out: use --val-size 0.1.")

@@ -94,13 +94,11 @@ class SolveStep(NamedTuple):
 class Model(Protocol):
     """A closed-form model, or a network of torch: what predicts, and can be saved."""
 
+    uses_ngrams: bool  # whether its batches must have n-grams
+
     @property
     def config(self) -> NetworkConfig:
         """Its settings."""
-
-    @property
-    def uses_ngrams(self) -> bool:
-        """Whether its batches must have n-grams."""
 
     @property
     def parameter_count(self) -> int:

@@ -255,10 +255,9 @@ def training_set(
     labels = [label for label in order if label in present] or sorted(present)
     if len(labels) < 2:
         reasons = summary.describe_errors(skipped)
-        raise SgmftError(
-            f"Training needs posts of at least two labels; {len(names)} usable posts have "
-            f"{len(labels)}" + (f", and were left out: {reasons}." if reasons else ".")
-        )
+        have = f"{len(names)} usable posts have {len(labels)}"
+        have += f", and were left out: {reasons}" if reasons else ""
+        raise SgmftError(f"Training needs posts of at least two labels; {have}.")
     warn_about_singleton_labels(names)
     summary.warn_about_similar_labels(labels)
     summary.warn_about_parts(encoded.posts)

@@ -114,13 +114,49 @@ def train(
     optimizer = accelerator.prepare_optimizer(optimizer)
     data = data.balanced() if config.class_weights else data
     criterion = BatchCrossEntropy(label_smoothing=config.label_smoothing)
+
+    def run_epoch(epoch: int) -> tuple[Figures, tuple[float, float]]:
+        """Pass over all posts once; return figures, and mean entropies."""
+        wrapped.train()
+        rng = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(data.labels), generator=rng)
+        steps = math.ceil(len(order) / config.batch_size)
+        total_loss = total_accuracy = 0.0
+        entropies = torch.zeros(2)
+        for step, rows in enumerate(order.split(config.batch_size)):
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * schedule(epoch * steps + step, steps, config)
+            shard = BatchShard(len(rows), distributed.rank(), distributed.world_size())
+            own_loss = replace(criterion, shard=shard)
+            if data.weights is not None:
+                weight = torch.from_numpy(data.weights[rows.numpy()]).float()
+                own_loss = replace(own_loss, weight=weight.to(accelerator.device))
+            own = shard.take(rows).numpy()
+            labels = torch.from_numpy(data.labels[own]).to(accelerator.device)
+            batch = data.features.batch(own, model.uses_ngrams).to(accelerator.device)
+            if config.modality_dropout:
+                draws = torch.rand(2, len(rows), generator=rng)
+                own_draws = shard.take(draws.T).T.to(accelerator.device)
+                batch = batch.drop_modalities(config.modality_dropout, own_draws)
+            output: Output = wrapped(batch)
+            loss = model.loss(output, labels, own_loss)
+            optimizer.zero_grad()
+            accelerator.backward(loss)
+            distributed.average_gradients(model)
+            optimizer.step()
+            sums = objective.step_sums(output, labels, loss.detach(), own_loss)
+            total_loss, total_accuracy = total_loss + sums.loss, total_accuracy + sums.accuracy
+            guidance = [shard.gather(x.detach()).sum() for x in output.guidance or ()]
+            entropies += torch.stack(guidance).cpu() if guidance else math.nan
+        gate, elements = (entropies / len(order)).tolist()
+        return Figures(total_loss / len(order), total_accuracy / len(order)), (gate, elements)
+
     while len(history) < config.epochs and not (
         config.patience
         and history
         and len(history) - selected_epoch(history, config.patience).epoch >= config.patience
     ):
-        run = model, wrapped, optimizer, data, config, len(history), objective, criterion
-        figures, guidance = _train_epoch(*run, accelerator)
+        figures, guidance = run_epoch(len(history))
         val_figures = UNKNOWN
         if validation is not None:
             val_figures = objective.validate(model, validation, accelerator.device)
@@ -142,53 +178,6 @@ def train(
         tracker.finish()
     model.eval()
     return history
-
-
-def _train_epoch(
-    model: Network,
-    wrapped: Any,
-    optimizer: Any,
-    data: LabelledData,
-    config: TrainConfig,
-    epoch: int,
-    objective: Objective,
-    criterion: BatchCrossEntropy,
-    accelerator: Any,
-) -> tuple[Figures, tuple[float, float]]:
-    """One pass over all posts, with a model `wrapped` by accelerate: figures, mean entropies."""
-    wrapped.train()
-    rng = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(data.labels), generator=rng)
-    steps = math.ceil(len(order) / config.batch_size)
-    total_loss = total_accuracy = 0.0
-    entropies = torch.zeros(2)
-    for step, rows in enumerate(order.split(config.batch_size)):
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * schedule(epoch * steps + step, steps, config)
-        shard = BatchShard(len(rows), distributed.rank(), distributed.world_size())
-        if data.weights is not None:
-            weight = torch.from_numpy(data.weights[rows.numpy()]).float()
-            criterion = replace(criterion, weight=weight.to(accelerator.device))
-        criterion = replace(criterion, shard=shard)
-        own = shard.take(rows).numpy()
-        labels = torch.from_numpy(data.labels[own]).to(accelerator.device)
-        batch = data.features.batch(own, model.uses_ngrams).to(accelerator.device)
-        if config.modality_dropout:
-            draws = torch.rand(2, len(rows), generator=rng)
-            own_draws = shard.take(draws.T).T.to(accelerator.device)
-            batch = batch.drop_modalities(config.modality_dropout, own_draws)
-        output: Output = wrapped(batch)
-        loss = model.loss(output, labels, criterion)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        distributed.average_gradients(model)
-        optimizer.step()
-        sums = objective.step_sums(output, labels, loss.detach(), criterion)
-        total_loss, total_accuracy = total_loss + sums.loss, total_accuracy + sums.accuracy
-        guidance = [shard.gather(x.detach()).sum() for x in output.guidance or ()]
-        entropies += torch.stack(guidance).cpu() if guidance else math.nan
-    gate, elements = (entropies / len(order)).tolist()
-    return Figures(total_loss / len(order), total_accuracy / len(order)), (gate, elements)
 
 
 def schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:

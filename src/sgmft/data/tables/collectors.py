@@ -290,10 +290,8 @@ def _adapt_mediacrawler(raw: RawTable, path: Path, tool: str) -> RawTable:
     homes = (at, at.parent, at / inside, at.parent / inside, at / platform)
     folder = next((home for home in homes if (home / "images").is_dir()), at)
     if platform == "weibo" and (unused := list_names(folder / "images")):
-        warn(
-            f"{raw.name}: MediaCrawler does not write which post of Weibo a picture belongs to; "
-            f"{len(unused)} files in {folder / 'images'} are not used."
-        )
+        why = "MediaCrawler does not write which post of Weibo a picture belongs to"
+        warn(f"{raw.name}: {why}; {len(unused)} files in {folder / 'images'} are not used.")
     files, of = FileFinder(folder), FIELDS["note"]
 
     def to_post(row: dict[str, Any]) -> tuple[Any, ...]:

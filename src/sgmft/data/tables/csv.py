@@ -40,10 +40,9 @@ def open_delimited(path: Path, delimiters: str = ",;\t|") -> RawTable:
         raise SgmftError("{name} is empty: a table needs at least a header.", name=path)
     columns = number_columns(path, names)
     if {"annotation_id", "annotator", "lead_time"} <= {*columns}:
-        raise SgmftError(
-            f"{path} is a CSV export of Label Studio, with one row for each annotation: export as "
-            "JSON, in which annotators are counted and pictures are found."
-        )
+        fix = "export as JSON, in which annotators are counted and pictures are found"
+        kind = "is a CSV export of Label Studio, with one row for each annotation"
+        raise SgmftError(f"{path} {kind}: {fix}.")
     file = file._replace(escaped=_has_escaped_quotes(file, len(columns)))
     return RawTable(path.name, path.parent, columns, _iter_rows(file, columns, header))
 

@@ -124,10 +124,9 @@ def _parse_list(text: str, files: PathResolver) -> Sequence[Any] | None:
             files.guesses["a list as Python or NumPy writes it"] += 1
             return members
     if (begun and not closed) or (closed and text[0] == "[" and re.search("['\"]", text)):
-        raise ValueError(
-            f"the image cell {text[:80]} begins as a list and is none that JSON, Python or NumPy "
-            "writes, or was cut off: give the names as a JSON list, or separated by |"
-        )
+        fix = "give the names as a JSON list, or separated by |"
+        none = "is none that JSON, Python or NumPy writes, or was cut off"
+        raise ValueError(f"the image cell {text[:80]} begins as a list and {none}: {fix}")
     return None
 
 

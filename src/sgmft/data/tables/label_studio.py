@@ -120,10 +120,9 @@ def write_tasks(
         tasks.append(task)
     beside = [x for post in posts for x in _paths(post) if os.sep not in os.path.relpath(x, folder)]
     if beside:
-        warn(
-            f"Label Studio serves no picture that lies in {folder} itself, like {beside[0].name}: "
-            "move them into a folder below it, and name them with it in the table."
-        )
+        fix = "move them into a folder below it, and name them with it in the table"
+        lies = f"lies in {folder} itself, like {beside[0].name}"
+        warn(f"Label Studio serves no picture that {lies}: {fix}.")
     config = path.with_suffix(".config.xml")
     text = json.dumps(tasks, ensure_ascii=False, indent=1, allow_nan=False)
     pictures = any(post.images for post in posts) and ("valueList" if several else "value")

@@ -68,10 +68,9 @@ class XlsxWriter:
         """Close the file; warns of texts that Excel has no room for."""
         self._book.save(self._path)
         if self._changed:
-            warn(
-                f"{self._changed:,} cells hold more than {MAX_CELL:,} characters, or characters "
-                "that Excel has not: they were cut or replaced; a .csv or .jsonl keeps them."
-            )
+            fix = "they were cut or replaced; a .csv or .jsonl keeps them"
+            more = f"more than {MAX_CELL:,} characters, or characters that Excel has not"
+            warn(f"{self._changed:,} cells hold {more}: {fix}.")
 
     def _cell(self, value: Any) -> Any:
         if value is None or (isinstance(value, (int, float)) and abs(value) < _EXACT):

@@ -72,9 +72,7 @@ class Encoder(Protocol):
     each with its images as `encode_images` takes them, to (N, Dj); zeros count as no feature.
     """
 
-    @property
-    def info(self) -> EncoderInfo:
-        """Widths, settings and fingerprint."""
+    info: EncoderInfo  # widths, settings and fingerprint
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Encode cleaned, non-empty texts; the result is in the order given."""

@@ -187,12 +187,11 @@ class LibraryEncoder(TorchEncoder):
         widths = [0 if side is None else side.pooled.shape[1] for side in (text, image)]
         kinds, clean = (type(self), type(self.processor)), repr(get_cleaning(cleaning))
         parts = repr((kinds, self._dtype, self._patch_grid)), self._design + changed
+        whole = *parts, clean, *["joint"] * self._joint
         scale = getattr(getattr(model, "transformers_model", model), "logit_scale", None)
         self.info = EncoderInfo(
             name=checkpoint.name,
-            fingerprint=digest_weights(
-                model, torch.float32, (*parts, clean, *["joint"] * self._joint)
-            ),
+            fingerprint=digest_weights(model, torch.float32, whole),
             text_width=widths[0],
             image_width=widths[1],
             shared_space=widths[0] == widths[1],

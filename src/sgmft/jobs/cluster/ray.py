@@ -122,11 +122,10 @@ def attempt(folder: Path, piece: Piece) -> Iterator[None]:
     name = ".attempt-{}-{}-".format(*piece.id)
     if len(list(folder.glob(f"{name}*"))) >= MAX_ATTEMPTS:
         places = [post.place for post in piece.posts]
-        raise SgmftError(
-            f"{MAX_ATTEMPTS} workers have died at the posts from {places[0]} to {places[-1]}: "
-            "one of them may take more memory than a worker has, or crash a decoder; find it "
-            "by predicting these rows alone, and leave it out."
-        )
+        died = f"{MAX_ATTEMPTS} workers have died at the posts from {places[0]} to {places[-1]}"
+        why = "one of them may take more memory than a worker has, or crash a decoder"
+        fix = "find it by predicting these rows alone, and leave it out"
+        raise SgmftError(f"{died}: {why}; {fix}.")
     file = folder / f"{name}{uuid.uuid4().hex}"
     file.touch()
     try:
