@@ -9,13 +9,13 @@ from random import Random
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
 
+Rows = list[int]  # positions of posts
+Halves = tuple[Rows, Rows]
 _TRIES = 32
 _MAX_STEPS = 2_000_000
 
 
-def split_posts(
-    posts: Sequence[Post], size: float | int, seed: int = 0, by: str = "label"
-) -> tuple[list[int], list[int]]:
+def split_posts(posts: Sequence[Post], size: float, seed: int = 0, by: str = "label") -> Halves:
     """Split posts into one part to train on and one to hold out; return their sorted positions.
 
     `size`, of the held-out part, is a fraction, or a number of posts; at least one is held out. By
@@ -34,9 +34,7 @@ def split_posts(
     return [i for i in range(len(posts)) if i not in held], sorted(held)
 
 
-def fold_posts(
-    posts: Sequence[Post], folds: int, seed: int = 0, by: str = "label"
-) -> list[list[int]]:
+def fold_posts(posts: Sequence[Post], folds: int, seed: int = 0, by: str = "label") -> list[Rows]:
     """Divide posts into folds, drawn one after another as `split_posts` draws; return positions.
 
     By label, the only post of a label is in no fold, so that it can be learned from.
@@ -66,7 +64,7 @@ def fingerprint(keys_and_labels: Iterable[tuple[str, str | None]]) -> str:
     return hashlib.sha256((total % 2**256).to_bytes(32, "big")).hexdigest()[:16]
 
 
-def _held_out_count(total: int, size: float | int) -> int:
+def _held_out_count(total: int, size: float) -> int:
     if total < 2:
         raise SgmftError(f"{total} posts cannot be split: two or more are needed.")
     if isinstance(size, int) and not isinstance(size, bool) and 0 < size < total:

@@ -24,6 +24,8 @@ FLOOR = math.log(1e-4)  # a label that an expert thinks impossible stays possibl
 MIN_POSTS = 2  # that must hold an n-gram for it to count
 MAX_VOCABULARY = 50_000  # n-grams, the most frequent
 Predict = Callable[[Array], Floats]  # by a regression, from N posts to log-probabilities (N, K)
+Folds = list[Array]  # of each, which posts (N,) are in it
+Fits = Iterator[tuple[Solution, list[Predict]]]
 
 
 def draw_folds(labels: Integers, folds: int, rng: RandomState) -> Integers:
@@ -115,9 +117,7 @@ class Expert(ArrayModule, ABC):
         self._load_solution(best[0])
         return partial(_predict_held_out, best[1], left_out)
 
-    def _cross_fit(
-        self, x: Array, labels: Integers, left_out: list[Array], weights: Doubles
-    ) -> Iterator[tuple[Solution, list[Predict]]]:
+    def _cross_fit(self, x: Array, labels: Integers, left_out: Folds, weights: Doubles) -> Fits:
         """Yield the solution for each of `penalties`, strong ones first, and `forward` by fold."""
         paths, experts = [self.path(x, labels, weights)], [deepcopy(self) for _ in left_out]
         for one, out in zip(experts, left_out, strict=True):
@@ -133,7 +133,7 @@ class Expert(ArrayModule, ABC):
         self.bias = np.asarray(solution.bias, np.float32)
 
 
-def _predict_held_out(without: list[Predict], left_out: list[Array], x: Array) -> Floats:
+def _predict_held_out(without: list[Predict], left_out: Folds, x: Array) -> Floats:
     parts = [forward(x[out]) for forward, out in zip(without, left_out, strict=True)]
     place = np.concatenate([np.flatnonzero(out) for out in left_out]).argsort()
     return np.maximum(np.concatenate(parts)[place], FLOOR)
@@ -167,9 +167,7 @@ class DenseExpert(Expert):
         self.scale.fit(x)
         return (x - self.scale.mean) / self.scale.deviation
 
-    def _cross_fit(
-        self, x: Array, labels: Integers, left_out: list[Array], weights: Doubles
-    ) -> Iterator[tuple[Solution, list[Predict]]]:
+    def _cross_fit(self, x: Array, labels: Integers, left_out: Folds, weights: Doubles) -> Fits:
         rows = self._fit_inputs(x)
         parts = [Block(weights), *_without_each_fold(rows, left_out, weights)]
         common = (labels, len(self.bias), self.penalties)
@@ -192,7 +190,7 @@ class DenseExpert(Expert):
         return log_softmax(x @ weight.T + bias)
 
 
-def _without_each_fold(rows: Array, left_out: list[Array], weights: Doubles) -> list[Block]:
+def _without_each_fold(rows: Array, left_out: Folds, weights: Doubles) -> list[Block]:
     """The posts outside each fold, with their mean and deviation, from each fold's sums."""
     sums = np.stack([rows[out].sum(0, dtype=float) for out in left_out])
     squares = np.stack([np.square(rows[out], dtype=float).sum(0) for out in left_out])

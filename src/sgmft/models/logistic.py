@@ -30,6 +30,7 @@ ROUNDING = 1e-7  # of an objective in float32
 MAX_SPAN = 512  # rows, up to which the search goes on in their span
 RANK = 192  # eigenvectors of the preconditioner
 MAX_NUMBERS = 2**22  # in the weights, or the logits, of regressions that are solved together
+Divide = Callable[[Array], Array]
 
 
 class Solution(NamedTuple):
@@ -210,7 +211,7 @@ class _Columns:
         inner = (inner.reshape(*total.shape[:2], self.width) - total * self.mean) * self.factor
         return np.concatenate([inner, total], -1)
 
-    def divider(self, curvature: Array, penalties: Array) -> Callable[[Array], Array]:
+    def divider(self, curvature: Array, penalties: Array) -> Divide:
         """An approximate division of (F, K, d) by the Hessian, from curvatures (N, F, K)."""
         matrices = zip(self.transposed, self.axes, strict=True)
         found = [_divider(matrix, axes, curvature, penalties) for matrix, axes in matrices]
@@ -230,9 +231,7 @@ class _Columns:
         return weight, point[..., -1] - (weight * self.mean).sum(-1)
 
 
-def _divider(
-    transposed: Any, axes: "_Axes | None", curvature: Array, penalties: Array
-) -> Callable[[Array], Array]:
+def _divider(transposed: Any, axes: "_Axes | None", curvature: Array, penalties: Array) -> Divide:
     """See `_Columns.divider`, of one matrix: by its leading axes, or by the Hessian's diagonal."""
     total = curvature.sum(0)[..., None]  # (F, K, 1)
     if axes is None:
@@ -300,7 +299,7 @@ class _Span:
         by_part = slopes.transpose(1, 2, 0)  # (F, K, N)
         return np.concatenate([by_part @ self.rows, by_part.sum(-1, keepdims=True)], -1)
 
-    def divider(self, curvature: Array, penalties: Array) -> Callable[[Array], Array]:
+    def divider(self, curvature: Array, penalties: Array) -> Divide:
         diagonal = curvature.sum(0)[..., None] * self.variances + penalties
         return lambda weights: weights / diagonal
 

@@ -25,6 +25,7 @@ from sgmft.serving.responses import ServedModel
 from sgmft.serving.worker import WorkItem
 
 _log = logging.getLogger("sgmft")
+Rules = Abstention | None  # None: the server's own
 
 
 @dataclass(eq=False)
@@ -60,7 +61,7 @@ class InferenceEngine:
         self,
         model: str,
         limits: Limits,
-        rules: Abstention | None = None,
+        rules: Rules = None,
         *,
         runtime: str | None = None,
         device: str | None = None,
@@ -111,9 +112,7 @@ class InferenceEngine:
             self._wake.set()
         return self._loaded
 
-    async def predict(
-        self, posts: Sequence[Post], rules: Abstention | None = None
-    ) -> list[Prediction]:
+    async def predict(self, posts: Sequence[Post], rules: Rules = None) -> list[Prediction]:
         """Predict the posts, in order. Raises Problem."""
         found: list[Prediction] = await self._result(WorkItem(posts, rules or self.rules))
         for i, (x, post) in enumerate(zip(found, posts, strict=True)):
@@ -121,7 +120,7 @@ class InferenceEngine:
         return found
 
     async def explain(
-        self, post: Post, label: str | None = None, rules: Abstention | None = None
+        self, post: Post, label: str | None = None, rules: Rules = None
     ) -> tuple[Prediction, Explanation]:
         """Predict a post and explain it. Raises Problem."""
         item = WorkItem([post], rules or self.rules)
