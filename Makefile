@@ -1,13 +1,14 @@
 # make demo: set up and run the main job on generated posts; make test: set up and check every behaviour;
 # make test-all: also what breaks things for long; make bench: measure speed, into docs/performance.md;
-# make dist: wheel and sdist, checked and tried in clean environments; make docs: the site, in site/.
+# make dist: wheel and sdist, checked and tried in clean environments; make docs: the site, in site/;
+# make notebooks: runs those of examples/ and keeps what they gave.
 unexport PYTHONDONTWRITEBYTECODE  # packages are installed without bytecode: each import writes its own, once
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint format bench wheel dist docs clean
+.PHONY: demo test test-all lint format bench dist docs notebooks clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,10 +38,8 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -W ignore benchmarks/bench.py docs/performance.md
 
-wheel: $(READY)
-	$(BIN)/python -m build --wheel --no-isolation
-
-TOOLS := .venv-tools  # what a release and the documentation take, and no test
+# What a release and the documentation take, and no test.
+TOOLS := .venv-tools
 
 $(TOOLS)/.ready: pyproject.toml docs/constraints.txt
 	$(PYTHON) -m venv $(TOOLS)
@@ -55,7 +54,12 @@ dist: $(TOOLS)/.ready
 	$(PYTHON) tests/clean_install.py dist/
 
 docs: $(TOOLS)/.ready
-	$(TOOLS)/bin/mkdocs build --strict
+	$(TOOLS)/bin/python -W ignore -m mkdocs build --strict  # jieba warns of its own patterns
+	$(TOOLS)/bin/python docs/check_site.py site/
+
+notebooks: $(READY)
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --constraint docs/constraints.txt ipykernel nbclient
+	$(BIN)/python docs/notebooks.py
 
 clean:
 	rm -rf demo dist build site .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Write docs/commands.md, settings.md and python.md from the code: `python docs/reference.py`.
+"""Write docs/commands.md, settings.md, http-api.md, python.md from the code: `docs/reference.py`.
 
 The options come from the command line itself, the settings from the dataclasses, the rest from
 docstrings. `tests/test_readme.py` compares the pages with what this would write.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
 import typing
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import Any, Literal
 
 import typer
@@ -33,6 +34,8 @@ from sgmft.locator.prediction import Prediction, Predictor
 from sgmft.models.method import Method
 from sgmft.models.presets import TrainConfig
 from sgmft.models.registry import METHODS, get_method
+from sgmft.serving.app import create_app
+from sgmft.serving.problems import PROBLEMS, Limits
 from sgmft.training.finetune.settings import Tuning
 
 FOLDER = Path(__file__).parent
@@ -61,6 +64,18 @@ Change a setting with `--set NAME=VALUE` of `sgmft train`, or with `settings={{.
 paper leaves open. What the methods are: [method.md](method.md).
 """
 
+HTTP = f"""# HTTP API
+
+{GENERATED}
+
+What `sgmft serve` answers, in words; for machines, `GET /openapi.json` has the same. How to send \
+a request, with examples, limits and keys: [serving.md](serving.md). What may change: \
+[stability.md](stability.md).
+
+A field is optional where a default is given, and responses always have all of theirs. A request \
+that cannot be used gets a problem document, with the status and `type` that the last table lists.
+"""
+
 PYTHON = f"""# Python
 
 {GENERATED}
@@ -70,7 +85,8 @@ with each. Posts go in, predictions come out, in the same order.
 
 A saved model is a folder. `locator.save_pretrained(folder)`, \
 `SemanticLocator.from_pretrained(folder_or_hub_name)` and `locator.push_to_hub(name)` write, read \
-and publish it. The HTTP API is described in [serving.md](serving.md), with a Python example.
+and publish it. The HTTP API is described in [serving.md](serving.md), with a Python example, and \
+field by field in [http-api.md](http-api.md).
 
 ## Posts of any kind
 
@@ -132,6 +148,76 @@ WITH_METHODS = {
     SemanticLocator: (SemanticLocator, Predictor, Estimator),
     OnnxLocator: (OnnxLocator,),
 }
+
+
+def http() -> str:
+    """The addresses, fields and problems of the HTTP API, as Markdown."""
+    model = SimpleNamespace(labels=())
+    document = create_app(SimpleNamespace(model=model, limits=Limits()), "key").openapi()  # type: ignore[arg-type]
+    schemas, pages, wanted = document["components"]["schemas"], [HTTP, "## Addresses\n"], [""]
+    for path, methods in document["paths"].items():
+        for method, described in methods.items():
+            answers = [x for x in described["responses"] if x != "200"]
+            pages.append(f"### {method.upper()} {path}\n\n{described['description']}\n")
+            for title, part in (
+                ("Request", described.get("requestBody")),
+                ("Response", described["responses"]["200"]),
+            ):
+                types = (part or {}).get("content", {})
+                found = re.findall(r"schemas/(\w+)", str(types))
+                names = " or ".join(f"[{x}](#{x.lower()})" for x in dict.fromkeys(found))
+                wanted += found
+                if types:
+                    kinds = ", ".join(f"`{x}`" for x in types)
+                    pages.append(f"- {title}: {kinds}{': ' * bool(names)}{names}")
+            key = "the key, where there is one" if "security" in described else "open to all"
+            pages.append(f"- Access: {key}")
+            if answers:
+                pages.append(f"- Problems: {', '.join(answers)}")
+            pages.append("")
+    pages.append("## Objects\n")
+    for name in wanted:  # grows while it is read
+        wanted += [
+            x for x in re.findall(r"schemas/(\w+)", str(schemas.get(name))) if x not in wanted
+        ]
+    for name in sorted({*wanted} & {*schemas}):
+        schema = schemas[name]
+        pages.append(f"### {name}\n\n{schema['description']}\n")
+        header, given = ("field", "type", "meaning"), "Response" not in name
+        rows = [
+            (
+                f"`{field}`",
+                _json_type(x),
+                *([_json_default(field, x, schema)] if given else []),
+                x.get("description", ""),
+            )
+            for field, x in schema["properties"].items()
+        ]
+        pages.append(_table((*header[:2], "default", "meaning") if given else header, rows))
+    kinds = [(f"`{name}`", str(x.status), x.title, x.meaning) for name, x in PROBLEMS.items()]
+    pages += ["## Problems\n", _table(("`/problems/` and", "status", "title", "meaning"), kinds)]
+    return "\n".join(pages)
+
+
+def _json_type(schema: dict[str, Any]) -> str:
+    """A JSON schema in words: `string`, `list of number or null`, a link to an object."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if choices := schema.get("anyOf"):
+        return " or ".join(dict.fromkeys(map(_json_type, choices)))
+    if schema.get("type") == "array":
+        return f"list of {_json_type(schema['items'])}" if "items" in schema else "list"
+    if isinstance(values := schema.get("additionalProperties"), dict):
+        return f"object of {_json_type(values)}"
+    low, high = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    return f"{schema['type']} between {low} and {high}" if low is not None else schema["type"]
+
+
+def _json_default(field: str, schema: dict[str, Any], owner: dict[str, Any]) -> str:
+    if field in owner.get("required", ()):
+        return "required"
+    return f"`{json.dumps(schema.get('default'))}`"
 
 
 def python() -> str:
@@ -340,7 +426,7 @@ def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in cells) + "\n"
 
 
-PAGES = {"commands.md": commands, "settings.md": settings, "python.md": python}
+PAGES = {"commands.md": commands, "settings.md": settings, "http-api.md": http, "python.md": python}
 
 if __name__ == "__main__":
     for page, write in PAGES.items():

@@ -6,9 +6,12 @@ import ast
 import csv
 import importlib.util
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +25,7 @@ from sgmft.models.fusions import FUSIONS
 from sgmft.models.registry import METHODS
 
 ROOT = Path(__file__).parents[1]
+NOTEBOOKS = ROOT / "examples" / "notebooks"
 NAMES = [
     *("README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
     *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))),
@@ -101,7 +105,7 @@ def registries() -> Iterator[None]:
         registry.update(entries)
 
 
-@pytest.mark.parametrize("page", ["commands.md", "settings.md", "python.md"])
+@pytest.mark.parametrize("page", ["commands.md", "settings.md", "http-api.md", "python.md"])
 def test_reference_pages_are_what_the_code_says(reference, page):
     written = (ROOT / "docs" / page).read_text("utf-8")
     assert written == reference.PAGES[page](), "run `python docs/reference.py`"
@@ -213,3 +217,34 @@ def test_python_runs(name, code, sample, trained, registries, tmp_path, monkeypa
     names: dict[str, object] = {"__name__": "__main__"}
     for number, block in enumerate(code, 1):
         exec(compile(block, f"{name}, Python block {number}", "exec"), names)
+
+
+def cells(name: str, kind: str) -> list[str]:
+    notebook = json.loads((NOTEBOOKS / name).read_text("utf-8"))
+    return ["".join(x["source"]) for x in notebook["cells"] if x["cell_type"] == kind]
+
+
+@pytest.mark.slow  # what they show is made by `make notebooks`
+@pytest.mark.parametrize("name", sorted(path.name for path in NOTEBOOKS.glob("*.ipynb")))
+def test_notebooks_run(name, registries, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names: dict[str, object] = {"__name__": "__main__"}
+    for number, cell in enumerate(cells(name, "code"), 1):
+        first, _, rest = cell.partition("\n")
+        if first == "%%bash":
+            subprocess.run(["bash", "-e", "-c", rest], check=True)
+        elif first.startswith("%%writefile "):
+            (tmp_path / first.split()[1]).write_text(rest, "utf-8")
+        else:
+            exec(compile(cell, f"{name}, cell {number}", "exec"), names)
+
+
+def test_notebooks_have_outputs_and_links_that_lead_somewhere():
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        made = [x for x in json.loads(path.read_text("utf-8"))["cells"] if x.get("outputs")]
+        assert made and not re.search(r"/(tmp|home|work)/|Traceback", json.dumps(made))
+        for target in re.findall(r"\]\((\.\.[^)]+)\)", "\n".join(cells(path.name, "markdown"))):
+            assert (NOTEBOOKS / target).exists(), f"{path.name} links to {target}"
