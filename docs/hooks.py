@@ -21,6 +21,14 @@ LINK = re.compile(r"\]\(([^)\s#]*\.md)")
 REPOSITORY = re.compile(r"\[([^\]]+)\]\((?:README(?:\.zh)?\.md|CITATION\.cff|LICENSE)\)")
 
 
+def on_config(config: Any) -> Any:
+    """Put pages that the navigation does not name yet behind the others."""
+    named = set(re.findall(r"[\w/-]+\.md", json.dumps(config.nav)))
+    if rest := sorted({path.name for path in (ROOT / "docs").glob("*.md")} - named):
+        config.nav.append({"More": rest})
+    return config
+
+
 def on_files(files: Any, config: Any) -> Any:
     """Add the pages that do not lie in docs/."""
     for name in PROJECT:

@@ -152,7 +152,7 @@ WITH_METHODS = {
 
 def http() -> str:
     """The addresses, fields and problems of the HTTP API, as Markdown."""
-    model = SimpleNamespace(labels=())
+    model = SimpleNamespace(labels=(), traits={})
     document = create_app(SimpleNamespace(model=model, limits=Limits()), "key").openapi()  # type: ignore[arg-type]
     schemas, pages, wanted = document["components"]["schemas"], [HTTP, "## Addresses\n"], [""]
     for path, methods in document["paths"].items():
