@@ -22,6 +22,7 @@ from statistics import median
 import plain_script
 from export import SGMFT
 from measuring import in_turns, print_row
+from sample_posts import write_sample
 
 from sgmft import SemanticLocator, read_posts
 from sgmft.features.encode import encode_all
@@ -117,7 +118,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for posts in (200, 2000):
-            run(SGMFT, "sample", folder / f"{posts}", "--posts", posts)
+            write_sample(folder / f"{posts}", posts)
         small, large = (folder / f"{posts}/posts.jsonl" for posts in (200, 2000))
         first_training(small, folder)
         cached_training(large, folder)

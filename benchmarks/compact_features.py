@@ -19,10 +19,10 @@ import torch
 from compact_pictures import package
 from measuring import in_turns, least_cosine, print_row
 from PIL import Image
+from sample_posts import write_sample
 
 from sgmft import Post
 from sgmft.data.preprocessing.images import decode_image, read_image
-from sgmft.data.synthetic.sample import write_sample
 from sgmft.data.tables import read_posts
 from sgmft.features.encode import encode_all
 from sgmft.features.encoders.image_graph import MEAN, NETWORKS, STD

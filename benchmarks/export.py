@@ -20,6 +20,7 @@ from statistics import median
 
 import numpy as np
 from measuring import print_row, spread
+from sample_posts import write_sample
 
 ROUNDS, POSTS = 5, 64
 SGMFT = Path(sys.executable).with_name("sgmft")
@@ -76,13 +77,10 @@ def help_page() -> float:
 
 def sample(folder: Path) -> tuple[Path, Path]:
     """A model, and posts."""
-    posts, model = folder / "posts", folder / "model"
-    table = posts / "posts.jsonl"
-    for words in (
-        ["sample", posts, "--posts", "210"],
-        ["train", table, "-o", model, "--features", "none"],
-    ):
-        subprocess.run([str(x) for x in (SGMFT, *words)], check=True, capture_output=True)
+    model = folder / "model"
+    table = write_sample(folder / "posts", 210)
+    words = SGMFT, "train", table, "-o", model, "--features", "none"
+    subprocess.run([*map(str, words)], check=True, capture_output=True)
     return model, table
 
 

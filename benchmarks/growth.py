@@ -20,8 +20,8 @@ import numpy as np
 from export import SGMFT, sample
 from matplotlib.figure import Figure
 from measuring import print_row
+from sample_posts import PLACES, write_text
 
-from sgmft.data.synthetic.sample import PLACES, write_text
 from sgmft.evaluation.figures import cjk_fonts, drawing_style, svg_text
 
 SIZES = (1_000, 10_000, 100_000)

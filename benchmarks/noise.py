@@ -10,7 +10,7 @@ column `informative` (which side tells the label: both, text or image) gives mix
   of the label, the others have two sides that do;
 - *mismatch*: all posts have two sides that tell a label, but for this share one of them, text or
   picture by halves, is that of a post with another label;
-- *generated*: posts of `sgmft sample --noise`, all of these together.
+- *generated*: posts of `examples/sample.py --noise`, all of these together.
 
 Then P^m, the gate of the gated experts (the text's weight), on the posts with both sides: its mean
 by the side that tells the label, and Spearman's correlation with it (text 1, both 0, image -1) with
@@ -32,10 +32,10 @@ from typing import Any
 import numpy as np
 from cross_validation import FOLDS, mark
 from learning_curves import SYSTEMS, Table, kept, learn, read_table, save, task_of
+from sample_posts import write_sample
 from scipy.stats import spearmanr
 
 from sgmft.data.splits import fold_posts, split_posts
-from sgmft.data.synthetic.sample import write_sample
 from sgmft.evaluation.compare.statistics import corrected, difference
 from sgmft.evaluation.figures import drawing_style, svg_text
 from sgmft.features.features import Features, LabelledFeatures

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from cross_validation import FOLDS, mark
 from learning_curves import SYSTEMS, Table, learn, task_of
+from sample_posts import write_sample
 
 from sgmft import SemanticLocator, read_posts
 from sgmft.data.posts import Post
 from sgmft.data.splits import fold_posts
-from sgmft.data.synthetic.sample import write_sample
 from sgmft.evaluation.compare.statistics import corrected, difference
 from sgmft.features.encode import MAX_IMAGES, encode_posts
 from sgmft.features.encoders.base import PostFeatures

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from export import SGMFT, sample
 from matplotlib.figure import Figure
 from PIL import Image
+from sample_posts import PLACES, write_text
 
-from sgmft.data.synthetic.sample import PLACES, write_text
 from sgmft.evaluation.figures import cjk_fonts, drawing_style, svg_text
 
 EVERY = 2.0  # seconds between two looks at the process

@@ -1,6 +1,6 @@
-"""Pictures of the page for the documentation, with a model and posts that `sgmft sample` makes.
+"""Pictures of the page for the documentation, with a model and posts that examples/sample.py makes.
 
-sgmft sample posts/ --posts 420
+python examples/sample.py posts/ --posts 420
 sgmft train posts/posts.jsonl -o model/
 python docs/screenshots.py docs/ posts/ model/
 """
@@ -29,7 +29,7 @@ def main() -> None:
     """Take them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("docs", type=Path)
-    parser.add_argument("posts", type=Path, help="the folder that `sgmft sample` wrote")
+    parser.add_argument("posts", type=Path, help="the folder that examples/sample.py wrote")
     parser.add_argument("model", type=Path)
     options = parser.parse_args()
     server = start_server(options.model)

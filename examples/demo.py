@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import sample
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -39,7 +40,10 @@ def run(
     """Sample posts, train two models, evaluate, explain and predict; returns the report's path."""
     start = time.monotonic()
     table, features = folder / "posts" / "posts.jsonl", folder / "features"
-    _run(["sample", table.parent, "--posts", posts, "--damaged", DAMAGED], "--seed", seed)
+    _print_command(
+        "python examples/sample.py", table.parent, "--posts", posts, "--damaged", DAMAGED
+    )
+    sample.run(str(table.parent), posts, seed, DAMAGED)
     default, locator, predictions, errors = _try(table, folder, folder, seed)
     paper = _try(table, folder / "sgmft", folder, seed, *PAPER.split())[0]
 
@@ -109,7 +113,11 @@ def _run(command: Sequence[object], *hidden: object) -> None:
 
 
 def _show(*command: object) -> None:
-    screen.print(f"\n[bold]$ sgmft {shlex.join(map(str, command))}[/bold]", soft_wrap=True)
+    _print_command("sgmft", *command)
+
+
+def _print_command(program: str, *words: object) -> None:
+    screen.print(f"\n[bold]$ {program} {shlex.join(map(str, words))}[/bold]", soft_wrap=True)
 
 
 def _table(predictions: list[Prediction]) -> Table:

@@ -16,7 +16,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
     "--version",
-    "sample posts --posts 60",
     "train posts/posts.jsonl -o model",
     "predict model posts/posts.jsonl -o out.csv --coverage 0.8",
     "evaluate model posts/posts.jsonl -o evaluation",
@@ -42,6 +41,8 @@ def check(python: Path, folder: Path) -> None:
     subprocess.run([python, "-m", "pip", "check"], check=True)
     environment = {**os.environ, "SGMFT_CACHE": str(folder / "cache")}
     environment = {name: x for name, x in environment.items() if not name.startswith("PYTHON")}
+    words = [python, ROOT / "examples" / "sample.py", "posts", "--posts", "60"]
+    subprocess.run(words, cwd=folder, env=environment, check=True)
     for command in COMMANDS:
         print("sgmft", command, flush=True)
         words = [python.with_name("sgmft"), *command.split()]

@@ -99,7 +99,7 @@ def small_model(tiny: Callable[..., Any], small_posts: list[Post]) -> Any:
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The table of 28 generated posts."""
-    from sgmft.data.synthetic.sample import write_sample
+    from synthetic.sample import write_sample
 
     return write_sample(tmp_path_factory.mktemp("sample") / "posts", posts=28, seed=1)
 

@@ -13,10 +13,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import sample
 import typer
 
 from sgmft.cli.main import app
@@ -161,7 +163,7 @@ def test_commands_and_options_exist(name, words):
 @pytest.mark.parametrize("name", NAMES)
 def test_options_named_in_the_text_exist(name):
     group = typer.main.get_command(app)
-    known = {"--help"}
+    known = {"--help", *(f"--{option}" for option in signature(sample.run).parameters)}
     for command in (group, *group.commands.values()):
         for option in command.params:
             known |= {*option.opts, *option.secondary_opts}

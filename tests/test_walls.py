@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from synthetic.sample import write_sample
 
 from sgmft.data.posts import Post
-from sgmft.data.synthetic.sample import write_sample
 
 ROOT = Path(__file__).parents[1] / "src" / "sgmft"
 

@@ -8,8 +8,9 @@ from importlib.metadata import version
 
 import pyarrow.parquet as pq
 import pytest
+from synthetic.sample import write_sample
 
-COMMANDS = ["sample", "train", "evaluate", "predict", "explain", "encode"]
+COMMANDS = ["train", "evaluate", "predict", "explain", "encode"]
 COLUMNS = ["id", "user", "text", "images", "label", "informative", "split", "synthetic"]
 COLUMNS += ["time", "gender", "followers"]
 
@@ -34,11 +35,7 @@ def test_from_sample_to_labels(run, tmp_path, store):
     table, model, labelled = tmp_path / "posts" / "posts.jsonl", tmp_path / "m", tmp_path / "l.csv"
     few = ["--features", store]
 
-    ended = run("sample", tmp_path / "posts", "--posts", 21, "--damaged", 2, "--seed", 4)
-    assert ended.returncode == 0, ended.stderr
-    assert len(table.read_text("utf-8").splitlines()) == 23
-    assert str(table) in ended.stderr and ended.stdout == ""
-
+    write_sample(tmp_path / "posts", posts=21, damaged=2, seed=4)
     settings = ["--set", "joint=false", "--seed", 3, "--class-weights", "balanced"]
     ended = run("train", table, "-o", model, *settings, "--column", "image=images", *few)
     assert ended.returncode == 0, ended.stderr
@@ -215,7 +212,6 @@ MISTAKES = {
     },
     "evaluate {model} {table} -o {out}": {"--where id=x": "has no rows with id=x"},
     "encode -o": {"{out} {gone}.jsonl": "There is no file", "{table} {table}": "choose another"},
-    "sample": {"{images}": "images", "{out} --posts 3": "at least 7"},
 }
 
 

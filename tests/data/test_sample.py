@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
@@ -11,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from synthetic.sample import KINDS, PLACES, plan_post, write_sample, write_text
 
-from sgmft.data.synthetic.sample import KINDS, PLACES, plan_post, write_sample, write_text
 from sgmft.errors import SgmftError
 
 COLUMNS = ["id", "user", "text", "images", "label", "informative", "split", "synthetic"]
@@ -215,3 +217,19 @@ def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], reas
     with pytest.raises(SgmftError, match=reason):
         write_sample(tmp_path / "new", **options)
     assert not (tmp_path / "new").exists()
+
+
+def test_the_program(tmp_path):
+    program = Path(__file__).parents[2] / "examples" / "sample.py"
+
+    def run(*words):
+        command = [sys.executable, program, *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    ended = run(tmp_path / "posts", "--posts", 8, "--damaged", 2)
+    assert ended.returncode == 0 and "8 synthetic posts and 2 damaged rows" in ended.stderr
+    assert len((tmp_path / "posts/posts.jsonl").read_text("utf-8").splitlines()) == 10
+    for words, why in (((tmp_path / "few", "--posts", 3), "at least 7"), ((tmp_path,), "choose")):
+        ended = run(*words)
+        (line,) = filter(None, ended.stderr.splitlines())
+        assert ended.returncode and line.startswith("sample: ") and why in line

@@ -27,6 +27,7 @@ from faults import COMPARE, comparison_of, model_of, shards_of
 from sgmft.cli.main import main
 
 SGMFT = str(Path(sys.executable).with_name("sgmft"))
+SAMPLE = Path(__file__).parents[2] / "examples" / "sample.py"
 PICTURED = 30  # one post in so many keeps its picture, for speed
 EPOCHS = ("--preset", "tokens", "--set", "epochs=8", "--set", "width=32", "--set", "patience=0")
 WORDS = {  # of the commands; FEW and MANY are tables, OUT is what each of them writes
@@ -163,9 +164,9 @@ def make_inputs(folder, posts, model):
     """Generated posts, many and few, and a model trained on the few."""
 
     def run(*words):
-        subprocess.run([SGMFT, *map(str, words)], check=True, capture_output=True)
+        subprocess.run([*map(str, words)], check=True, capture_output=True)
 
-    run("sample", folder, "--posts", posts, "--seed", 1)
+    run(sys.executable, SAMPLE, folder, "--posts", posts, "--seed", 1)
     rows = [json.loads(x) for x in (folder / "posts.jsonl").read_text("utf-8").splitlines()]
     for i, row in enumerate(rows):
         if i % PICTURED and row["text"]:
@@ -174,7 +175,7 @@ def make_inputs(folder, posts, model):
         lines = (json.dumps(row, ensure_ascii=False) for row in some)
         (folder / name).write_text("\n".join(lines) + "\n", "utf-8")
     if model:
-        run("train", folder / "few.jsonl", "-o", folder / "model", "--features", "none")
+        run(SGMFT, "train", folder / "few.jsonl", "-o", folder / "model", "--features", "none")
 
 
 HEADER = ("command", "kills", "had begun to write", "ended well after", "results equal")

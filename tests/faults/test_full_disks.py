@@ -18,7 +18,6 @@ JOBS = {  # words, of which TO is the disk, and what each command leaves on it
     "predict": (("predict", "GIVEN", "TABLE", "-o", "TO/p.csv", *STORE), "p.csv"),
     "predict, parquet": (("predict", "GIVEN", "TABLE", "-o", "TO/p.parquet", *STORE), "p.parquet"),
     "compare": (("compare", "TABLE", "-o", "TO/c", *TINY, *STORE, *COMPARE, "--workers", "1"), "c"),
-    "sample": (("sample", "TO/s", "--posts", "20"), "s/posts.jsonl"),
 }
 READ = {"f": shards_of, "m": model_of, "c": comparison_of}
 

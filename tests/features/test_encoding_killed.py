@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from synthetic.sample import write_sample
 
 from recording_encoder import RecordingEncoder, equal_features
 from sgmft.data.posts import Post
-from sgmft.data.synthetic.sample import write_sample
 from sgmft.features.encode import encode_posts
 from sgmft.features.encoders.base import Encoded
 from sgmft.features.encoders.registry import load_encoder

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from synthetic.sample import write_sample
 
 from image_files import encoded, plain
 from recording_encoder import RecordingEncoder, by_id, equal_features
 from sgmft.data.posts import Post
-from sgmft.data.synthetic.sample import write_sample
 from sgmft.features.encode import encode_posts
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.features import Features

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import confusion_matrix, f1_score, log_loss
+from synthetic.sample import write_sample
 
 import sgmft.jobs.predict
 from sgmft.data.source import Source
-from sgmft.data.synthetic.sample import write_sample
 from sgmft.data.tables import Columns, open_writer, read_posts
 from sgmft.errors import NoUsableRowError, SgmftError, SgmftWarning
 from sgmft.features.encoders.registry import ENCODERS

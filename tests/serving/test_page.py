@@ -117,7 +117,7 @@ def test_pictures_can_be_dropped_and_removed(visit):
                 data.items.add(new File([picture], name, {type: "image/jpeg"}));
             return data;
         }""",
-        "../examples/travel-1.jpg",
+        "../static/examples/travel-1.jpg",
     )
     for name in ("dragenter", "dragover", "drop"):
         page.page.dispatch_event(".drop[data-name=images]", name, {"dataTransfer": dropped})

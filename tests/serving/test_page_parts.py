@@ -319,7 +319,7 @@ def test_only_what_the_page_needs_is_there(page):
     for path in ("/static/../routes.py", "/static/..%2froutes.py", "/static/", "/fr/", "/tables/"):
         assert page.get(path).status_code == 404, path
     assert page.get("/zh", follow_redirects=False).headers["location"] == "zh/"
-    for path in ("/en/", "/static/page.js", "/static/page.css", "/examples/cinema-1.jpg"):
+    for path in ("/en/", "/static/page.js", "/static/page.css", "/static/examples/cinema-1.jpg"):
         answer = page.get(path, headers={"origin": "http://elsewhere.example"})
         assert answer.status_code == 200, path
         assert answer.headers["x-content-type-options"] == "nosniff"

@@ -76,7 +76,7 @@ def plugins(
         load_plugin(path)
 
 
-NAMES = "sample fetch convert train evaluate predict explain encode encoders suggest compare align"
+NAMES = "fetch convert train evaluate predict explain encode encoders suggest compare align"
 for name in (*NAMES.split(), "export", "serve"):
     app.command(name)(getattr(import_module(f"sgmft.cli.{name}"), f"{name}_command"))
 

@@ -1,1 +1,1 @@
-"""Posts, tables, preprocessing and synthetic data."""
+"""Posts, tables and preprocessing."""

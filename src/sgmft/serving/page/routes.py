@@ -19,14 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import FastAPI, Header, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from sgmft.data.synthetic.scenes import draw_scene
 from sgmft.data.tables import Columns
 from sgmft.data.tables.formats import READABLE
 from sgmft.errors import SgmftError
@@ -65,7 +63,6 @@ def add_page(app: FastAPI, engine: InferenceEngine) -> Callable[[], None]:
         app.add_route(f"/{code}", RedirectResponse(f"{code}/"), ["GET"])  # type: ignore[arg-type]
     app.add_api_route("/tables/{token}", page.download, include_in_schema=False)
     app.mount("/static", _PageFiles(directory=Path(__file__).parent / "static"))
-    app.mount("/examples", _PageFiles(directory=page.home / "examples"))
     return page.stop
 
 
@@ -92,12 +89,6 @@ class Page:
         self._engine = engine
         self.home = Path(tempfile.mkdtemp(prefix="sgmft-page-"))
         atexit.register(shutil.rmtree, self.home, ignore_errors=True)
-        examples = self.home / "examples"
-        examples.mkdir()
-        for number, names in enumerate(EXAMPLES.values()):
-            for i, name in enumerate(names):
-                scene = np.random.default_rng((7, number, i)), name.partition("-")[0].title()
-                draw_scene(*scene, 0.1).save(examples / name, quality=88)
         self._uploads, self._tables = Places(UPLOADS), Places(UPLOADS)
         self._turns = asyncio.Semaphore(TABLES)
         self._jobs: set[TableJob] = set()

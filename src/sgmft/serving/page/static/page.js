@@ -240,7 +240,7 @@ for (const button of element("examples").querySelectorAll("button")) {
 }
 
 async function exampleFile(name) {
-  const response = await fetch(`../examples/${name}`);
+  const response = await fetch(`../static/examples/${name}`);
   return new File([await response.blob()], name, { type: "image/jpeg" });
 }
 

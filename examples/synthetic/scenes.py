@@ -2,9 +2,9 @@
 
 import tomllib
 from colorsys import hsv_to_rgb
-from importlib.resources import files
 from itertools import product
 from math import cos, pi, sin
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ SIZES = ((320, 240), (320, 240), (240, 320), (256, 256), (336, 189), (300, 200),
 WIDE, HIGH = 480, 360  # pixels of a drawing, of which a picture shows a part
 UP = Image.linear_gradient("L").rotate(180)
 SPOT = Image.radial_gradient("L").point([max(0, 170 - value) for value in range(256)])
-THINGS = tomllib.loads(files("sgmft.data.synthetic").joinpath("things.toml").read_text("utf-8"))
+THINGS = tomllib.loads(Path(__file__).with_name("things.toml").read_text("utf-8"))
 
 
 class _Canvas(ImageDraw.ImageDraw):

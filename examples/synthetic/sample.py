@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import cache
-from importlib.resources import files
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
@@ -19,9 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sgmft.data.synthetic.scenes import PLACES, draw_scene
 from sgmft.errors import SgmftError
 from sgmft.utils.files import check_output, write_whole, writing
+from synthetic.scenes import PLACES, draw_scene
 
 Row = dict[str, Any]
 Phrases = Mapping[str, Sequence[str]]
@@ -35,7 +34,7 @@ _TIMES = ((0.6, 22, 3), (0.95, 11, 3), (0.95, 13, 3), (0.4, 16, 3), (0.5, 20, 2)
 TIMES = dict(zip(PLACES, (*_TIMES, (0.6, 18, 4)), strict=True))
 FORMATS = {"jpg": 0.94, "png": 0.03, "webp": 0.02, "gif": 0.01}
 QUALITY = 80  # of JPEG and WebP
-HERE = files("sgmft.data.synthetic")
+HERE = Path(__file__).parent
 
 
 def write_sample(

@@ -1,13 +1,17 @@
-"""`sgmft sample`: write synthetic posts."""
+"""`python examples/sample.py posts/`: write synthetic posts."""
 
+import sys
 from typing import Annotated
 
+import typer
+from synthetic.sample import write_sample
 from typer import Argument, Option
 
 from sgmft.cli import console
+from sgmft.errors import SgmftError
 
 
-def sample_command(
+def run(
     folder: Annotated[str, Argument(help="Folder to write; made if need be.")],
     posts: Annotated[int, Option(help="How many posts.")] = 1400,
     seed: Annotated[int, Option(help="Decides every post.")] = 0,
@@ -16,9 +20,14 @@ def sample_command(
     users: Annotated[int, Option(help="How many authors.")] = 60,
 ) -> None:
     """Write synthetic sample posts: a demonstration and test bed, never a benchmark."""
-    from sgmft.data.synthetic.sample import write_sample
-
     with console.counter("Generating", posts) as done:
         table = write_sample(folder, posts, seed, damaged, noise, users, done)
     rows = f" and {damaged} damaged rows" if damaged else ""
     console.print_line(f"Wrote {posts} synthetic posts{rows} to {table}")
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(run)
+    except SgmftError as error:
+        sys.exit(f"sample: {error}")
