@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 from sgmft import Abstention, SemanticLocator, read_posts
 from sgmft.errors import SgmftError
@@ -85,6 +86,11 @@ def test_the_model_card_is_renewed_but_a_written_one_stays(tiny, small_posts, tm
     assert "Labels: Home, School, Work" in first and "library_name: sgmft" in first
     assert locator.training.to_config()["data"]["fingerprint"] in first
     assert "validation accuracy" in first and "from_pretrained" in first
+    told = ModelCard(first).data
+    assert told.pipeline_tag == "text-classification" and told.widget[0]["text"]
+    assert told.eval_results[0].metric_type == "accuracy"
+    accuracy = locator.training.metrics["validation accuracy"]
+    assert told.eval_results[0].metric_value == pytest.approx(accuracy, abs=1e-4)
     renamed = [replace(post, label=f"{post.label}!") for post in small_posts]
     tiny().fit(renamed).save_pretrained(tmp_path)
     assert "Labels: Home!, School!, Work!" in card.read_text("utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
@@ -460,11 +460,8 @@ class SemanticLocator(Estimator):
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
         """Return the README.md of a saved model."""
-        kind: Any = {"pipeline_tag": "image-text-to-text", "tags": ["semantic-location"]}
-        header = ModelCardData(library_name="sgmft", **kind)
         template, state = "locator/templates/model_card.md", self.state
-        text = render(template, mark=MARK, state=state, method=get_method(state.method))
-        return ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}")
+        return ModelCard(render(template, mark=MARK, state=state, method=get_method(state.method)))
 
 
 def _calibrate(found: fitting.HeldOutLogits) -> tuple[tuple[float, ...], HeldOutProbabilities]:
