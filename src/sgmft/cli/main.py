@@ -76,8 +76,8 @@ def plugins(
         load_plugin(path)
 
 
-NAMES = "fetch convert train evaluate predict explain encode encoders suggest compare align"
-for name in (*NAMES.split(), "export", "serve"):
+NAMES = "fetch convert train evaluate predict explain encode encoders suggest insight compare"
+for name in (*NAMES.split(), "align", "export", "serve"):
     app.command(name)(getattr(import_module(f"sgmft.cli.{name}"), f"{name}_command"))
 
 

@@ -25,7 +25,7 @@ MIN_POSTS = 5  # training posts that must have a category for it to be told from
 MAX_CATEGORIES = 256  # the most frequent
 OTHERS = ""  # stands for all rare categories
 PERIODS = {"hour": 24, "weekday": 7}  # attributes of a post's time
-_TIMESTAMP = re.compile(r"(\d{10})(\d{3}){0,3}(\.\d*)?")  # of seconds, milliseconds, ...
+TIMESTAMP = re.compile(r"(\d{10})(\d{3}){0,3}(\.\d*)?")  # of seconds, milliseconds, ...
 
 
 @dataclass(frozen=True)
@@ -152,17 +152,25 @@ def to_number(cell: str) -> float:
 @lru_cache(1 << 17)
 def read_time(cell: str) -> tuple[float, float]:
     """Return hour and weekday, 0 for Monday, as written, of a timestamp in UTC; NaN for none."""
-    from dateutil.parser import parse
-
     if 0 <= (number := to_number(cell)) <= 24:
         return number, number
-    if (stamp := _TIMESTAMP.fullmatch(cell)) is not None:
+    if (pair := parse_time(cell)) is None:
+        return math.nan, math.nan
+    one, other = pair
+    hour = one.hour + one.minute / 60 if one.hour == other.hour else math.nan
+    return hour, one.weekday() if one.weekday() == other.weekday() else math.nan
+
+
+def parse_time(cell: str) -> tuple[datetime, datetime] | None:
+    """Return a time as written, of a timestamp in UTC, twice; what is not said is not the same."""
+    from dateutil.parser import parse
+
+    if (stamp := TIMESTAMP.fullmatch(cell)) is not None:
         cell = str(datetime.fromtimestamp(int(stamp[1]), UTC))
     text = re.sub("[年月]", "-", cell).replace("日", " ")
-    try:  # what is not said is the default's, and so not the same twice
+    try:
         defaults = datetime(2000, 1, 1, 0), datetime(2001, 2, 2, 1)
         one, other = (parse(text, default=default, ignoretz=True) for default in defaults)
     except (ValueError, OverflowError, TypeError, LookupError):
-        return math.nan, math.nan
-    hour = one.hour + one.minute / 60 if one.hour == other.hour else math.nan
-    return hour, one.weekday() if one.weekday() == other.weekday() else math.nan
+        return None
+    return one, other

@@ -22,6 +22,7 @@ from sgmft.utils.files import write_whole
 
 Parts = NDArray[np.integer]
 FILE = "held_out.safetensors"
+OF_NONE = "seems to be of none of the labels"  # a reason
 ROUNDING = 1e-8  # by which a probability may miss a threshold that it equals
 
 
@@ -142,7 +143,7 @@ class HeldOutProbabilities:
             seen = None if typical is None else float(typical[i])
             reason = None
             if seen is not None and rules.reject is not None and seen <= rules.reject:
-                reason = "seems to be of none of the labels"
+                reason = OF_NONE
             elif chosen is not None and chosen.sum() > 1:
                 reason = "several labels are possible"
             elif chosen is not None and not chosen.any():

@@ -1,0 +1,292 @@
+"""Insight from labelled posts: shares of places, when and where, and nothing of single people."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sgmft.data.posts import Post, require_columns
+from sgmft.data.source import Source
+from sgmft.data.summary import JobSummary, describe_errors
+from sgmft.data.tables import open_writer
+from sgmft.data.tables.formats import is_predicted
+from sgmft.errors import Message, NoUsableRowError, SgmftError
+from sgmft.evaluation.cells import PrivacyRule
+from sgmft.evaluation.shares import LEAST, Change, ShareEstimator, Shares, Tested
+from sgmft.features.attributes import parse_time, read_cell, to_number
+from sgmft.locator.abstention import OF_NONE, Abstention
+from sgmft.locator.prediction import Prediction, Predictor
+from sgmft.models.arrays import Integers
+from sgmft.utils.files import write_file
+from sgmft.utils.templates import render
+
+TITLES = {"en": "Where posts are written", "zh": "帖子写于何处"}
+DAYS = {day: f"{i}" for i, day in enumerate(("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"))}
+GRID, TYPICAL, CHANGE = "weekday, hour", "typical day", "before and after"  # breakdowns
+BLOCKS = (1, 2, 3, 4, 6)  # hours of a cell of the grid: the fewest with `ENOUGH` posts in the mean
+ENOUGH = 30
+FEW = 1000  # posts of a cell, below which counted shares are whole percents
+MOST_LABELS = 200  # by hand: a column with more holds something else
+EXAMPLES, LONGEST = 2, 90  # texts of a label in a cell, and characters of each
+_PERSONAL = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.\w+|@[\w-]+|\d{5,}")
+_UTC = re.compile(r"\d{10,}(\.\d*)?|.*\d(Z|[+-]00:?00)( .*)?")
+_FIGURE = re.compile(r"<svg.*?</svg>", re.DOTALL)
+Time = tuple[date | None, int | None]  # day and hour, as far as they are known
+
+
+class Cell(NamedTuple):
+    """A group of posts that is shown."""
+
+    value: str
+    posts: int  # and `users`: see `PrivacyRule.round`
+    users: int
+    found: Shares
+    examples: Mapping[str, Sequence[str]]  # texts by label
+
+
+@dataclass
+class Insight:
+    """The content of a page."""
+
+    labels: list[str]
+    kind: str  # "corrected"; "averaged" without held-out posts; "counted" of labels by hand
+    summary: JobSummary
+    least: int  # users behind a cell
+    has_users: bool  # else the posts are counted
+    total: Cell
+    unlike: float  # see `ShareEstimator.unlike`
+    block: int = 1  # hours of a cell of the grid
+    by: dict[str, list[Cell]] = field(default_factory=dict)  # by column, or period of time
+    hidden: dict[str, int] = field(default_factory=dict)  # posts of cells that are not shown
+    change: tuple[str, Cell, Cell, Change] | None = None
+
+
+def insight_table(
+    source: Source,
+    output: str | Path,
+    model: Predictor | None = None,
+    *,
+    by: Sequence[str] = (),
+    change: date | None = None,
+    least: int = 5,
+    examples: bool = False,
+    reject: float | None = None,
+    utc_offset: float = 0.0,
+    language: str = "en",
+    on_read: Callable[[int], object] = lambda done: None,
+) -> Insight:
+    """Write shares of labels into a folder: a page, its tables and its figures.
+
+    Args:
+        source: what `predict` wrote, or posts with labels by hand; with a `model`, any posts.
+        output: the folder.
+        model: predicts the posts, and corrects the shares by what it was tested on.
+        by: columns to break the shares down by.
+        change: the first day of those that are compared with all before.
+        least: users that a group must have to be shown; posts, where there are no users.
+        examples: whether texts are shown, too.
+        reject: as in `Abstention`.
+        utc_offset: hours that are added to times given in UTC.
+        language: of the page, "en" or "zh".
+
+    Raises:
+        SgmftError: no post has a label, they are of too few users, or a column or half is empty.
+    """
+    tested = None
+    if model is None:
+        labels, kind, predictions = _read_table(source)
+    else:
+        labels, kind = model.labels, "averaged"
+        predictions = model.predictions(source.iter_posts(), Abstention(reject=reject))
+        if len(model.held_out.classes) >= LEAST:
+            tested = Tested(*(getattr(model.held_out, name) for name in Tested._fields))
+            kind = "corrected"
+    read, good, times = list[Prediction](), list[Prediction](), list[Time]()
+    for p in predictions:
+        time, warnings = _read_time(p.post, utc_offset)
+        read.append(p._replace(post=replace(p.post, warnings=(*p.post.warnings, *warnings))))
+        if p.probabilities is not None and p.abstained != OF_NONE:
+            good.append(read[-1])
+            times.append(time)
+        on_read(len(read))
+    summary = JobSummary.of((p.post for p in read), (p.abstained for p in read if p.abstained))
+    posts, every = [p.post for p in good], np.arange(len(good))
+    has_users = any(post.user for post in posts)
+    names = [post.user or f"\0{row}" for row, post in enumerate(posts)]
+    users = np.unique(np.array(names, str), return_inverse=True)[1]
+    alone = np.array([has_users and not post.user for post in posts], bool)
+    rule = PrivacyRule(np.where(alone, -1, users), least)
+    if not rule.allows(every):
+        raise NoUsableRowError(
+            f"{source.table}: {len(posts)} posts have a label, and nothing is shown of fewer than "
+            f"{least} users (--min-users), or where one wrote most. "
+            f"{describe_errors(summary.errors)}"
+        )
+    require_columns(posts, by)
+    probs = np.array([p.probabilities for p in good], float)
+    given = np.array([labels.index(p.label) if p.label else -1 for p in good])
+    shares = ShareEstimator(probs, given, users, np.array([p.parts for p in good]), tested)
+
+    def cell(value: str, rows: Integers, found: Shares, texts: bool) -> Cell:
+        digits = 2 if len(rows) < FEW else 3  # of counts, which would tell of single posts else
+        found = found._replace(counted=found.counted.round(digits))
+        found = found._replace(share=found.share.round(digits)) if kind == "counted" else found
+        some = _choose_examples([good[i] for i in rows]) if texts and examples else {}
+        return Cell(value, rule.round(len(rows)), rule.round(rule.count(rows)), found, some)
+
+    whole = shares.draw(shares.estimate(every))
+    given_all = cell("", every, whole, True)
+    result = Insight(labels, kind, summary, least, has_users, given_all, shares.unlike(whole.share))
+    breakdowns = _read_periods(times, change, result)
+    for column in by:
+        breakdowns[column] = [read_cell(post, column) or None for post in posts]
+        if breakdowns[column] == [post.user for post in posts]:
+            raise SgmftError(f"--by {column}: this would list the users; leave it out.")
+    for name, values in breakdowns.items():
+        groups, often = _group(values), Counter(values if name in by else ())
+        lines = [groups]
+        if name == GRID:  # sums over its rows and columns are shown, too
+            parts = {part for key in groups if key for part in key.split()}
+            lines += [[key for key in groups if key and part in key.split()] for part in parts]
+        shown = rule.choose(groups, lines)
+        result.hidden[name] = rule.round(len(posts) - sum(map(len, shown.values())))
+        keys = sorted(filter(None, shown), key=lambda x: DAYS.get(x, x))
+        keys.sort(key=often.__getitem__, reverse=True)
+        result.by[name] = []
+        for value in [*keys, *(x for x in shown if x is None)]:
+            rows, weights = shown[value], None
+            if name == TYPICAL:  # every user counts alike
+                _, place, count = np.unique(users[rows], return_inverse=True, return_counts=True)
+                weights = 1 / count[place]
+            found = shares.estimate(rows, weights)
+            found = found if name == CHANGE else shares.draw(found, whole)
+            result.by[name].append(cell(value or "", rows, found, name in by))
+    if change is not None:
+        halves = {x.value: x for x in result.by.pop(CHANGE)}
+        if not halves.keys() >= {"before", "after"}:
+            raise SgmftError(
+                f"--before-after {change}: before or after it, fewer than {least} users wrote "
+                "posts with a time that can be read: see --min-users, and --column time=NAME."
+            )
+        before, after = halves["before"], halves["after"]
+        found = Change.between(before.found, after.found)
+        result.change = str(change), before, after, found
+    _write(Path(output), result, language, Path(source.table).name)
+    return result
+
+
+def _read_periods(
+    times: Sequence[Time], change: date | None, result: Insight
+) -> dict[str, list[str | None]]:
+    """Return the period of each post, by the name of the breakdown; None of those without."""
+    days = [day for day, _ in times]
+    hours = [None if hour is None else f"{hour:02}:00" for _, hour in times]
+    found: dict[str, list[str | None]] = {}
+    if any(days):
+        weekdays = [day and [*DAYS][day.weekday()] for day in days]
+        found |= {"hour": hours} | ({TYPICAL: hours} if result.has_users else {})
+        found |= {"weekday": weekdays, "month": [day and f"{day:%Y-%m}" for day in days]}
+        found["week"] = [day and str(day - timedelta(day.weekday())) for day in days]
+        known = len(hours) - hours.count(None)
+        enough = (x for x in BLOCKS if known * x >= 7 * 24 * ENOUGH)
+        result.block = block = next(enough, BLOCKS[-1])
+        pairs = zip(weekdays, (hour for _, hour in times), strict=True)
+        found[GRID] = [
+            x and f"{x} {y - y % block:02}:00" if y is not None else None for x, y in pairs
+        ]
+    if change is not None:
+        found[CHANGE] = [day and ("before", "after")[day >= change] for day in days]
+    return found
+
+
+def _read_table(source: Source) -> tuple[list[str], str, Iterator[Prediction]]:
+    """Read labels by hand, or what `predict` wrote: probabilities by the columns at its end."""
+    posts = source.read_posts()
+    columns = [*dict.fromkeys(name for post in posts for name in post.row)]
+    labels = sorted({post.label for post in posts if post.label is not None})
+    if predicted := is_predicted(columns):
+        added = columns[len(columns) - columns[::-1].index("warning") :]
+        labels = [name[2:] for name in added if name.startswith("p_")]
+    elif len(labels) > MOST_LABELS:
+        raise SgmftError(
+            f"{source.table}: its labels are {len(labels):,} different ones: say which column "
+            "holds the places, as in --column label=NAME."
+        )
+
+    def read(post: Post) -> Prediction:
+        cells = (read_cell(post, f"p_{label}") or "" for label in labels)
+        probs, reason = np.array([*map(to_number, cells)]), read_cell(post, "abstained") or None
+        error = read_cell(post, "error") or None
+        if not predicted:
+            probs = np.array([float(post.label == label) for label in labels])
+            error, reason = None if post.label else "has no label", None
+        if error is None and not ((probs >= 0).all() and 0 < probs.sum() < np.inf):
+            error = "its probabilities cannot be read"
+        if error is None and post.label is not None and post.label not in labels:
+            error = Message("the model never learned the label {label!r}", label=post.label)
+        if error is not None:
+            return Prediction(replace(post, error=error), None, None, None)
+        good = replace(post, error=None)  # as pictures need not be there
+        return Prediction(good, post.label, probs / probs.sum(), None, abstained=reason)
+
+    return labels, "averaged" if predicted else "counted", map(read, posts)
+
+
+def _read_time(post: Post, offset: float) -> tuple[Time, list[Message]]:
+    """Return the day and the hour of a post, None for what its time does not say, and warnings."""
+    text = (post.time or "").strip()
+    if (pair := parse_time(text) if text else None) is None:
+        unread = Message("the time {time!r} cannot be read", time=text)
+        return (None, None), [unread if text else Message("has no time")]
+    in_utc = _UTC.fullmatch(text) is not None
+    one, other = (x + timedelta(hours=offset * in_utc) for x in pair)
+    template = "its time is in UTC, and {offset:g} hours were added: see --utc-offset"
+    day = one.date() if one.date() == other.date() else None
+    time = day, one.hour if one.hour == other.hour else None
+    return time, [Message(template, offset=offset)] if in_utc else []
+
+
+def _group(values: Iterable[Any]) -> dict[Any, Integers]:
+    groups = defaultdict[Any, list[int]](list)
+    for row, value in enumerate(values):
+        groups[value].append(row)
+    return {value: np.array(rows) for value, rows in groups.items()}
+
+
+def _choose_examples(predictions: Sequence[Prediction]) -> dict[str, list[str]]:
+    """Return texts of the surest posts of each label, without links, names and long numbers."""
+    found = defaultdict[str, list[str]](list)
+    for p in sorted(predictions, key=lambda p: -(p.probability or 0)):
+        text = " ".join(_PERSONAL.sub("…", p.post.text).split())
+        if p.label and text and len(found[p.label]) < EXAMPLES:
+            found[p.label].append(text if len(text) <= LONGEST else f"{text[:LONGEST]}…")
+    return found
+
+
+def _write(folder: Path, result: Insight, language: str, name: str) -> None:
+    tables: dict[str, list[dict[str, Any]]] = {"shares": []}
+    for by, cells in {"": [result.total], **result.by}.items():
+        for cell in cells:
+            users = {"users": cell.users} if result.has_users else {}
+            for label, *figures in zip(result.labels, *cell.found[:4], strict=True):
+                row = {"by": by, "value": cell.value, "label": label, "posts": cell.posts} | users
+                tables["shares"].append(row | dict(zip(Shares._fields, figures, strict=False)))
+    if result.change is not None:
+        _, before, after, found = result.change
+        figures = zip(result.labels, before.found.share, after.found.share, *found, strict=True)
+        names = ("label", "before", "after", *Change._fields)
+        tables["change"] = [dict(zip(names, row, strict=True)) for row in figures]
+    for table, rows in tables.items():
+        for suffix in ("csv", "parquet"):
+            with open_writer(folder / f"{table}.{suffix}", [*rows[0]]) as writer:
+                writer.write(rows)
+    given = {"found": result, "language": language, "title": TITLES[language], "name": name}
+    page = render("evaluation/templates/insight.html", **given)
+    write_file(folder / "insight.html", page.encode(errors="replace"))
+    for number, figure in enumerate(_FIGURE.findall(page), 1):
+        write_file(folder / "figures" / f"{number}.svg", figure.encode(errors="replace"))
