@@ -16,33 +16,28 @@ class PrivacyRule:
     users: Integers  # (N,) of the posts; -1 of all without one, which may be one person's
     least: int
 
-    def count(self, rows: Integers) -> int:
-        """Count the users of posts."""
-        return len(np.unique(self.users[rows]))
-
     def allows(self, rows: Integers) -> bool:
         """Return whether posts are of enough users, of whom none wrote more than half."""
         posts = np.unique_counts(self.users[rows]).counts
         return len(posts) >= self.least and (self.least == 1 or 2 * posts.max() <= posts.sum())
 
     def choose(
-        self, cells: Mapping[Any, Integers], lines: Sequence[Collection[Any]] = ()
+        self, cells: Mapping[Any, Integers], lines: Sequence[Collection[Any]]
     ) -> dict[Any, Integers]:
-        """Return the cells that may be shown.
+        """Return the cells that may be shown; a line is cells whose sum is known from elsewhere.
 
-        A line is cells whose sum is known from elsewhere; by default all cells are one. What is
-        hidden of a line must be of enough users, too, for the sum less what is shown would tell it:
-        else the smallest of the others is hidden with it.
+        What is hidden of a line must be of enough users, too, for the sum less what is shown would
+        tell it: else the smallest of the others is hidden with it.
         """
         shown = {key: rows for key, rows in cells.items() if self.allows(rows)}
-        waiting = list(lines or [cells])
+        waiting = list(lines)
         while waiting:
             line = waiting.pop()
             hidden = [cells[key] for key in line if key not in shown]
             others = [key for key in line if key in shown]
             if hidden and others and not self.allows(np.concatenate(hidden)):
                 del shown[min(others, key=lambda key: len(cells[key]))]
-                waiting = list(lines or [cells])
+                waiting = list(lines)
         return shown
 
     def round(self, number: float) -> int:

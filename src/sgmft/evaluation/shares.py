@@ -10,29 +10,21 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.special import erfc
 
 from sgmft.evaluation.compare.statistics import holm
 from sgmft.models.arrays import Doubles, Integers
 
 LEVELS = (0.025, 0.975)  # of a 95 % interval
 REPLICATES, WEIGHTS = 400, 10**8  # of the bootstrap; fewer where there would be more weights
-LEAST = 30  # held-out posts of one kind of parts; posts of a rarer kind count as the commonest
+LEAST = 20  # held-out posts of one kind of parts; posts of a rarer kind count as the commonest
 MIXED = 0.05  # share of the held-out posts in what probabilities are adapted to: none is 0 there
 # Of the gamma distribution of held-out posts' weights, whose variance is its inverse: 1 for the
 # draw of these posts, and 1 as the fits of cross-fitting predicted them, and not the model itself.
 SHAPE = 0.5
 UNSEEN = 0.5  # posts of each label that intervals allow for beside those seen (Jeffreys' prior)
 USUAL = 0.95  # share of the held-out posts that are less doubtful than those called unlike them
-TINY = 1e-6
-
-
-class Tested(NamedTuple):
-    """Labelled posts that a model has not learned from; see `HeldOutProbabilities`."""
-
-    probabilities: NDArray[Any]  # (M, K)
-    classes: NDArray[Any]  # (M,)
-    parts: NDArray[Any]  # (M,)
+TINY, SURE = 1e-6, 1e-3  # the latter of labels that cannot be mistaken, so that all can be told
 
 
 class Shares(NamedTuple):
@@ -44,11 +36,6 @@ class Shares(NamedTuple):
     high: Doubles
     replicates: Doubles  # (B, K) of the bootstrap, which may lie outside 0..1
     users: int
-
-    def _holding(self, share: Doubles) -> Shares:
-        """Return shares in the place of these, within intervals as wide as that takes."""
-        ends = {"low": np.minimum(self.low, share), "high": np.maximum(self.high, share)}
-        return self._replace(share=share, **ends)
 
 
 class Change(NamedTuple):
@@ -62,8 +49,6 @@ class Change(NamedTuple):
     @classmethod
     def between(cls, before: Shares, after: Shares) -> Change:
         """Test the change of each label, from shares by one `ShareEstimator`."""
-        from scipy.special import erfc
-
         drawn = after.replicates - before.replicates
         p = erfc(np.abs(drawn.mean(0)) / drawn.std(0).clip(TINY) / np.sqrt(2))
         interval = np.quantile(drawn, LEVELS, axis=0).clip(-1, 1)
@@ -82,7 +67,7 @@ class ShareEstimator:
         labels: (N,) as counted, -1 for none.
         users: (N,) from 0 to U - 1.
         parts: (N,) which the posts have.
-        tested: without it, shares are means of the probabilities.
+        held_out: the model's `HeldOutProbabilities`; without, shares are means of probabilities.
     """
 
     def __init__(
@@ -91,17 +76,17 @@ class ShareEstimator:
         labels: Integers,
         users: Integers,
         parts: Integers,
-        tested: Tested | None = None,
-        seed: int = 0,
+        held_out: Any = None,
     ) -> None:
         self.probabilities, self.labels, self.users = probabilities, labels, users
-        self.tested, self.seed, rng = tested, seed, np.random.default_rng(seed)
+        self.held_out, rng = held_out, np.random.default_rng(0)
         number = int(np.clip(WEIGHTS // (users.max() + 1), 100, REPLICATES))
         self._drawn = rng.standard_exponential((number, users.max() + 1), np.float32)  # (B, U)
-        if tested is not None:
-            probs, _, kinds = tested
-            drawn = rng.standard_gamma(SHAPE, (number, len(probs)), np.float32) + TINY
-            self._held_out = np.concatenate([np.ones_like(drawn[:1]), drawn])  # (1 + B, M)
+        if held_out is not None:
+            probs, kinds = held_out.probabilities, held_out.parts
+            drawn = rng.standard_gamma(SHAPE, (1 + number, len(probs)), np.float32) + TINY
+            drawn[0] = 1  # all posts, not a replicate
+            self._drawn_held_out = drawn
             self._count = np.bincount(kinds, minlength=parts.max() + 1)
             self._kinds = np.where(self._count[parts] < LEAST, self._count.argmax(), parts)
             own = (probs[kinds == kind] if n else probs for kind, n in enumerate(self._count))
@@ -113,20 +98,21 @@ class ShareEstimator:
         labels, classes = self.labels[rows], self.probabilities.shape[1]
         counted = np.bincount(labels[labels >= 0], v[labels >= 0], classes)
         x, means_by_class = self.probabilities[rows], np.eye(classes)[None]
-        if self.tested is not None:
-            x, means_by_class = self._adapt(rows, v, self.tested)
+        if self.held_out is not None:
+            x, means_by_class = self._adapt(rows, v)
         users, place = np.unique(self.users[rows], return_inverse=True)
         by_user = np.array([np.bincount(place, column * v) for column in (*x.T, np.ones(len(v)))])
         drawn = self._drawn[:, users]
         sums = np.concatenate([by_user.sum(1)[None], drawn @ by_user.T])
         means = sums[:, :-1, None] / sums[:, -1:, None]
-        solved = np.linalg.solve(np.swapaxes(means_by_class, 1, 2), means)[:, :, 0]
+        means_by_class = (1 - SURE) * np.swapaxes(means_by_class, 1, 2) + SURE * np.eye(classes)
+        solved = np.linalg.solve(means_by_class, means)[:, :, 0]
         share, replicates = onto_simplex(solved[:1])[0], solved[1:]
-        unseen = np.random.default_rng(self.seed).gamma(UNSEEN, size=replicates.shape)
+        unseen = np.random.default_rng(1).gamma(UNSEEN, size=replicates.shape)
         likely = onto_simplex(replicates) * drawn.sum(1, keepdims=True) + unseen
         low, high = np.quantile(likely / likely.sum(1, keepdims=True), LEVELS, axis=0)
         counted /= max(counted.sum(), TINY)
-        return Shares(counted, share, low, high, replicates, len(users))._holding(share)
+        return Shares(counted, share, low, high, replicates, len(users))
 
     def draw(self, found: Shares, whole: Shares | None = None) -> Shares:
         """Draw shares to those of a `whole`, else of the held-out posts, as far as chance explains.
@@ -134,7 +120,7 @@ class ShareEstimator:
         How they vary, the replicates tell; of few users, in part a multinomial draw of as many
         (James & Stein 1961, empirical Bayes). Only shares that are corrected are drawn.
         """
-        if self.tested is None:
+        if self.held_out is None:
             return found
         expected = self._usual[self._count.argmax()] if whole is None else whole.share
         drawn = found.replicates - (0 if whole is None else whole.replicates)
@@ -142,34 +128,35 @@ class ShareEstimator:
         alone = (np.diag(expected) - np.outer(expected, expected)) / n
         spread = (n * np.cov(drawn.T) + freedom * alone) / (n + freedom)
         distance = far @ np.linalg.pinv(spread, 1e-8, hermitian=True) @ far
-        return found._holding(found.share - far * freedom / max(distance, freedom))
+        share = found.share - far * freedom / max(distance, freedom)
+        ends = {"low": np.minimum(found.low, share), "high": np.maximum(found.high, share)}
+        return found._replace(share=share, **ends)
 
-    def _adapt(self, rows: Integers, v: Doubles, tested: Tested) -> tuple[Doubles, Doubles]:
-        """Return probabilities of posts (n, K) under their own shares; of tested ones, their means.
+    def _adapt(self, rows: Integers, v: Doubles) -> tuple[Doubles, Doubles]:
+        """Return probabilities of posts (n, K) under their shares, and means of held-out posts.
 
         Those are by true class (1 + B, K, K), of all and of each replicate of the bootstrap.
         """
-        probs, classes, parts = tested
+        probs, classes = self.held_out.probabilities, self.held_out.classes
+        parts = self.held_out.parts
         share = np.bincount(self._kinds[rows], v, len(self._count)) / v.sum()
         density = self.probabilities[rows].clip(TINY) / self._usual[self._kinds[rows]]
         shares = (1 - MIXED) * maximise(density, v, share @ self._usual)
         shares += MIXED * share @ self._usual
         x, h = (y * shares for y in (density, probs.clip(TINY) / self._usual[parts]))
         x, h = (y / y.sum(1, keepdims=True) for y in (x, h))
-        weights = self._held_out * (share / self._count.clip(1))[parts].astype(np.float32)
+        weights = self._drawn_held_out * (share / self._count.clip(1))[parts].astype(np.float32)
         means = np.repeat(np.eye(len(shares))[None], len(weights), 0)  # of a class without posts
-        for k in range(len(shares)):
-            own = np.flatnonzero((classes == k) & (share[parts] > 0))
-            if len(own):
-                w = weights[:, own]
-                means[:, k] = w @ h[own].astype(np.float32) / w.sum(1, keepdims=True)
+        for k in np.unique(classes[share[parts] > 0]):
+            w, own = weights[:, classes == k], h[classes == k].astype(np.float32)
+            means[:, k] = w @ own / w.sum(1, keepdims=True)
         return x, means
 
     def unlike(self, share: Doubles) -> float:
         """Return how many posts are more doubtful than 95 % of held-out posts of these shares."""
-        if self.tested is None:
+        if self.held_out is None:
             return 0.0
-        probs, classes, _ = self.tested
+        probs, classes = self.held_out.probabilities, self.held_out.classes
         weights = (share / np.bincount(classes, minlength=len(share)).clip(1))[classes]
         order = np.argsort(-probs.max(1))
         place = np.searchsorted(weights[order].cumsum(), USUAL * weights.sum())

@@ -17,7 +17,7 @@ from sgmft.data.tables import open_writer
 from sgmft.data.tables.formats import is_predicted
 from sgmft.errors import Message, NoUsableRowError, SgmftError
 from sgmft.evaluation.cells import PrivacyRule
-from sgmft.evaluation.shares import LEAST, Change, ShareEstimator, Shares, Tested
+from sgmft.evaluation.shares import LEAST, Change, ShareEstimator, Shares
 from sgmft.features.attributes import parse_time, read_cell, to_number
 from sgmft.locator.abstention import OF_NONE, Abstention
 from sgmft.locator.prediction import Prediction, Predictor
@@ -84,28 +84,26 @@ def insight_table(
 
     Args:
         source: what `predict` wrote, or posts with labels by hand; with a `model`, any posts.
-        output: the folder.
-        model: predicts the posts, and corrects the shares by what it was tested on.
+        model: predicts the posts, and corrects the shares by its held-out posts.
         by: columns to break the shares down by.
         change: the first day of those that are compared with all before.
         least: users that a group must have to be shown; posts, where there are no users.
-        examples: whether texts are shown, too.
-        reject: as in `Abstention`.
         utc_offset: hours that are added to times given in UTC.
-        language: of the page, "en" or "zh".
 
     Raises:
-        SgmftError: no post has a label, they are of too few users, or a column or half is empty.
+        SgmftError: no post has a label, or they are of too few users, or before or after is none.
     """
-    tested = None
-    if model is None:
-        labels, kind, predictions = _read_table(source)
-    else:
-        labels, kind = model.labels, "averaged"
-        predictions = model.predictions(source.iter_posts(), Abstention(reject=reject))
-        if len(model.held_out.classes) >= LEAST:
-            tested = Tested(*(getattr(model.held_out, name) for name in Tested._fields))
-            kind = "corrected"
+    labels, kind, predictions = (
+        _read_table(source)
+        if model is None
+        else (
+            model.labels,
+            "corrected",
+            model.predictions(source.iter_posts(), Abstention(reject=reject)),
+        )
+    )
+    held_out = None if model is None or len(model.held_out) < LEAST else model.held_out
+    kind = "averaged" if model is not None and held_out is None else kind
     read, good, times = list[Prediction](), list[Prediction](), list[Time]()
     for p in predictions:
         time, warnings = _read_time(p.post, utc_offset)
@@ -119,8 +117,8 @@ def insight_table(
     has_users = any(post.user for post in posts)
     names = [post.user or f"\0{row}" for row, post in enumerate(posts)]
     users = np.unique(np.array(names, str), return_inverse=True)[1]
-    alone = np.array([has_users and not post.user for post in posts], bool)
-    rule = PrivacyRule(np.where(alone, -1, users), least)
+    nobodys = [has_users and not post.user for post in posts]
+    rule = PrivacyRule(np.where(nobodys, -1, users), least)
     if not rule.allows(every):
         raise NoUsableRowError(
             f"{source.table}: {len(posts)} posts have a label, and nothing is shown of fewer than "
@@ -130,18 +128,19 @@ def insight_table(
     require_columns(posts, by)
     probs = np.array([p.probabilities for p in good], float)
     given = np.array([labels.index(p.label) if p.label else -1 for p in good])
-    shares = ShareEstimator(probs, given, users, np.array([p.parts for p in good]), tested)
+    shares = ShareEstimator(probs, given, users, np.array([p.parts for p in good]), held_out)
 
     def cell(value: str, rows: Integers, found: Shares, texts: bool) -> Cell:
         digits = 2 if len(rows) < FEW else 3  # of counts, which would tell of single posts else
-        found = found._replace(counted=found.counted.round(digits))
-        found = found._replace(share=found.share.round(digits)) if kind == "counted" else found
+        known = ("counted", "share") if kind == "counted" else ("counted",)
+        found = found._replace(**{x: getattr(found, x).round(digits) for x in known})
+        counts = len(rows), len(np.unique(rule.users[rows]))
         some = _choose_examples([good[i] for i in rows]) if texts and examples else {}
-        return Cell(value, rule.round(len(rows)), rule.round(rule.count(rows)), found, some)
+        return Cell(value, *map(rule.round, counts), found, some)
 
     whole = shares.draw(shares.estimate(every))
-    given_all = cell("", every, whole, True)
-    result = Insight(labels, kind, summary, least, has_users, given_all, shares.unlike(whole.share))
+    total, unlike = cell("", every, whole, True), shares.unlike(whole.share)
+    result = Insight(labels, kind, summary, least, has_users, total, unlike)
     breakdowns = _read_periods(times, change, result)
     for column in by:
         breakdowns[column] = [read_cell(post, column) or None for post in posts]
@@ -149,25 +148,23 @@ def insight_table(
             raise SgmftError(f"--by {column}: this would list the users; leave it out.")
     for name, values in breakdowns.items():
         groups, often = _group(values), Counter(values if name in by else ())
-        lines = [groups]
+        lines = [[*groups]]
         if name == GRID:  # sums over its rows and columns are shown, too
             parts = {part for key in groups if key for part in key.split()}
             lines += [[key for key in groups if key and part in key.split()] for part in parts]
         shown = rule.choose(groups, lines)
         result.hidden[name] = rule.round(len(posts) - sum(map(len, shown.values())))
-        keys = sorted(filter(None, shown), key=lambda x: DAYS.get(x, x))
-        keys.sort(key=often.__getitem__, reverse=True)
-        result.by[name] = []
-        for value in [*keys, *(x for x in shown if x is None)]:
+        keys = sorted(shown, key=lambda x: (x is None, DAYS.get(x, x)))
+        for value in sorted(keys, key=lambda x, often=often: -often[x]):
             rows, weights = shown[value], None
             if name == TYPICAL:  # every user counts alike
                 _, place, count = np.unique(users[rows], return_inverse=True, return_counts=True)
                 weights = 1 / count[place]
             found = shares.estimate(rows, weights)
             found = found if name == CHANGE else shares.draw(found, whole)
-            result.by[name].append(cell(value or "", rows, found, name in by))
+            result.by.setdefault(name, []).append(cell(value or "", rows, found, name in by))
     if change is not None:
-        halves = {x.value: x for x in result.by.pop(CHANGE)}
+        halves = {x.value: x for x in result.by.pop(CHANGE, ())}
         if not halves.keys() >= {"before", "after"}:
             raise SgmftError(
                 f"--before-after {change}: before or after it, fewer than {least} users wrote "
@@ -187,6 +184,8 @@ def _read_periods(
     days = [day for day, _ in times]
     hours = [None if hour is None else f"{hour:02}:00" for _, hour in times]
     found: dict[str, list[str | None]] = {}
+    if change is not None:
+        found[CHANGE] = [day and ("before", "after")[day >= change] for day in days]
     if any(days):
         weekdays = [day and [*DAYS][day.weekday()] for day in days]
         found |= {"hour": hours} | ({TYPICAL: hours} if result.has_users else {})
@@ -195,12 +194,8 @@ def _read_periods(
         known = len(hours) - hours.count(None)
         enough = (x for x in BLOCKS if known * x >= 7 * 24 * ENOUGH)
         result.block = block = next(enough, BLOCKS[-1])
-        pairs = zip(weekdays, (hour for _, hour in times), strict=True)
-        found[GRID] = [
-            x and f"{x} {y - y % block:02}:00" if y is not None else None for x, y in pairs
-        ]
-    if change is not None:
-        found[CHANGE] = [day and ("before", "after")[day >= change] for day in days]
+        starts = [x and f"{int(x[:2]) // block * block:02}:00" for x in hours]
+        found[GRID] = [x and y and f"{x} {y}" for x, y in zip(weekdays, starts, strict=True)]
     return found
 
 
