@@ -18,10 +18,10 @@ def posts_of(shares, number, rng):
     return classes, density / density.sum(1, keepdims=True)
 
 
-def estimator_of(probs, users=None, held_out=None, **options):
+def estimator_of(probs, users=None, held_out=None):
     users = np.arange(len(probs)) if users is None else users
     parts = np.full(len(probs), 3)
-    return ShareEstimator(probs, probs.argmax(1), users, parts, held_out, **options)
+    return ShareEstimator(probs, probs.argmax(1), users, parts, held_out)
 
 
 def held_out_of(rng, number=600):
@@ -33,7 +33,7 @@ def test_maximise_is_expectation_maximisation():
     rng = np.random.default_rng(0)
     density, weights = rng.random((20, 4)) + 0.01, rng.random(20)
     slow = [0.1, 0.2, 0.3, 0.4]
-    for _ in range(30):
+    for _ in range(3):
         new = [0.0] * 4
         for row, weight in zip(density, weights, strict=True):
             whole = sum(p * x for p, x in zip(slow, row, strict=True))
@@ -41,7 +41,7 @@ def test_maximise_is_expectation_maximisation():
                 new[k] += weight * slow[k] * row[k] / whole
         slow = [x / sum(new) for x in new]
     start = np.array([0.1, 0.2, 0.3, 0.4])
-    assert np.allclose(maximise(density, weights, start, most=30, near=0), slow, atol=1e-12)
+    assert np.allclose(maximise(density, weights, start, most=3), slow, atol=1e-12)
     assert maximise(density, weights, start).sum() == pytest.approx(1)
 
 
@@ -152,16 +152,6 @@ def test_changes_are_found_beyond_chance_only():
     for change in seen[60:]:
         assert change.p[0] < 0.01 and change.difference[0] < -0.1 < 0.1 < change.difference[2]
         assert change.high[0] < 0 and change.low[2] > 0
-
-
-def test_posts_unlike_the_held_out_ones_are_noticed():
-    rng = np.random.default_rng(6)
-    held_out = held_out_of(rng)
-    _, probs = posts_of(TRAINED, 1000, rng)
-    assert estimator_of(probs, held_out=held_out).unlike(TRAINED) < 0.09
-    vague = rng.dirichlet(np.full(3, 50.0), 1000)
-    assert estimator_of(vague, held_out=held_out).unlike(TRAINED) > 0.5
-    assert estimator_of(vague).unlike(TRAINED) == 0
 
 
 def test_the_order_of_labels_does_not_matter():

@@ -30,7 +30,6 @@ def insight_command(
     format: opt.Format = None,
     allow_outside: opt.AllowOutside = False,
     summary_file: opt.Summary = None,
-    device: opt.Device = None,
 ) -> None:
     """Show shares of places, corrected for the model's errors: when, where, and changes."""
     from sgmft.jobs.insight import insight_table
@@ -38,7 +37,7 @@ def insight_command(
 
     predictor = None
     if table is not None:
-        predictor = load_predictor(model, None, console.feature_folder(features), device)
+        predictor = load_predictor(model, features=console.feature_folder(features))
     source = opt.make_source(table or model, where, column, format, allow_outside)
     local = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
     with console.counter("Reading") as done:

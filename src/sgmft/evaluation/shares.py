@@ -23,7 +23,6 @@ MIXED = 0.05  # share of the held-out posts in what probabilities are adapted to
 # draw of these posts, and 1 as the fits of cross-fitting predicted them, and not the model itself.
 SHAPE = 0.5
 UNSEEN = 0.5  # posts of each label that intervals allow for beside those seen (Jeffreys' prior)
-USUAL = 0.95  # share of the held-out posts that are less doubtful than those called unlike them
 TINY, SURE = 1e-6, 1e-3  # the latter of labels that cannot be mistaken, so that all can be told
 
 
@@ -63,41 +62,36 @@ class ShareEstimator:
     bootstrap of users and of held-out posts (Rubin 1981).
 
     Args:
-        probabilities: (N, K).
+        probs: (N, K).
         labels: (N,) as counted, -1 for none.
         users: (N,) from 0 to U - 1.
         parts: (N,) which the posts have.
-        held_out: the model's `HeldOutProbabilities`; without, shares are means of probabilities.
+        held_out: the model's `HeldOutProbabilities`; None makes shares means of `probs`.
     """
 
     def __init__(
-        self,
-        probabilities: Doubles,
-        labels: Integers,
-        users: Integers,
-        parts: Integers,
-        held_out: Any = None,
+        self, probs: Doubles, labels: Integers, users: Integers, parts: Integers, held_out: Any
     ) -> None:
-        self.probabilities, self.labels, self.users = probabilities, labels, users
-        self.held_out, rng = held_out, np.random.default_rng(0)
+        self.probs, self.labels, self.users, self.held_out = probs, labels, users, held_out
+        rng = np.random.default_rng(0)
         number = int(np.clip(WEIGHTS // (users.max() + 1), 100, REPLICATES))
         self._drawn = rng.standard_exponential((number, users.max() + 1), np.float32)  # (B, U)
         if held_out is not None:
-            probs, kinds = held_out.probabilities, held_out.parts
-            drawn = rng.standard_gamma(SHAPE, (1 + number, len(probs)), np.float32) + TINY
+            known, kinds = held_out.probabilities, held_out.parts
+            drawn = rng.standard_gamma(SHAPE, (1 + number, len(known)), np.float32) + TINY
             drawn[0] = 1  # all posts, not a replicate
             self._drawn_held_out = drawn
             self._count = np.bincount(kinds, minlength=parts.max() + 1)
             self._kinds = np.where(self._count[parts] < LEAST, self._count.argmax(), parts)
-            own = (probs[kinds == kind] if n else probs for kind, n in enumerate(self._count))
+            own = (known[kinds == kind] if n else known for kind, n in enumerate(self._count))
             self._usual = np.array([x.mean(0) for x in own], float).clip(TINY)  # by parts
 
     def estimate(self, rows: Integers, weights: Doubles | None = None) -> Shares:
         """Estimate shares among the posts `rows` (n,), which may have weights (n,)."""
         v = np.ones(len(rows)) if weights is None else weights / weights.mean()
-        labels, classes = self.labels[rows], self.probabilities.shape[1]
+        labels, classes = self.labels[rows], self.probs.shape[1]
         counted = np.bincount(labels[labels >= 0], v[labels >= 0], classes)
-        x, means_by_class = self.probabilities[rows], np.eye(classes)[None]
+        x, means_by_class = self.probs[rows], np.eye(classes)[None]
         if self.held_out is not None:
             x, means_by_class = self._adapt(rows, v)
         users, place = np.unique(self.users[rows], return_inverse=True)
@@ -140,7 +134,7 @@ class ShareEstimator:
         probs, classes = self.held_out.probabilities, self.held_out.classes
         parts = self.held_out.parts
         share = np.bincount(self._kinds[rows], v, len(self._count)) / v.sum()
-        density = self.probabilities[rows].clip(TINY) / self._usual[self._kinds[rows]]
+        density = self.probs[rows].clip(TINY) / self._usual[self._kinds[rows]]
         shares = (1 - MIXED) * maximise(density, v, share @ self._usual)
         shares += MIXED * share @ self._usual
         x, h = (y * shares for y in (density, probs.clip(TINY) / self._usual[parts]))
@@ -152,20 +146,8 @@ class ShareEstimator:
             means[:, k] = w @ own / w.sum(1, keepdims=True)
         return x, means
 
-    def unlike(self, share: Doubles) -> float:
-        """Return how many posts are more doubtful than 95 % of held-out posts of these shares."""
-        if self.held_out is None:
-            return 0.0
-        probs, classes = self.held_out.probabilities, self.held_out.classes
-        weights = (share / np.bincount(classes, minlength=len(share)).clip(1))[classes]
-        order = np.argsort(-probs.max(1))
-        place = np.searchsorted(weights[order].cumsum(), USUAL * weights.sum())
-        return float((self.probabilities.max(1) < probs[order[place]].max()).mean())
 
-
-def maximise(
-    density: Doubles, weights: Doubles, shares: Doubles, most: int = 500, near: float = 1e-5
-) -> Doubles:
+def maximise(density: Doubles, weights: Doubles, shares: Doubles, most: int = 500) -> Doubles:
     """Return the shares (K,) under which posts are most likely, by EM from others.
 
     `density` (N, K) are likelihoods of the posts by label, each row but for a factor.
@@ -173,7 +155,7 @@ def maximise(
     weights = weights / weights.sum()
     for _ in range(most):
         last, shares = shares, shares * (weights / (density @ shares) @ density)
-        if np.abs(shares - last).max() < near:
+        if np.abs(shares - last).max() < 1e-5:
             break
     return shares
 

@@ -19,17 +19,16 @@ from sgmft.errors import Message, NoUsableRowError, SgmftError
 from sgmft.evaluation.cells import PrivacyRule
 from sgmft.evaluation.shares import LEAST, Change, ShareEstimator, Shares
 from sgmft.features.attributes import parse_time, read_cell, to_number
+from sgmft.locator import drift
 from sgmft.locator.abstention import OF_NONE, Abstention
 from sgmft.locator.prediction import Prediction, Predictor
 from sgmft.models.arrays import Integers
 from sgmft.utils.files import write_file
 from sgmft.utils.templates import render
 
-TITLES = {"en": "Where posts are written", "zh": "帖子写于何处"}
 DAYS = {day: f"{i}" for i, day in enumerate(("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"))}
 GRID, TYPICAL, CHANGE = "weekday, hour", "typical day", "before and after"  # breakdowns
-BLOCKS = (1, 2, 3, 4, 6)  # hours of a cell of the grid: the fewest with `ENOUGH` posts in the mean
-ENOUGH = 30
+MANY = 5000  # posts from which on a cell of the grid is one hour, else four
 FEW = 1000  # posts of a cell, below which counted shares are whole percents
 MOST_LABELS = 200  # by hand: a column with more holds something else
 EXAMPLES, LONGEST = 2, 90  # texts of a label in a cell, and characters of each
@@ -59,7 +58,7 @@ class Insight:
     least: int  # users behind a cell
     has_users: bool  # else the posts are counted
     total: Cell
-    unlike: float  # see `ShareEstimator.unlike`
+    unlike: list[str]  # how posts differ from those of the training, see `locator.drift`
     block: int = 1  # hours of a cell of the grid
     by: dict[str, list[Cell]] = field(default_factory=dict)  # by column, or period of time
     hidden: dict[str, int] = field(default_factory=dict)  # posts of cells that are not shown
@@ -139,7 +138,9 @@ def insight_table(
         return Cell(value, *map(rule.round, counts), found, some)
 
     whole = shares.draw(shares.estimate(every))
-    total, unlike = cell("", every, whole, True), shares.unlike(whole.share)
+    total = cell("", every, whole, True)
+    traits = Counter(x for p in good for x in drift.traits_of(p, labels) if x[:6] != "label:")
+    unlike = [] if model is None else drift.shifts(model.traits, traits)
     result = Insight(labels, kind, summary, least, has_users, total, unlike)
     breakdowns = _read_periods(times, change, result)
     for column in by:
@@ -191,9 +192,7 @@ def _read_periods(
         found |= {"hour": hours} | ({TYPICAL: hours} if result.has_users else {})
         found |= {"weekday": weekdays, "month": [day and f"{day:%Y-%m}" for day in days]}
         found["week"] = [day and str(day - timedelta(day.weekday())) for day in days]
-        known = len(hours) - hours.count(None)
-        enough = (x for x in BLOCKS if known * x >= 7 * 24 * ENOUGH)
-        result.block = block = next(enough, BLOCKS[-1])
+        result.block = block = 1 if len(times) >= MANY else 4
         starts = [x and f"{int(x[:2]) // block * block:02}:00" for x in hours]
         found[GRID] = [x and y and f"{x} {y}" for x, y in zip(weekdays, starts, strict=True)]
     return found
@@ -280,7 +279,7 @@ def _write(folder: Path, result: Insight, language: str, name: str) -> None:
         for suffix in ("csv", "parquet"):
             with open_writer(folder / f"{table}.{suffix}", [*rows[0]]) as writer:
                 writer.write(rows)
-    given = {"found": result, "language": language, "title": TITLES[language], "name": name}
+    given = {"found": result, "language": language, "name": name}
     page = render("evaluation/templates/insight.html", **given)
     write_file(folder / "insight.html", page.encode(errors="replace"))
     for number, figure in enumerate(_FIGURE.findall(page), 1):
