@@ -23,6 +23,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from learning_curves import save
 from matplotlib.figure import Figure
 from trained import arguments, trained
 
@@ -55,7 +56,7 @@ def main() -> None:
             print(f"| {' | '.join(figures)} |", flush=True)
             drawn[name, shares] = errors, covered
     if options.figures:
-        (options.figures / "shares.svg").write_text(draw(drawn), "utf-8")
+        save(options.figures / "shares.svg", draw(drawn))
 
 
 def measure(runs: str, table: str, seed: int, options) -> list[list[np.ndarray]]:

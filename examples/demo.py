@@ -37,7 +37,7 @@ def run(
     posts: int = POSTS,
     seed: int = 0,
 ) -> Path:
-    """Sample posts, train two models, evaluate, explain and predict; returns the report's path."""
+    """Sample posts, train two models, evaluate, explain, predict, sum up; returns the report."""
     start = time.monotonic()
     table, features = folder / "posts" / "posts.jsonl", folder / "features"
     _print_command(
@@ -49,6 +49,9 @@ def run(
 
     predict = "predict", folder / "model", table, "-o", folder / "predictions.csv"
     _run(predict, "--features", features)
+    insight = "insight", folder / "model", table, "-o", folder / "insight", "--where", "split=test"
+    options = "--by", "gender", "--before-after", "2024-07-01"
+    _run((*insight, *options), "--features", features, "--min-users", min(5, posts // 40))
     report, good = folder / "report.html", [p for p in predictions if p.label is not None]
     write_page(
         report,
@@ -63,7 +66,8 @@ def run(
         errors=errors,
     )
     screen.print(_table(predictions))
-    screen.print(f"{time.monotonic() - start:.0f} s. Open {report} in a browser.")
+    pages = f"{report}, and then {folder / 'insight' / 'insight.html'},"
+    screen.print(f"{time.monotonic() - start:.0f} s. Open {pages} in a browser.")
     return report
 
 

@@ -1,7 +1,7 @@
 import re
 import shutil
 from collections import Counter, defaultdict
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -54,7 +54,7 @@ def read_all(folder):
 
 def test_labels_by_hand_are_counted(tmp_path):
     rows = posts_of()
-    found = insight_of(rows, tmp_path, by=["city"], change=date(2024, 3, 1))
+    found = insight_of(rows, tmp_path, by=["city"], change="2024-03-01")
     count = Counter(row["label"] for row in rows)
     assert found.labels == list(PLACES) and found.kind == "counted"
     assert found.total.found.share == pytest.approx([count[x] / 200 for x in PLACES], abs=0.006)
@@ -101,7 +101,7 @@ def test_no_file_tells_of_few_users(seed, number, users, least, named, predicted
         folder = Path(name)
         given = predicted_of(rows) if predicted else rows
         try:
-            insight_of(given, folder, by=["city"], change=date(2024, 3, 1), least=least)
+            insight_of(given, folder, by=["city"], change="2024-03-01", least=least)
         except SgmftError as error:
             assert "--min-users" in str(error)
             assert not (folder / "out").exists()
@@ -200,8 +200,9 @@ def test_times_that_do_not_say_when_are_counted(tmp_path):
     [
         ({"by": ["user"]}, {}, ["--by user", "list the users"]),
         ({"by": ["town"]}, {}, ["no column 'town'"]),
-        ({"change": date(2030, 1, 1)}, {}, ["--before-after 2030-01-01", "--min-users"]),
-        ({"change": date(2024, 3, 1)}, {"time": "?"}, ["--column time=NAME"]),
+        ({"change": "2030-01-01"}, {}, ["--before-after 2030-01-01", "--min-users"]),
+        ({"change": "2024-03-01"}, {"time": "?"}, ["--column time=NAME"]),
+        ({"change": "March"}, {}, ["--before-after March", "2024-03-01"]),
         ({}, {"user": "only one"}, ["200 posts have a label", "--min-users"]),
         ({"least": 30}, {}, ["fewer than 30"]),
     ],
@@ -240,7 +241,7 @@ def test_texts_are_shown_where_they_are_asked_for(tmp_path):
 @pytest.mark.parametrize(("language", "said"), [("en", "Shares of places"), ("zh", "各地点的份额")])
 def test_the_page_in_both_languages(language, said, tmp_path):
     rows = predicted_of([row | {"label": row["label"]} for row in posts_of()])
-    found = insight_of(rows, tmp_path, by=["city"], change=date(2024, 3, 1), language=language)
+    found = insight_of(rows, tmp_path, by=["city"], change="2024-03-01", language=language)
     page = Page((tmp_path / "out" / "insight.html").read_text("utf-8"))
     assert page.all("html") == [{"lang": {"en": "en", "zh": "zh-CN"}[language]}]
     assert said in page.text

@@ -1,7 +1,6 @@
 """`sgmft insight`: shares of places, from predicted or given labels."""
 
 import os
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,14 +15,12 @@ def insight_command(
     table: Annotated[str | None, Argument(help="Posts to predict, where a model is named.")] = None,
     output: opt.Output = "insight",
     by: Annotated[list[str] | None, Option(help="Columns, commas between, or repeat.")] = None,
-    before_after: Annotated[
-        datetime | None, Option(help=opt.HELP["before_after"], formats=["%Y-%m-%d"])
-    ] = None,
+    before_after: Annotated[str | None, Option(help=opt.HELP["before_after"])] = None,
     min_users: Annotated[int, Option(min=1, help=opt.HELP["min_users"])] = 5,
     examples: Annotated[bool, Option(help="Show a few texts of each place, too.")] = False,
     reject: Annotated[float | None, Option(help=opt.HELP["reject"])] = None,
     utc_offset: Annotated[float, Option(help="Hours to add to times given in UTC.")] = 0.0,
-    lang: Annotated[Literal["en", "zh"] | None, Option(help="Of the page; else yours.")] = None,
+    lang: Annotated[Literal["en", "zh"] | None, Option(metavar="en|zh", help="Else yours.")] = None,
     features: opt.Features = None,
     where: opt.Where = None,
     column: opt.Column = None,
@@ -46,7 +43,7 @@ def insight_command(
             output,
             predictor,
             by=[name for part in by or () for name in part.split(",") if name],
-            change=before_after and before_after.date(),
+            change=before_after,
             least=min_users,
             examples=examples,
             reject=reject,

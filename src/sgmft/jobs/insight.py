@@ -34,7 +34,7 @@ MOST_LABELS = 200  # by hand: a column with more holds something else
 EXAMPLES, LONGEST = 2, 90  # texts of a label in a cell, and characters of each
 _PERSONAL = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.\w+|@[\w-]+|\d{5,}")
 _UTC = re.compile(r"\d{10,}(\.\d*)?|.*\d(Z|[+-]00:?00)( .*)?")
-_FIGURE = re.compile(r"<svg.*?</svg>", re.DOTALL)
+_DATE, _FIGURE = re.compile(r"\d{4}-\d\d-\d\d"), re.compile(r"<svg.*?</svg>", re.DOTALL)
 Time = tuple[date | None, int | None]  # day and hour, as far as they are known
 
 
@@ -58,7 +58,7 @@ class Insight:
     least: int  # users behind a cell
     has_users: bool  # else the posts are counted
     total: Cell
-    unlike: list[str]  # how posts differ from those of the training, see `locator.drift`
+    doubts: list[str]  # why the correction may hold less well
     block: int = 1  # hours of a cell of the grid
     by: dict[str, list[Cell]] = field(default_factory=dict)  # by column, or period of time
     hidden: dict[str, int] = field(default_factory=dict)  # posts of cells that are not shown
@@ -71,7 +71,7 @@ def insight_table(
     model: Predictor | None = None,
     *,
     by: Sequence[str] = (),
-    change: date | None = None,
+    change: str | None = None,
     least: int = 5,
     examples: bool = False,
     reject: float | None = None,
@@ -85,13 +85,15 @@ def insight_table(
         source: what `predict` wrote, or posts with labels by hand; with a `model`, any posts.
         model: predicts the posts, and corrects the shares by its held-out posts.
         by: columns to break the shares down by.
-        change: the first day of those that are compared with all before.
+        change: the first day of those that are compared with all before, as 2024-03-01.
         least: users that a group must have to be shown; posts, where there are no users.
         utc_offset: hours that are added to times given in UTC.
 
     Raises:
         SgmftError: no post has a label, or they are of too few users, or before or after is none.
     """
+    if change is not None and not _DATE.fullmatch(change):
+        raise SgmftError(f"--before-after {change}: write the day as 2024-03-01.")
     labels, kind, predictions = (
         _read_table(source)
         if model is None
@@ -140,8 +142,12 @@ def insight_table(
     whole = shares.draw(shares.estimate(every))
     total = cell("", every, whole, True)
     traits = Counter(x for p in good for x in drift.traits_of(p, labels) if x[:6] != "label:")
-    unlike = [] if model is None else drift.shifts(model.traits, traits)
-    result = Insight(labels, kind, summary, least, has_users, total, unlike)
+    doubts = [] if model is None else drift.shifts(model.traits, traits)
+    if model is not None and (
+        seen := int(model.held_out.trained_with([p.key for p in good]).sum())
+    ):
+        doubts.append(Message("the model has learned from {seen:,} of these posts", seen=seen))
+    result = Insight(labels, kind, summary, least, has_users, total, doubts)
     breakdowns = _read_periods(times, change, result)
     for column in by:
         breakdowns[column] = [read_cell(post, column) or None for post in posts]
@@ -173,20 +179,20 @@ def insight_table(
             )
         before, after = halves["before"], halves["after"]
         found = Change.between(before.found, after.found)
-        result.change = str(change), before, after, found
+        result.change = change, before, after, found
     _write(Path(output), result, language, Path(source.table).name)
     return result
 
 
 def _read_periods(
-    times: Sequence[Time], change: date | None, result: Insight
+    times: Sequence[Time], change: str | None, result: Insight
 ) -> dict[str, list[str | None]]:
     """Return the period of each post, by the name of the breakdown; None of those without."""
     days = [day for day, _ in times]
     hours = [None if hour is None else f"{hour:02}:00" for _, hour in times]
     found: dict[str, list[str | None]] = {}
     if change is not None:
-        found[CHANGE] = [day and ("before", "after")[day >= change] for day in days]
+        found[CHANGE] = [day and ("before", "after")[str(day) >= change] for day in days]
     if any(days):
         weekdays = [day and [*DAYS][day.weekday()] for day in days]
         found |= {"hour": hours} | ({TYPICAL: hours} if result.has_users else {})
