@@ -267,3 +267,26 @@ def test_the_language_is_the_users_own(tmp_path, run, monkeypatch):
         assert "about 200 posts, of groups of fewer than 5 users" in done.stderr  # by id
         page = Page((tmp_path / "out" / "insight.html").read_text("utf-8"))
         assert page.all("html") == [{"lang": language}]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="a browser shows it")
+def test_a_phone_and_paper_show_all_of_the_page(tmp_path):
+    tools = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    rows = [row | {"label": f"{row['label']} {'very ' * (i % 2) * 4}far away"}
+            for i, row in enumerate(posts_of())]  # fmt: skip
+    insight_of(rows, tmp_path, by=["city"], change="2024-03-01", examples=True)
+    with tools.sync_playwright() as player:
+        options = {"executable_path": shutil.which("chromium"), "args": ["--no-sandbox"]}
+        browser = player.chromium.launch(**options)
+        for media, width in (("screen", 360), ("print", 720)):
+            page = browser.new_page(viewport={"width": width, "height": 800})
+            page.emulate_media(media=media)
+            page.goto((tmp_path / "out" / "insight.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            for svg in page.query_selector_all("svg"):
+                box, texts = svg.bounding_box(), svg.query_selector_all("text")
+                for text in texts:
+                    place = text.bounding_box()
+                    assert place["x"] >= box["x"] - 1, text.text_content()
+                    assert place["x"] + place["width"] <= box["x"] + box["width"] + 1
+        browser.close()

@@ -94,17 +94,13 @@ def insight_table(
     """
     if change is not None and not _DATE.fullmatch(change):
         raise SgmftError(f"--before-after {change}: write the day as 2024-03-01.")
-    labels, kind, predictions = (
-        _read_table(source)
-        if model is None
-        else (
-            model.labels,
-            "corrected",
-            model.predictions(source.iter_posts(), Abstention(reject=reject)),
-        )
-    )
+    if model is None:
+        labels, predictions, by_hand = _read_table(source)
+    else:
+        labels, by_hand = model.labels, False
+        predictions = model.predictions(source.iter_posts(), Abstention(reject=reject))
     held_out = None if model is None or len(model.held_out) < LEAST else model.held_out
-    kind = "averaged" if model is not None and held_out is None else kind
+    kind = "counted" if by_hand else "averaged" if held_out is None else "corrected"
     read, good, times = list[Prediction](), list[Prediction](), list[Time]()
     for p in predictions:
         time, warnings = _read_time(p.post, utc_offset)
@@ -143,12 +139,13 @@ def insight_table(
     total = cell("", every, whole, True)
     traits = Counter(x for p in good for x in drift.traits_of(p, labels) if x[:6] != "label:")
     doubts = [] if model is None else drift.shifts(model.traits, traits)
-    if model is not None and (
-        seen := int(model.held_out.trained_with([p.key for p in good]).sum())
-    ):
+    seen = 0 if model is None else model.held_out.trained_with([p.key for p in good]).sum()
+    if seen:
         doubts.append(Message("the model has learned from {seen:,} of these posts", seen=seen))
     result = Insight(labels, kind, summary, least, has_users, total, doubts)
-    breakdowns = _read_periods(times, change, result)
+    result.block = 1 if len(posts) >= MANY else 4
+    breakdowns = _read_periods(times, change, result.block)
+    breakdowns.pop("" if has_users else TYPICAL, None)
     for column in by:
         breakdowns[column] = [read_cell(post, column) or None for post in posts]
         if breakdowns[column] == [post.user for post in posts]:
@@ -163,11 +160,9 @@ def insight_table(
         result.hidden[name] = rule.round(len(posts) - sum(map(len, shown.values())))
         keys = sorted(shown, key=lambda x: (x is None, DAYS.get(x, x)))
         for value in sorted(keys, key=lambda x, often=often: -often[x]):
-            rows, weights = shown[value], None
-            if name == TYPICAL:  # every user counts alike
-                _, place, count = np.unique(users[rows], return_inverse=True, return_counts=True)
-                weights = 1 / count[place]
-            found = shares.estimate(rows, weights)
+            by_whom = users[rows := shown[value]]
+            alike = 1 / np.bincount(by_whom)[by_whom]  # every user has a weight of 1
+            found = shares.estimate(rows, alike if name == TYPICAL else None)
             found = found if name == CHANGE else shares.draw(found, whole)
             result.by.setdefault(name, []).append(cell(value or "", rows, found, name in by))
     if change is not None:
@@ -185,26 +180,28 @@ def insight_table(
 
 
 def _read_periods(
-    times: Sequence[Time], change: str | None, result: Insight
+    times: Sequence[Time], change: str | None, block: int
 ) -> dict[str, list[str | None]]:
     """Return the period of each post, by the name of the breakdown; None of those without."""
     days = [day for day, _ in times]
     hours = [None if hour is None else f"{hour:02}:00" for _, hour in times]
-    found: dict[str, list[str | None]] = {}
+    starts = [x and f"{int(x[:2]) // block * block:02}:00" for x in hours]
+    weekdays = [day and [*DAYS][day.weekday()] for day in days]
+    found = {
+        "hour": hours,
+        TYPICAL: hours,
+        "weekday": weekdays,
+        GRID: [x and y and f"{x} {y}" for x, y in zip(weekdays, starts, strict=True)],
+        "week": [day and str(day - timedelta(day.weekday())) for day in days],
+        "month": [day and f"{day:%Y-%m}" for day in days],
+    }
+    found = found if any(days) else {}
     if change is not None:
         found[CHANGE] = [day and ("before", "after")[str(day) >= change] for day in days]
-    if any(days):
-        weekdays = [day and [*DAYS][day.weekday()] for day in days]
-        found |= {"hour": hours} | ({TYPICAL: hours} if result.has_users else {})
-        found |= {"weekday": weekdays, "month": [day and f"{day:%Y-%m}" for day in days]}
-        found["week"] = [day and str(day - timedelta(day.weekday())) for day in days]
-        result.block = block = 1 if len(times) >= MANY else 4
-        starts = [x and f"{int(x[:2]) // block * block:02}:00" for x in hours]
-        found[GRID] = [x and y and f"{x} {y}" for x, y in zip(weekdays, starts, strict=True)]
     return found
 
 
-def _read_table(source: Source) -> tuple[list[str], str, Iterator[Prediction]]:
+def _read_table(source: Source) -> tuple[list[str], Iterator[Prediction], bool]:
     """Read labels by hand, or what `predict` wrote: probabilities by the columns at its end."""
     posts = source.read_posts()
     columns = [*dict.fromkeys(name for post in posts for name in post.row)]
@@ -234,7 +231,7 @@ def _read_table(source: Source) -> tuple[list[str], str, Iterator[Prediction]]:
         good = replace(post, error=None)  # as pictures need not be there
         return Prediction(good, post.label, probs / probs.sum(), None, abstained=reason)
 
-    return labels, "averaged" if predicted else "counted", map(read, posts)
+    return labels, map(read, posts), not predicted
 
 
 def _read_time(post: Post, offset: float) -> tuple[Time, list[Message]]:
