@@ -50,8 +50,8 @@ class Change(NamedTuple):
         """Test the change of each label, from shares by one `ShareEstimator`."""
         drawn = after.replicates - before.replicates
         p = erfc(np.abs(drawn.mean(0)) / drawn.std(0).clip(TINY) / np.sqrt(2))
-        interval = np.quantile(drawn, LEVELS, axis=0).clip(-1, 1)
-        return cls(after.share - before.share, *interval, np.array(holm(p.tolist())))
+        low, high = np.quantile(drawn, LEVELS, axis=0).clip(-1, 1)
+        return cls(after.share - before.share, low, high, np.array(holm(p.tolist())))
 
 
 class ShareEstimator:
@@ -105,8 +105,7 @@ class ShareEstimator:
         unseen = np.random.default_rng(1).gamma(UNSEEN, size=replicates.shape)
         likely = onto_simplex(replicates) * drawn.sum(1, keepdims=True) + unseen
         low, high = np.quantile(likely / likely.sum(1, keepdims=True), LEVELS, axis=0)
-        counted /= max(counted.sum(), TINY)
-        return Shares(counted, share, low, high, replicates, len(users))
+        return Shares(counted / max(counted.sum(), TINY), share, low, high, replicates, len(users))
 
     def draw(self, found: Shares, whole: Shares | None = None) -> Shares:
         """Draw shares to those of a `whole`, else of the held-out posts, as far as chance explains.

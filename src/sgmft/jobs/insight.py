@@ -131,9 +131,9 @@ def insight_table(
         digits = 2 if len(rows) < FEW else 3  # of counts, which would tell of single posts else
         known = ("counted", "share") if kind == "counted" else ("counted",)
         found = found._replace(**{x: getattr(found, x).round(digits) for x in known})
-        counts = len(rows), len(np.unique(rule.users[rows]))
+        number, writers = map(rule.round, (len(rows), len(np.unique(rule.users[rows]))))
         some = _choose_examples([good[i] for i in rows]) if texts and examples else {}
-        return Cell(value, *map(rule.round, counts), found, some)
+        return Cell(value, number, writers, found, some)
 
     whole = shares.draw(shares.estimate(every))
     total = cell("", every, whole, True)
@@ -159,7 +159,8 @@ def insight_table(
         shown = rule.choose(groups, lines)
         result.hidden[name] = rule.round(len(posts) - sum(map(len, shown.values())))
         keys = sorted(shown, key=lambda x: (x is None, DAYS.get(x, x)))
-        for value in sorted(keys, key=lambda x, often=often: -often[x]):
+        keys.sort(key=often.__getitem__, reverse=True)  # stable: else in their order
+        for value in keys:
             by_whom = users[rows := shown[value]]
             alike = 1 / np.bincount(by_whom)[by_whom]  # every user has a weight of 1
             found = shares.estimate(rows, alike if name == TYPICAL else None)
@@ -173,8 +174,7 @@ def insight_table(
                 "posts with a time that can be read: see --min-users, and --column time=NAME."
             )
         before, after = halves["before"], halves["after"]
-        found = Change.between(before.found, after.found)
-        result.change = change, before, after, found
+        result.change = change, before, after, Change.between(before.found, after.found)
     _write(Path(output), result, language, Path(source.table).name)
     return result
 
@@ -187,7 +187,7 @@ def _read_periods(
     hours = [None if hour is None else f"{hour:02}:00" for _, hour in times]
     starts = [x and f"{int(x[:2]) // block * block:02}:00" for x in hours]
     weekdays = [day and [*DAYS][day.weekday()] for day in days]
-    found = {
+    found: dict[str, list[str | None]] = {
         "hour": hours,
         TYPICAL: hours,
         "weekday": weekdays,
@@ -275,9 +275,9 @@ def _write(folder: Path, result: Insight, language: str, name: str) -> None:
                 tables["shares"].append(row | dict(zip(Shares._fields, figures, strict=False)))
     if result.change is not None:
         _, before, after, found = result.change
-        figures = zip(result.labels, before.found.share, after.found.share, *found, strict=True)
+        lines = zip(result.labels, before.found.share, after.found.share, *found, strict=True)
         names = ("label", "before", "after", *Change._fields)
-        tables["change"] = [dict(zip(names, row, strict=True)) for row in figures]
+        tables["change"] = [dict(zip(names, row, strict=True)) for row in lines]
     for table, rows in tables.items():
         for suffix in ("csv", "parquet"):
             with open_writer(folder / f"{table}.{suffix}", [*rows[0]]) as writer:
