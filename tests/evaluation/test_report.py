@@ -12,7 +12,7 @@ from PIL import Image
 from html_page import EVIL, Page, svg_words
 from sgmft import Post
 from sgmft.errors import SgmftError
-from sgmft.evaluation.figures import confusion_figure, history_figure, save_confusion
+from sgmft.evaluation.figures import confusion_figure, save_confusion
 from sgmft.evaluation.metrics import evaluate
 from sgmft.evaluation.report import overview_figure, write_evaluation, write_page
 
@@ -63,11 +63,17 @@ def drawn(evaluation):
     return confusion_figure(evaluation.labels, evaluation.confusion)
 
 
-@pytest.mark.parametrize("figure", [drawn, lambda _: history_figure(EPOCHS)])
-def test_figures_are_the_same_every_time_and_follow_the_page(figure):
+def figures_of(tmp_path, evaluation, **options):
+    """The drawings of a page, in their order: history, if any, reliability, selective, ..."""
+    write_page(tmp_path / "page.html", evaluation, title="", about={}, **options)
+    page = (tmp_path / "page.html").read_text("utf-8")
+    return re.findall("<svg.*?</svg>", page, re.DOTALL)
+
+
+def test_figures_are_the_same_every_time_and_follow_the_page():
     evaluation = evaluation_of(["a", "b"])
-    svg = figure(evaluation)
-    assert svg == figure(evaluation)
+    svg = drawn(evaluation)
+    assert svg == drawn(evaluation)
     assert svg.startswith("<svg") and "currentColor" in svg
     assert "<image" not in svg and "dc:date" not in svg
     assert not re.search(r'id="(figure|axes|text)_', svg)
@@ -87,12 +93,30 @@ def test_save_confusion(tmp_path, monkeypatch, caplog, fonts):
         assert picture.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
 
 
-def test_history_leaves_out_what_has_no_numbers():
-    words = svg_words(history_figure(EPOCHS))
+def test_history_leaves_out_what_has_no_numbers(tmp_path):
+    evaluation = evaluation_of(["a", "b"])
+    words = svg_words(figures_of(tmp_path, evaluation, history=EPOCHS)[0])
     assert {"Loss", "Accuracy", "Guidance, relative entropy", "training", "gate"} <= set(words)
     assert not {"validation", "elements"} & set(words)
-    empty = {"epoch": 1, "loss": 1, "accuracy": None, "gate_entropy": math.nan}
-    assert not {"Accuracy", "Guidance, relative entropy"} & set(svg_words(history_figure([empty])))
+    empty = [{"epoch": k, "loss": 1, "accuracy": None, "gate_entropy": math.nan} for k in (1, 2)]
+    words = svg_words(figures_of(tmp_path, evaluation, history=empty)[0])
+    assert not {"Accuracy", "Guidance, relative entropy"} & set(words)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_what_the_figures_of_a_page_show(tmp_path, temperature):
+    evaluation = evaluation_of(["a", "b"], temperature=temperature)
+    reliability, selective, _ = figures_of(tmp_path, evaluation)
+    dots = re.findall('<circle cx="([^"]+)" cy="([^"]+)"', reliability)
+    some = [x for x in evaluation.calibration.bins if x.posts]
+    places = [(58 + 340 * x.probability, 302 - 290 * x.accuracy) for x in some]
+    assert np.array(dots, float) == pytest.approx(np.array(places), abs=0.06)
+    assert ("before temperature scaling" in reliability) == (temperature != 1)
+    points = re.findall('<circle cx="([^"]+)"', selective)
+    curve = evaluation.selective.curve
+    assert np.array(points, float) == pytest.approx(
+        [58 + 320 * x.answered for x in curve], abs=0.06
+    )
 
 
 @pytest.mark.parametrize(("language", "name"), [("en", "overview.svg"), ("zh", "overview.zh.svg")])

@@ -1,10 +1,10 @@
-"""Figures of an evaluation and of a training run, as SVG text or PNG files."""
+"""Confusion matrices, and what all figures by matplotlib share: style, fonts, files."""
 
 import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,13 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 from rich.cells import cell_len, chop_cells
 
-from sgmft.evaluation.calibration import Calibration
-from sgmft.evaluation.metrics import CurvePoint
 from sgmft.utils.files import make_file
 
 INK = "#1d2733"  # in SVG text it becomes the page's own text colour, for light and dark pages
 CELL = "#1a5fb4"  # one hue, more opaque for more posts: safe for every kind of colour vision
 STYLE = Path(__file__).with_suffix(".mplstyle")  # with the same ink
-TRAINING, VALIDATION = "#2b7bba", "#d55e00"
-LOOKS = (  # curves differ not by colour alone
-    {"color": TRAINING, "linestyle": "-", "marker": "o"},
-    {"color": VALIDATION, "linestyle": "--", "marker": "s"},
-)
-HISTORY = {  # panel -> name of a curve in an epoch -> word
-    "Loss": {"loss": "training", "val_loss": "validation"},
-    "Accuracy": {"accuracy": "training", "val_accuracy": "validation"},
-    "Guidance, relative entropy": {"gate_entropy": "gate", "element_entropy": "elements"},
-}
-
 # in columns of a terminal: a Chinese character takes two
 LONGEST_LABEL, HEAD, TAIL = 24, 13, 9
 _CJK_FONTS = (
@@ -53,73 +39,6 @@ def save_confusion(labels: Sequence[str], counts: Sequence[Sequence[int]], path:
     """Write a confusion matrix (K, K) as a file of the kind that its name says, on white."""
     with drawing_style(cjk_fonts()):
         save_figure(draw_confusion(labels, counts), path, 160)
-
-
-def reliability_figure(after: Calibration, before: Calibration | None = None) -> str:
-    """Return accuracy by the probability of the first label as SVG text, `before` as crosses."""
-    with drawing_style([], "reliability"):
-        figure = Figure(figsize=(4.2, 3.7), layout="constrained")
-        axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=INK, alpha=0.35, lw=0.8, ls=":")
-        for measured, colour, marker, word in (
-            (before, VALIDATION, "x", "before temperature scaling"),
-            (after, TRAINING, "o", "after temperature scaling"),
-        ):
-            if measured is not None:
-                bins = [(b.probability, b.accuracy, b.posts) for b in measured.bins if b.posts]
-                x, y, posts = np.array(bins).T
-                sizes = 8 + 160 * posts / posts.sum()
-                axes.plot(x, y, color=colour, lw=1, alpha=0.6)
-                axes.scatter(x, y, s=sizes, color=colour, marker=marker, label=word, zorder=3)
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), ylabel="share of posts where it is right")
-        axes.set_xlabel("probability of the most probable label")
-        axes.grid(alpha=0.12)
-        if before is not None:
-            figure.legend(fontsize=8.5, loc="outside lower center", ncols=2)
-        return svg_text(figure)
-
-
-def selective_figure(curve: Sequence[CurvePoint]) -> str:
-    """Return accuracy of the answered posts against their share, as SVG text."""
-    with drawing_style([], "selective"):
-        figure = Figure(figsize=(4.6, 3.0), layout="constrained")
-        axes = figure.add_subplot()
-        shares, accuracies = [x.answered for x in curve], [x.accuracy for x in curve]
-        axes.plot(shares, accuracies, "o-", color=TRAINING, markersize=4)
-        look: dict[str, Any] = {"xytext": (2, 7), "textcoords": "offset points", "rotation": 20}
-        for point in curve[:: max(1, len(curve) // 5)]:
-            text = f"p ≥ {point.min_probability:.2f}"
-            axes.annotate(text, (point.answered, point.accuracy), fontsize=8, **look)
-        axes.set(xlabel="share of posts that are answered", ylabel="of these right")
-        axes.set(xlim=(0, 1.12), ylim=(min([0.5, *accuracies]) - 0.03, 1.06))
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}" if x <= 1 else "")
-        axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}" if y <= 1 else "")
-        axes.grid(alpha=0.15)
-        return svg_text(figure)
-
-
-def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
-    """Return curves of `Epoch`s as SVG text, but for curves and panels without any number."""
-    at: list[Any] = [epoch["epoch"] for epoch in epochs]
-    drawn: dict[str, list[tuple[Any, dict[str, Any]]]] = {}
-    for title, names in HISTORY.items():
-        for (name, word), look in zip(names.items(), LOOKS, strict=True):
-            values = np.array([epoch.get(name) for epoch in epochs], float)  # NaN for None
-            if np.isfinite(values).any():
-                drawn.setdefault(title, []).append((values, {"label": word, **look}))
-    with drawing_style([]):
-        figure = Figure(figsize=(3.5 * len(drawn), 2.7), layout="constrained")
-        for place, (title, some) in enumerate(drawn.items(), 1):
-            axes = figure.add_subplot(1, len(drawn), place)
-            for values, style in some:
-                axes.plot(at, values, markersize=4 if len(at) <= 15 else 0, **style)
-            axes.set_title(title, fontsize=10, loc="left", fontweight="bold")
-            axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.set_ylim(0, None if title == "Loss" else 1.03)
-            axes.grid(axis="y", alpha=0.15)
-            axes.legend(fontsize=8.5)
-        return svg_text(figure)
 
 
 def draw_confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Figure:

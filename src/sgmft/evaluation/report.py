@@ -39,18 +39,19 @@ def write_page(
     # To be shown beside each other, the evaluated one first: `title`, `evaluation`, mean `guidance`
     # or None, a post `explained`, addresses of its own `report` and of `why`, the explanation.
     models: Sequence[Mapping[str, Any]] = (),
-    history: Sequence[Mapping[str, float | None]] = (),  # as for `history_figure`; of one, no curve
+    history: Sequence[Mapping[str, float | None]] = (),  # of `Epoch`s; of one, no curve
     errors: Mapping[str, int] | None = None,
 ) -> None:
     """Write an evaluation's page."""
-    before = evaluation.uncalibrated if evaluation.temperature != 1 else None
     given: dict[str, Any] = {"title": title, "about": about, "notice": notice, "errors": errors}
-    given |= {"models": models, "evaluation": evaluation, "most_values": MOST_VALUES}
+    given |= {
+        "models": models,
+        "evaluation": evaluation,
+        "most_values": MOST_VALUES,
+        "history": history,
+    }
     given["overview"] = overview_figure() if overview else ""
-    given["history"] = figures.history_figure(history) if len(history) > 1 else ""
     given["confusion"] = figures.confusion_figure(evaluation.labels, evaluation.confusion)
-    given["reliability"] = figures.reliability_figure(evaluation.calibration, before)
-    given["selective"] = figures.selective_figure(evaluation.selective.curve)
     given |= {"mistakes": _mistakes(evaluation), "blind_loss": math.log(len(evaluation.labels))}
     views = ((x, _top(probs), list(map(image_view, x.images))) for x, probs in examples)
     page = render("evaluation/templates/report.html", **given, examples=[*views])
