@@ -162,8 +162,8 @@ def insight_table(
         keys.sort(key=often.__getitem__, reverse=True)  # stable: else in their order
         for value in keys:
             by_whom = users[rows := shown[value]]
-            alike = 1 / np.bincount(by_whom)[by_whom]  # every user has a weight of 1
-            found = shares.estimate(rows, alike if name == TYPICAL else None)
+            weights = 1 / np.bincount(by_whom)[by_whom] if name == TYPICAL else None  # 1 a user
+            found = shares.estimate(rows, weights)
             found = found if name == CHANGE else shares.draw(found, whole)
             result.by.setdefault(name, []).append(cell(value or "", rows, found, name in by))
     if change is not None:
