@@ -186,18 +186,19 @@ def _read_periods(
     days = [day for day, _ in times]
     hours = [None if hour is None else f"{hour:02}:00" for _, hour in times]
     starts = [x and f"{int(x[:2]) // block * block:02}:00" for x in hours]
-    weekdays = [day and [*DAYS][day.weekday()] for day in days]
+    weekdays = [[*DAYS][day.weekday()] if day else None for day in days]
     found: dict[str, list[str | None]] = {
         "hour": hours,
         TYPICAL: hours,
         "weekday": weekdays,
         GRID: [x and y and f"{x} {y}" for x, y in zip(weekdays, starts, strict=True)],
-        "week": [day and str(day - timedelta(day.weekday())) for day in days],
-        "month": [day and f"{day:%Y-%m}" for day in days],
+        "week": [str(day - timedelta(day.weekday())) if day else None for day in days],
+        "month": [f"{day:%Y-%m}" if day else None for day in days],
     }
     found = found if any(days) else {}
     if change is not None:
-        found[CHANGE] = [day and ("before", "after")[str(day) >= change] for day in days]
+        halves = ("before", "after")
+        found[CHANGE] = [halves[str(day) >= change] if day else None for day in days]
     return found
 
 
