@@ -54,6 +54,9 @@ def _tidy(outputs: list[Any], folder: str, commands: bool) -> list[Any]:
 
 
 if __name__ == "__main__":
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(HERE.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    )
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for name in sys.argv[1:] or sorted(path.stem for path in HERE.glob("*.ipynb")):
         run(HERE / f"{name}.ipynb")
