@@ -1,5 +1,6 @@
 """`make demo`: the whole job on generated posts, with the commands that do the same by hand."""
 
+import csv
 import shlex
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from sgmft.cli.console import counter, print_errors
 from sgmft.cli.evaluate import print_evaluation
 from sgmft.cli.main import app
 from sgmft.data.source import Source
+from sgmft.data.tables import open_writer, read_posts
 from sgmft.evaluation.report import write_page
 from sgmft.features.features import PARTS
 from sgmft.jobs.evaluate import choose_examples, describe_locator, evaluate_table
@@ -37,7 +39,7 @@ def run(
     posts: int = POSTS,
     seed: int = 0,
 ) -> Path:
-    """Sample posts, train two models, evaluate, explain, predict, sum up; returns the report."""
+    """Sample posts, train two models, evaluate, explain, predict, sum up and audit; the report."""
     start = time.monotonic()
     table, features = folder / "posts" / "posts.jsonl", folder / "features"
     _print_command(
@@ -66,7 +68,8 @@ def run(
         errors=errors,
     )
     screen.print(_table(predictions))
-    pages = f"{report}, and then {folder / 'insight' / 'insight.html'},"
+    _audit(table, folder, seed)
+    pages = f"{report}, insight/insight.html and audit/audit.html beside it"
     screen.print(f"{time.monotonic() - start:.0f} s. Open {pages} in a browser.")
     return report
 
@@ -107,6 +110,26 @@ def _try(
         "why": why.relative_to(home).as_posix(),
     }
     return row, locator, predictions, summary.errors
+
+
+def _audit(table: Path, folder: Path, seed: int) -> None:
+    """Give a tenth of the posts another label, audit the table, and say how many were found."""
+    posts = [x for x in read_posts(table) if x.error is None and "damage" not in x.row]
+    labels, rng = sorted({str(x.label) for x in posts}), np.random.default_rng(seed)
+    wrong = {posts[i].id: i for i in rng.choice(len(posts), len(posts) // 10, replace=False)}
+    flipped = table.with_name("flipped.csv")
+    with open_writer(flipped, list(posts[0].row)) as writer:
+        for x in posts:
+            other = rng.choice([label for label in labels if label != x.label])
+            label = other if x.id in wrong else x.label
+            writer.write([dict(x.row) | {"label": label}])
+    _run(("audit", flipped, "-o", folder / "audit"), "--features", folder / "features")
+    with (folder / "audit" / "labels.csv").open(encoding="utf-8-sig", newline="") as file:
+        flagged = [row["id"] for row in csv.DictReader(file) if row["probably_wrong"] == "true"]
+    found = len(wrong.keys() & set(flagged))
+    screen.print(
+        f"{len(wrong)} labels were made wrong; {len(flagged)} are flagged, {found} of these."
+    )
 
 
 def _run(command: Sequence[object], *hidden: object) -> None:

@@ -58,7 +58,9 @@ def test_a_fix_that_does_not_fit_is_reported_and_not_applied(tmp_path, row, reas
             HEADER,
             "9 fixes do not belong to these posts: .*; …. Give the fixes of",
         ),
-        ("a,Home\n", "id,label\n", "row 2: it has no column new_label"),
+        ("a,Home\n", "id,label\n", "row 2: the columns id, label, new_label are needed"),
+        ("a,Home,Work,late\n", HEADER, "row 2: 4 cells where"),
+        ('a,Home,"[""Work"", ""Home""]"\n', HEADER, "row 2: the columns .* with one text each"),
     ],
 )
 def test_fixes_of_another_table_are_refused(tmp_path, rows, header, reason):

@@ -76,7 +76,7 @@ def plugins(
         load_plugin(path)
 
 
-NAMES = "fetch convert train evaluate predict explain encode encoders suggest insight compare"
+NAMES = "fetch convert audit train evaluate predict explain encode encoders suggest insight compare"
 for name in (*NAMES.split(), "align", "export", "serve"):
     app.command(name)(getattr(import_module(f"sgmft.cli.{name}"), f"{name}_command"))
 
