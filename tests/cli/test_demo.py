@@ -17,4 +17,5 @@ def test_the_demo_shows_both_models(tmp_path, capsys):
         assert f'href="{address}"' in page
     assert len((tmp_path / "predictions.csv").read_text("utf-8").splitlines()) == 42 + 16 + 1
     assert "before and after" in (tmp_path / "insight" / "insight.html").read_text("utf-8").lower()
+    assert "fixes.csv" in (tmp_path / "audit" / "audit.html").read_text("utf-8")
     assert "--method sgmft --preset elements --set width=128" in capsys.readouterr().out
