@@ -54,7 +54,7 @@ dist: $(TOOLS)/.ready
 	$(PYTHON) tests/clean_install.py dist/
 
 docs: $(TOOLS)/.ready
-	$(TOOLS)/bin/python -W ignore -m mkdocs build --strict  # jieba warns of its own patterns
+	NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/python -W ignore -m mkdocs build --strict  # jieba warns of its patterns
 	$(TOOLS)/bin/python docs/check_site.py site/
 
 notebooks: $(READY)
