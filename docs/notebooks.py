@@ -48,12 +48,13 @@ def _tidy(outputs: list[Any], folder: str, commands: bool) -> list[Any]:
             lines = "".join(x["text"] for x in group).split("\n")
             lines = [re.split(r"\r|\x1b\[2K", line)[-1] for line in lines]
             lines = [re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", x) for x in lines if not BAR.search(x)]
-            text = "\n".join(x for x in lines if x.strip()).replace(f"{folder}/", "")
+            text = "\n".join(x.rstrip() for x in lines if x.strip()).replace(f"{folder}/", "")
             kept.append(nbformat.v4.new_output("stream", name="stdout", text=text))
     return kept
 
 
 if __name__ == "__main__":
+    os.environ["COLUMNS"] = "100"  # of the commands' tables
     os.environ["PYTHONPATH"] = os.pathsep.join(
         [str(HERE.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     )
