@@ -56,7 +56,7 @@ class EncoderHandle:
                 check_plugin(self.plugin)
             found = open_encoder(**self.encoder_settings, device=self.device)
             if self.weights and found.info.weights != self.weights:
-                other = "has other weights than the one that the model was trained with"
+                other = "has other weights or settings than the one that the model was trained with"
                 fix = "give that one with encoder=, or train the model anew"
                 raise SgmftError(f"The encoder {found.info.name} {other}: {fix}.")
             self._encoder = found

@@ -85,7 +85,8 @@ def open_features_table(
         raise SgmftError(f"{learned} and encodes no posts: {fix}.")
     file = Path(path)
     stores = [x for x in (file, *sorted(file.glob("*"))) if (x / "_encoder.json").is_file()]
-    if len(stores) > 1 or (not stores and not file.is_file()):
+    fits = file.is_file() and file.suffix.lower() in (".parquet", ".npz")
+    if len(stores) > 1 or not (stores or fits):
         what = "holds features of several encoders" if stores else "is no features table"
         raise SgmftError(f"{path} {what}: give a .parquet, a .npz, or one folder of a store.")
     found = _open_store(stores[0]) if stores else _open_file(file, cleaning, expected)
@@ -267,6 +268,10 @@ def _find_columns(schema: Any) -> dict[str, list[str]]:
     if not found:
         there = ", ".join(schema.names[:20])
         raise ValueError(f"it needs lists in text, image or joint, or text_0, ...; it has {there}")
+    numbers = {(match[1], int(match[2])) for _, match in matches if match[2]}
+    for side, number in numbers:
+        if number > 1 and (side, number - 1) not in numbers:
+            raise ValueError(f"{side}_{number} is there, and {side}_{number - 1} is not")
     for names in found.values():
         if len(names) > 1 and any(_is_list(schema.field(x)) for x in names):
             raise ValueError(f"{' and '.join(names[:2])} are vectors of the same; leave one")

@@ -119,7 +119,7 @@ def test_the_fingerprint_follows_the_settings_and_not_the_folder(
     assert load_encoder(f"hf:{copy}").info.fingerprint == known.fingerprint
     change(copy)
     found = load_encoder(f"hf:{copy}").info
-    assert found.fingerprint != known.fingerprint and found.weights == known.weights
+    assert found.fingerprint != known.fingerprint and found.weights != known.weights
     for setting in ({"cleaning": "paper"}, {"patch_grid": 2}, {"dtype": "bfloat16"}):
         found = load_encoder(f"hf:{families['clip']}", **setting).info
         assert found.fingerprint != known.fingerprint and found.weights == known.weights
@@ -157,9 +157,37 @@ def test_other_weights_of_that_name_are_refused(families, clip_posts, tmp_path) 
     SemanticLocator(f"hf:{copy}").fit(clip_posts).save_pretrained(tmp_path / "model")
     shutil.rmtree(copy)
     other = save_checkpoint("altclip", copy)
-    with pytest.raises(SgmftError, match="has other weights than the one"):
+    with pytest.raises(SgmftError, match="has other weights or settings than the one"):
         SemanticLocator.from_pretrained(tmp_path / "model").predict(clip_posts[:1])
     assert other == copy
+
+
+@pytest.mark.parametrize("change", [_other_size, _no_lower_case, _other_activation])
+@pytest.mark.parametrize("tune", ["head", "lora"])
+def test_other_settings_of_that_name_are_refused(
+    families, clip_posts, tmp_path, change, tune
+) -> None:
+    copy = Path(shutil.copytree(families["clip"], tmp_path / "clip"))
+    tuning = Tuning(epochs=1, rank=2, batch_size=12, augment=False) if tune == "lora" else tune
+    locator = SemanticLocator(f"hf:{copy}", tune=tuning).fit(clip_posts)
+    locator.save_pretrained(tmp_path / "model")
+    moved = shutil.move(copy, tmp_path / "moved")
+    again = SemanticLocator.from_pretrained(tmp_path / "model", encoder=f"hf:{moved}")
+    posts = clip_posts[:3]
+    np.testing.assert_allclose(again.predict_proba(posts), locator.predict_proba(posts), atol=1e-6)
+    change(Path(moved))
+    with pytest.raises(SgmftError, match="other weights"):
+        SemanticLocator.from_pretrained(tmp_path / "model", encoder=f"hf:{moved}").predict(posts)
+
+
+@pytest.mark.parametrize("family", ["clip", "xlmr", "st-xlmr"])
+def test_a_folder_without_a_tokenizer_is_refused(families, tmp_path, family) -> None:
+    copy = Path(shutil.copytree(families[family], tmp_path / "copy"))
+    for path in (*copy.rglob("tokenizer*"), *copy.rglob("vocab*"), *copy.rglob("special_tokens*")):
+        path.unlink()
+    kind = family[:3] if family.startswith("st-") else "hf:"
+    message = refusal(f"{kind.replace('st-', 'st:')}{copy}{'' if family == 'clip' else '+compact'}")
+    assert "tokenizer" in message
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -190,7 +190,9 @@ def make_plan(
 
     tables = chosen(table, every_table, "table")
     if not tables:
-        raise SgmftError(f"Table {table} has none of the rows {methods}: choose other tables.")
+        there = (key for x in _names(table, every_table, "table") for key in every_table[x].rows)
+        own = ", ".join(dict.fromkeys(there))
+        raise SgmftError(f"Table {table} has none of the rows {methods}; it has {own}.")
     return ComparisonPlan(tables, chosen(figure, every_figure, "figure"), rows, **options)
 
 

@@ -29,6 +29,7 @@ class ChineseClipEncoder(TransformersEncoder):
     that `sgmft train --tune` or `sgmft align` wrote; else SgmftError.
     """
 
+    _is_by_weights = True
     max_tokens = 52  # that it was trained with, [CLS] and [SEP] included
 
     def __init__(self, name: str, cleaning: str = "light", **settings: Any) -> None:

@@ -62,8 +62,9 @@ def find_checkpoint(name: str, trusted: bool) -> Checkpoint:
         return Checkpoint(name, what, f"{kind}{Path(what).absolute()}", trusted)
     repository, _, revision = what.partition("@")
     if not REPOSITORY.fullmatch(repository):
-        moved = "of one that has moved use from_pretrained(model, encoder=FOLDER)"
-        raise SgmftError(f"There is no encoder {name}: no such folder, no hub name; {moved}.")
+        moved = "SemanticLocator.from_pretrained(model, encoder=FOLDER).save_pretrained(model)"
+        no = f"There is no encoder {name}: no such folder, no hub name"
+        raise SgmftError(f"{no}. For a model whose encoder has moved, in Python: {moved}.")
     if kind == "st:" and "/" not in repository:
         repository = f"sentence-transformers/{repository}"
     folder = local_copy(repository, revision or None)
@@ -83,7 +84,8 @@ def local_copy(repository: str, revision: str | None, needed: str = "*.json") ->
         if has_any(folder, *weights) and has_any(folder, needed):
             return folder
     nowhere = (
-        f"The weights of {repository} are not on this machine and cannot be fetched. On a machine "
+        f"There is no folder {repository} here, and the weights of that name are not on this "
+        "machine and cannot be fetched. On a machine "
         f"with a network run `hf download {repository} --local-dir clip/`, copy the folder clip/ "
         "here and pass it as --encoder clip/; or use --encoder compact, which needs no download."
     )

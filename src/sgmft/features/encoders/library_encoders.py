@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from sgmft.data.preprocessing.text import get_cleaning
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, warn
 from sgmft.features.encoders.adapters import digest_weights, read_adapter
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, Images, PreparedImage
 from sgmft.features.encoders.batches import alike_batches, batches_by_length
@@ -68,6 +68,7 @@ class TorchEncoder:
     _find: Callable[[str, str | None], Checkpoint]  # by name and revision
     _load: Callable[[Checkpoint], Any]  # returns the network, and sets the next
     _design: str  # digest of what does not show in the weights
+    _is_by_weights = False  # whether a model knows it by its weights alone, as those of 0.1 do
     tokenizer: Any
     _padding: str | bool = False  # "max_length" for texts of so many tokens always
 
@@ -152,7 +153,8 @@ class TorchEncoder:
             with checkpoint.reading():
                 model = self._load(checkpoint)
             # The same in both precisions of reading.
-            return model, "", digest_weights(model, torch.bfloat16)
+            design = "" if self._is_by_weights else self._design
+            return model, "", digest_weights(model, torch.bfloat16, design)
         where = base or adapter.base
         model, _, weights = self._open(self._find(where, adapter.revision), None)
         model, changed = adapter.merge(model, weights, where)
@@ -210,6 +212,8 @@ class LibraryEncoder(TorchEncoder):
         """Encode the first sample; one at a time from now on if another beside it changes it."""
         if side not in self._takes:
             return None
+        if side == "text" and _knows_no_word(self.tokenizer):  # which libraries make up
+            raise ValueError("it has no tokenizer files, and every word would be an unknown one")
         alone = encode(samples[:1], True)
         if alone.pooled.ndim != 2:
             raise ValueError("it gives several vectors, and none of a whole text or picture")
@@ -366,6 +370,9 @@ class SentenceTransformersEncoder(LibraryEncoder):
         self._takes = [kind for kind in LINEAR if model.supports(kind)]
         self._joint = len(self._takes) == 2 and model.supports(("image", "text"))
         self._prompt = model.prompts.get(model.default_prompt_name)
+        self.tokenizer = getattr(model, "tokenizer", None)
+        if not (Path(checkpoint.folder) / "modules.json").is_file():
+            warn(f"{checkpoint.name} has no modules.json: texts are the means of their words.")
         # A chat's template is filled in by the tokenizer, which is not for several threads.
         self._lock = Lock() if "message" in model.modalities else nullcontext()
         processor = getattr(model, "processor", None)  # a static model has none
@@ -427,6 +434,11 @@ class SentenceTransformersEncoder(LibraryEncoder):
     def image_features(self, images: Mapping[str, Tensor], tokens: bool) -> Halves:
         """See `TorchEncoder`."""
         return self.model({**images, "modality": self._modality})["sentence_embedding"], None
+
+
+def _knows_no_word(tokenizer: Any) -> bool:
+    known = getattr(tokenizer, "get_vocab", dict)()
+    return bool(known) and len({*known} - {*getattr(tokenizer, "all_special_tokens", ())}) < 2
 
 
 def _cut_out(processor: Any, image: Image.Image) -> Images:
