@@ -291,7 +291,7 @@ BAD = {
         {"id": ["a", "b"], "image": [[1.0, 2.0], [1.0, math.inf]]},
         "row 2: the image vector is not finite",
     ),
-    "a gap": ({"id": ["a"], "text_0": [1.0], "text_2": [1.0]}, "text_2 is there, and text_1 is not"),
+    "a gap": ({"id": ["a"], "text_0": [1.0], "text_2": [1.0]}, "text_1 is not"),
     "half missing": ({"id": ["a"], "text": [[1.0, None]]}, "row 1: the text vector is not finite"),
     "too large": ({"id": ["a"], "text": [[1e300]]}, "not finite"),
     "twice": (

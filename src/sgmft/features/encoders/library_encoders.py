@@ -437,7 +437,7 @@ class SentenceTransformersEncoder(LibraryEncoder):
 
 
 def _knows_no_word(tokenizer: Any) -> bool:
-    known = getattr(tokenizer, "get_vocab", dict)()
+    known: dict[str, int] = getattr(tokenizer, "get_vocab", dict)()
     return bool(known) and len({*known} - {*getattr(tokenizer, "all_special_tokens", ())}) < 2
 
 
