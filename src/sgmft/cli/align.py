@@ -1,6 +1,6 @@
 """`sgmft align`: adapt an encoder to pairs of text and picture."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Option
 
@@ -43,9 +43,16 @@ def align_command(
     handle = EncoderHandle(encoder or "compact", cleaning or "light", features=store, device=device)
     posts = source.read_posts()
     with console.ProgressBars() as bars:
-        how: Any = {"tuning": tuning, "width": width, "seed": seed, "on_epoch": bars.epoch}
-        how["on_encoded"] = lambda done: bars.encoded(done, len(posts))
-        result = align_encoder(posts, output, handle, **how)
+        result = align_encoder(
+            posts,
+            output,
+            handle,
+            tuning=tuning,
+            width=width,
+            seed=seed,
+            on_encoded=lambda done: bars.encoded(done, len(posts)),
+            on_epoch=bars.epoch,
+        )
     console.print_counts(result.skipped, f"{sum(result.skipped.values())} posts were left out:")
     recalls = Table(f"among {result.held_out} held-out pairs", "before", "after")
     for name, after in result.after.items():

@@ -1,6 +1,6 @@
 """`sgmft predict`: label the rows of a table."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option
 
@@ -75,7 +75,15 @@ def predict_command(
             texts = parse_descriptions(zero_shot)
             described = SemanticLocator.zero_shot(texts, encoder, features=folder, device=device)
             predictor, adapt = described, described.adapt
-        how: Any = {"adapt": adapt, "shard_rows": shard_rows, "engine": run, "on_predicted": done}
-        summary = predict_table(source, output, predictor, abstain=abstain, **how)
+        summary = predict_table(
+            source,
+            output,
+            predictor,
+            abstain=abstain,
+            adapt=adapt,
+            shard_rows=shard_rows,
+            engine=run,
+            on_predicted=done,
+        )
     wrote = "" if output == "-" else f"Wrote {summary.posts} rows to {output}"
     console.finish(summary, summary_file, None if zero_shot else model, wrote)

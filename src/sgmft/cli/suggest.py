@@ -1,7 +1,7 @@
 """`sgmft suggest`: choose posts worth labelling."""
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Option
 
@@ -41,8 +41,16 @@ def suggest_command(
         locator = opt.load_locator(model, features, device)
     choices = [*filter(None, map(str.strip, (labels or "").split(",")))]
     with console.counter("Encoding") as done:
-        how: Any = {"labels": choices, "labelled": known, "seed": seed, "on_encoded": done}
-        found = suggest_table(source, output, locator, number, **how)
+        found = suggest_table(
+            source,
+            output,
+            locator,
+            number,
+            labels=choices,
+            labelled=known,
+            seed=seed,
+            on_encoded=done,
+        )
     console.print_errors(found.summary)
     moved = output != "-" and table_folder(output) != found.folder
     console.print_text("suggested", found=found, output=output, moved=moved)

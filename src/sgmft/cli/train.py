@@ -47,19 +47,34 @@ def train_command(
 
     named = opt.parse_pairs(settings, "--set")
     named |= {"class_weights": "true"} if class_weights else {}
-    given: dict[str, Any] = {"method": method, "preset": preset, "cleaning": cleaning}
-    given |= {"settings": {k: x for k, x in named.items() if not k.startswith(opt.TUNE)}}
-    given |= {"tune": opt.make_tuning(tune, tune_last, merge, named) or tune, "seed": seed}
-    given |= {"attributes": (attributes or "").split(","), "val_size": val_size, "device": device}
-    given |= {"features": console.feature_folder(features)}
+    given: dict[str, Any] = {
+        "method": method,
+        "preset": preset,
+        "cleaning": cleaning,
+        "settings": {k: x for k, x in named.items() if not k.startswith(opt.TUNE)},
+        "tune": opt.make_tuning(tune, tune_last, merge, named) or tune,
+        "val_size": val_size,
+        "seed": seed,
+        "attributes": (attributes or "").split(","),
+        "features": console.feature_folder(features),
+        "device": device,
+    }
     tried = [opt.pick_encoder(encoder, features_table, text_encoder, image_encoder)]
     if encoder is not None and encoder.startswith(AUTO):
         tried = [*filter(None, map(str.strip, encoder.removeprefix(AUTO).split(",")))] or tried
     locators = [SemanticLocator(name, **given) for name in tried]
     with console.ProgressBars() as bars:
-        how: Any = {"on_encoded": bars.encoded, "on_epoch": bars.epoch, "on_step": bars.step}
-        how |= {"fixes": fixes, "split_by": split_by, "track": track}
-        summary, locator = train_best(source, output, locators, **how)
+        summary, locator = train_best(
+            source,
+            output,
+            locators,
+            fixes=fixes,
+            split_by=split_by,
+            track=track,
+            on_encoded=bars.encoded,
+            on_epoch=bars.epoch,
+            on_step=bars.step,
+        )
     console.print_errors(summary)
     table = None if features_table is None else describe_table(locator)
     shown = {"table": table, "tried": len(locators), "output": output}
