@@ -315,7 +315,7 @@ def test_the_encoder_with_the_least_validation_loss_is_kept(table, tiny, tmp_pat
     locators[1:] = [SemanticLocator("hf:./nowhere")]
     monkeypatch.setattr(locators[0], "fit", None)  # not begun where another cannot be loaded
     with pytest.raises(
-        SgmftError, match=r"no encoder hf:\./nowhere: .* from_pretrained\(model, enc"
+        SgmftError, match=r"no encoder hf:\./nowhere: .*from_pretrained\(model, enc"
     ):
         train(source, locators)
 

@@ -280,7 +280,7 @@ def test_another_encoder_of_the_same_widths_is_refused(tmp_path, clip_posts):
         loaded = SemanticLocator.from_pretrained(tmp_path / "model")
         loaded.encoder_settings["dtype"] = dtype
         assert all(loaded.predict(clip_posts))
-    with pytest.raises(SgmftError, match="other weights than the one that the model was trained"):
+    with pytest.raises(SgmftError, match="other weights or settings than"):
         SemanticLocator.from_pretrained(tmp_path / "model", encoder=str(other)).predict(clip_posts)
     shutil.rmtree(first)
     other.rename(first)
