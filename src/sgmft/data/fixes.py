@@ -41,6 +41,8 @@ def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -
             continue
         refused.append(f"row {row.number}: {reason}")
     dropped = sum(not new for new in fixes.values())
+    if others := sorted({*fixes.values()} - {post.label for post in posts} - {""}):
+        warn(f"{path}: labels that no post of the table has: {', '.join(others[:5])}.")
     text = f"{path}: {len(fixes) - dropped} labels changed, {dropped} posts left out"
     if refused:
         shown = "; ".join([*refused[:3], "…"][: len(refused)])

@@ -26,6 +26,7 @@ MAX_CATEGORIES = 256  # the most frequent
 OTHERS = ""  # stands for all rare categories
 PERIODS = {"hour": 24, "weekday": 7}  # attributes of a post's time
 TIMESTAMP = re.compile(r"(\d{10})(\d{3}){0,3}(\.\d*)?")  # of seconds, milliseconds, ...
+DAY_OR_MONTH = re.compile(r"\d{1,2}([/.-])\d{1,2}\1\d{2,4}\b")  # first, in a date as 03/04/2024
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,9 @@ def parse_time(cell: str) -> tuple[datetime, datetime] | None:
     text = re.sub("[年月]", "-", cell).replace("日", " ")
     try:
         defaults = datetime(2000, 1, 1, 0), datetime(2001, 2, 2, 1)
-        one, other = (parse(text, default=default, ignoretz=True) for default in defaults)
+        one = parse(text, default=defaults[0], ignoretz=True)
+        swapped = DAY_OR_MONTH.match(text) is not None  # then no day is known
+        other = parse(text, default=defaults[1], ignoretz=True, dayfirst=swapped)
     except (ValueError, OverflowError, TypeError, LookupError):
         return None
     return one, other

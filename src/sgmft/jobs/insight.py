@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,10 +32,11 @@ GRID, TYPICAL, CHANGE = "weekday, hour", "typical day", "before and after"  # br
 MANY = 5000  # posts from which on a cell of the grid is one hour, else four
 FEW = 1000  # posts of a cell, below which counted shares are whole percents
 MOST_LABELS = 200  # by hand: a column with more holds something else
+ROUNDED = 0.02  # by which probabilities with few digits may miss a sum of 1
 EXAMPLES, LONGEST = 2, 90  # texts of a label in a cell, and characters of each
 _PERSONAL = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.\w+|@[\w-]+|\d{5,}")
-_UTC = re.compile(r"\d{10,}(\.\d*)?|.*\d(Z|[+-]00:?00)( .*)?")
-_DATE, _FIGURE = re.compile(r"\d{4}-\d\d-\d\d"), re.compile(r"<svg.*?</svg>", re.DOTALL)
+_UTC = re.compile(r"\d{10}(\d{3}){0,3}(\.\d*)?|.*\d ?(Z|UTC|GMT|[+-]00:?00)( .*)?")
+_FIGURE = re.compile(r"<svg.*?</svg>", re.DOTALL)
 Time = tuple[date | None, int | None]  # day and hour, as far as they are known
 
 
@@ -92,8 +94,12 @@ def insight_table(
     Raises:
         SgmftError: no post has a label, or they are of too few users, or before or after is none.
     """
-    if change is not None and not _DATE.fullmatch(change):
-        raise SgmftError(f"--before-after {change}: write the day as 2024-03-01.")
+    try:
+        change = change and str(date.fromisoformat(change))
+    except ValueError:
+        raise SgmftError(f"--before-after {change}: write the day as 2024-03-01.") from None
+    if not abs(utc_offset) <= 14:
+        raise SgmftError(f"--utc-offset {utc_offset}: give hours from -14 to 14.")
     if model is None:
         labels, predictions, by_hand = _read_table(source)
     else:
@@ -128,9 +134,11 @@ def insight_table(
     shares = ShareEstimator(probs, given, users, np.array([p.parts for p in good]), held_out)
 
     def cell(value: str, rows: Integers, found: Shares, texts: bool) -> Cell:
-        digits = 2 if len(rows) < FEW else 3  # of counts, which would tell of single posts else
-        known = ("counted", "share") if kind == "counted" else ("counted",)
-        found = found._replace(**{x: getattr(found, x).round(digits) for x in known})
+        digits = 2 if len(rows) < FEW else 3  # more would tell of single posts
+        finer = 3 if kind != "counted" and len(rows) == len(good) else digits
+        found = found._replace(counted=found.counted.round(digits))
+        known = ("share", "low", "high")
+        found = found._replace(**{x: getattr(found, x).round(finer) for x in known})
         number, writers = map(rule.round, (len(rows), len(np.unique(rule.users[rows]))))
         some = _choose_examples([good[i] for i in rows]) if texts and examples else {}
         return Cell(value, number, writers, found, some)
@@ -154,8 +162,14 @@ def insight_table(
         groups, often = _group(values), Counter(values if name in by else ())
         lines = [[*groups]]
         if name == GRID:  # sums over its rows and columns are shown, too
-            parts = {part for key in groups if key for part in key.split()}
+            parts = sorted({part for key in groups if key for part in key.split()})
             lines += [[key for key in groups if key and part in key.split()] for part in parts]
+        for other in breakdowns.values():  # of which some groups may be sums of these
+            inside = defaultdict[Any, list[Any]](list)
+            for key, rows in groups.items():
+                if len(values_there := {other[row] for row in rows}) == 1:
+                    inside[values_there.pop()].append(key)
+            lines += inside.values()
         shown = rule.choose(groups, lines)
         result.hidden[name] = rule.round(len(posts) - sum(map(len, shown.values())))
         keys = sorted(shown, key=lambda x: (x is None, DAYS.get(x, x)))
@@ -195,7 +209,7 @@ def _read_periods(
         "week": [str(day - timedelta(day.weekday())) if day else None for day in days],
         "month": [f"{day:%Y-%m}" if day else None for day in days],
     }
-    found = found if any(days) else {}
+    found = {name: values for name, values in found.items() if any(values)}
     if change is not None:
         halves = ("before", "after")
         found[CHANGE] = [halves[str(day) >= change] if day else None for day in days]
@@ -207,9 +221,12 @@ def _read_table(source: Source) -> tuple[list[str], Iterator[Prediction], bool]:
     posts = source.read_posts()
     columns = [*dict.fromkeys(name for post in posts for name in post.row)]
     labels = sorted({post.label for post in posts if post.label is not None})
+    shares = [name[2:] for name in columns if name.startswith("p_")]
     if predicted := is_predicted(columns):
         added = columns[len(columns) - columns[::-1].index("warning") :]
         labels = [name[2:] for name in added if name.startswith("p_")]
+    elif labels and {*labels} <= {*shares}:  # without its empty columns
+        labels, predicted = shares, True
     elif len(labels) > MOST_LABELS:
         raise SgmftError(
             f"{source.table}: its labels are {len(labels):,} different ones: say which column "
@@ -223,8 +240,8 @@ def _read_table(source: Source) -> tuple[list[str], Iterator[Prediction], bool]:
         if not predicted:
             probs = np.array([float(post.label == label) for label in labels])
             error, reason = None if post.label else "has no label", None
-        if error is None and not ((probs >= 0).all() and 0 < probs.sum() < np.inf):
-            error = "its probabilities cannot be read"
+        if error is None and not ((probs >= 0).all() and abs(probs.sum() - 1) < ROUNDED):
+            error = "its probabilities, of the columns p_..., are not numbers that add up to one"
         if error is None and post.label is not None and post.label not in labels:
             error = Message("the model never learned the label {label!r}", label=post.label)
         if error is not None:
@@ -279,6 +296,9 @@ def _write(folder: Path, result: Insight, language: str, name: str) -> None:
         lines = zip(result.labels, before.found.share, after.found.share, *found, strict=True)
         names = ("label", "before", "after", *Change._fields)
         tables["change"] = [dict(zip(names, row, strict=True)) for row in lines]
+    earlier = "change.csv", "change.parquet", "figures/[0-9]*.svg"
+    for old in chain.from_iterable(map(folder.glob, earlier)):
+        old.unlink()
     for table, rows in tables.items():
         for suffix in ("csv", "parquet"):
             with open_writer(folder / f"{table}.{suffix}", [*rows[0]]) as writer:
