@@ -28,8 +28,10 @@ class JobSummary:
     traits: dict[str, int] = field(default_factory=dict)  # posts with each, see `locator.drift`
 
     @classmethod
-    def of(cls, posts: Iterable[Post], abstained: Iterable[str] = ()) -> JobSummary:
-        """Return that of some posts, and of the reasons why some of them have no label."""
+    def of(
+        cls, posts: Iterable[Post], abstained: Iterable[str] = (), traits: Iterable[str] = ()
+    ) -> JobSummary:
+        """Return that of some posts, of the reasons why some have no label, and of traits."""
         posts = list(posts)
         warned: Counter[str] = Counter()
         examples: dict[str, str] = {}
@@ -41,7 +43,7 @@ class JobSummary:
             if post.error is None:
                 warned.update({kind_of(reason) for reason in post.warnings})
         counts = dict(Counter(abstained)), dict(warned.most_common())
-        return cls(len(posts), count_errors(posts), *counts, examples)
+        return cls(len(posts), count_errors(posts), *counts, examples, dict(Counter(traits)))
 
     @property
     def used(self) -> int:

@@ -19,7 +19,7 @@ from sgmft.data.tables.formats import is_predicted
 from sgmft.errors import Message, NoUsableRowError, SgmftError
 from sgmft.evaluation.cells import PrivacyRule
 from sgmft.evaluation.shares import LEAST, Change, ShareEstimator, Shares
-from sgmft.features.attributes import parse_time, read_cell, to_number
+from sgmft.features.attributes import TIMESTAMP, parse_time, read_cell, to_number
 from sgmft.locator import drift
 from sgmft.locator.abstention import OF_NONE, Abstention
 from sgmft.locator.prediction import Prediction, Predictor
@@ -35,7 +35,7 @@ MOST_LABELS = 200  # by hand: a column with more holds something else
 ROUNDED = 0.02  # by which probabilities with few digits may miss a sum of 1
 EXAMPLES, LONGEST = 2, 90  # texts of a label in a cell, and characters of each
 _PERSONAL = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.\w+|@[\w-]+|\d{5,}")
-_UTC = re.compile(r"\d{10}(\d{3}){0,3}(\.\d*)?|.*\d ?(Z|UTC|GMT|[+-]00:?00)( .*)?")
+_UTC = re.compile(TIMESTAMP.pattern + r"|.*\d ?(Z|UTC|GMT|[+-]00:?00)( .*)?")
 _FIGURE = re.compile(r"<svg.*?</svg>", re.DOTALL)
 Time = tuple[date | None, int | None]  # day and hour, as far as they are known
 

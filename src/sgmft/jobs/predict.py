@@ -1,6 +1,5 @@
 """Predict tables of posts: source to predictor to sink, in this process or on a cluster."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -106,9 +105,8 @@ def _write_rows(
         if strict:
             raise_first_error([prediction.post for prediction in part])
         abstained = (p.abstained for p in part if p.abstained is not None)
-        summary = JobSummary.of((p.post for p in part), abstained)
         traits = chain.from_iterable(drift.traits_of(p, columns.labels) for p in part)
-        summary.traits.update(Counter(traits))
+        summary = JobSummary.of((p.post for p in part), abstained, traits)
         write([columns.row(p) for p in part], summary)
         yield summary
 

@@ -85,11 +85,12 @@ def shifts(training: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
         expected = table.sum(1, keepdims=True) * totals / totals.sum()
         ratio = float(((table - expected) ** 2 / expected).sum()) / free
         noise = 2 / (9 * free)  # Wilson & Hilferty 1931
-        grown = np.subtract(*(table / totals).T[::-1])
+        shares = table / totals
+        grown = shares[:, 1] - shares[:, 0]
         if (ratio ** (1 / 3) - 1 + noise) / sqrt(noise) < LEAST_SCORE:
             continue
         most = int(grown.argmax())
-        reason, (before, now) = [*values][most], (table / totals)[most]
+        reason, (before, now) = [*values][most], shares[most]
         if np.abs(grown).sum() / 2 >= LEAST_SHIFT and (reason != "sure"):
             template = "{reason}: {now:.0%} of these posts, {before:.0%} in training"
             moved.append(Message(template, reason=reason, now=float(now), before=float(before)))

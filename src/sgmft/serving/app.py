@@ -84,7 +84,7 @@ def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMe
         with engine.places.take():
             given = await parse_request(request, engine.limits, OnePost)
             found = await unless_gone(request, engine.predict(given.posts, given.rules))
-        metrics.count_posts(found, given.posts)
+        metrics.count_posts(found)
         predictions = [responses.PredictionResponse.of(x, labels) for x in found]
         return responses.PredictionsResponse(predictions=predictions)
 
@@ -102,7 +102,7 @@ def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMe
             given = await parse_request(request, engine.limits, ExplainedPost)
             explaining = engine.explain(given.posts[0], given.label, given.rules)
             prediction, explanation = await unless_gone(request, explaining)
-        metrics.count_posts([prediction], given.posts)
+        metrics.count_posts([prediction])
         if "text/html" in accept:
             from sgmft.evaluation.explain.page import explanation_page
 

@@ -15,7 +15,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sgmft.data.posts import Post
 from sgmft.locator import drift
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.engine import InferenceEngine
@@ -59,10 +58,10 @@ class ServerMetrics:
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def count_posts(self, predictions: Iterable[Prediction], posts: Iterable[Post]) -> None:
+    def count_posts(self, predictions: Iterable[Prediction]) -> None:
         """Count posts that are predicted."""
-        for x, post in zip(predictions, posts, strict=True):
-            for trait in drift.traits_of(x._replace(post=post), self._labels):
+        for x in predictions:
+            for trait in drift.traits_of(x, self._labels):
                 self._traits.labels(*trait.split(": ", 1)).inc()
             outcome = "error" if x.error else "abstained" if x.abstained else "label"
             self._posts.labels(outcome).inc()
