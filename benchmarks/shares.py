@@ -85,7 +85,7 @@ def measure(runs: str, table: str, seed: int, options) -> list[list[np.ndarray]]
                 rng.choice(pool, n, replace=False) for pool, n in zip(pools, count, strict=True)
             ]
             sample = np.concatenate(drawn)
-            ours = estimator.draw(estimator.estimate(sample))
+            ours = estimator.draw(estimator.estimate(sample), sample)
             every = np.array([*others(probs[sample], *before), ours.share])
             own = count / number
             covered = ((ours.low <= shares) & (shares <= ours.high)).mean()

@@ -59,7 +59,9 @@ def test_without_held_out_posts_shares_are_means():
     rng = np.random.default_rng(0)
     probs, weights, rows = rng.dirichlet(np.ones(3), 30), rng.random(12), np.arange(5, 17)
     shares = estimator_of(probs)
-    found = shares.draw(shares.estimate(rows, weights), shares.estimate(np.arange(30)))
+    found = shares.draw(
+        shares.estimate(rows, weights), rows, weights, shares.estimate(np.arange(30))
+    )
     assert np.allclose(found.share, weights @ probs[rows] / weights.sum())
     counted = np.bincount(probs[rows].argmax(1), weights, 3) / weights.sum()
     assert np.allclose(found.counted, counted)
@@ -71,7 +73,7 @@ def test_shifted_shares_are_corrected_and_intervals_hold_them():
     for _ in range(120):
         true = rng.dirichlet(np.ones(3))
         shares = estimator_of(posts_of(true, 300, rng)[1], held_out=held_out_of(rng))
-        found = shares.draw(shares.estimate(np.arange(300)))
+        found = shares.draw(shares.estimate(np.arange(300)), np.arange(300))
         errors.append([np.abs(x - true).mean() for x in (found.counted, found.share)])
         covered.append((found.low <= true) & (true <= found.high))
         assert found.share.sum() == pytest.approx(1)
@@ -81,15 +83,22 @@ def test_shifted_shares_are_corrected_and_intervals_hold_them():
     assert 0.91 < np.mean(covered) < 0.99
 
 
-def test_shares_within_chance_of_the_usual_are_drawn_there():
+@pytest.mark.parametrize("whole", [False, True])
+def test_shares_within_chance_are_nearer_to_the_posts_own_than_counts(whole):
     rng = np.random.default_rng(2)
-    errors = []
-    for _ in range(40):
-        shares = estimator_of(posts_of(TRAINED, 200, rng)[1], held_out=held_out_of(rng))
-        plain = shares.estimate(np.arange(200))
-        drawn = shares.draw(plain)
-        errors.append([np.abs(x.share - TRAINED).mean() for x in (plain, drawn)])
-    assert np.mean(errors, 0)[1] < 0.75 * np.mean(errors, 0)[0]
+    usual = np.array([0.1, 0.3, 0.6]) if whole else TRAINED
+    errors, few = [], np.arange(60)
+    for _ in range(60):
+        classes, probs = posts_of(usual, 600, rng)
+        shares = estimator_of(probs, held_out=held_out_of(rng))
+        every = shares.estimate(np.arange(600)) if whole else None
+        plain = shares.estimate(few)
+        drawn = shares.draw(plain, few, whole=every)
+        own = np.bincount(classes[few], minlength=3) / len(few)
+        found = plain.counted, plain.share, drawn.share
+        errors.append([[np.abs(x - y).mean() for x in found] for y in (own, usual)])
+    for counted, estimated, ours in np.mean(errors, 0):
+        assert ours < counted and ours < estimated
 
 
 def test_parts_are_corrected_by_posts_of_the_same_parts():
@@ -116,7 +125,7 @@ def test_a_model_that_tells_nothing_is_no_error():
     same = np.tile(TRAINED, (90, 1))
     held_out = HeldOutProbabilities(same, np.arange(90) % 3, np.full(90, 3))
     shares = estimator_of(same, held_out=held_out)
-    found = shares.draw(shares.estimate(np.arange(90)))
+    found = shares.draw(shares.estimate(np.arange(90)), np.arange(90))
     assert np.allclose(found.share, TRAINED, atol=0.01) and (found.high - found.low).min() > 0
 
 

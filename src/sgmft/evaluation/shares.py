@@ -107,11 +107,19 @@ class ShareEstimator:
         low, high = np.quantile(likely / likely.sum(1, keepdims=True), LEVELS, axis=0)
         return Shares(counted / max(counted.sum(), TINY), share, low, high, replicates, len(users))
 
-    def draw(self, found: Shares, whole: Shares | None = None) -> Shares:
-        """Draw shares to those of a `whole`, else of the held-out posts, as far as chance explains.
+    def draw(
+        self,
+        found: Shares,
+        rows: Integers,
+        weights: Doubles | None = None,
+        whole: Shares | None = None,
+    ) -> Shares:
+        """Draw shares to means of the posts' probabilities, as far as chance explains the distance.
 
-        How they vary, the replicates tell; of few users, in part a multinomial draw of as many
-        (James & Stein 1961, empirical Bayes). Only shares that are corrected are drawn.
+        Probabilities are under the shares of a `whole`, else of the held-out posts, and chance is
+        that the posts are like those. How shares vary, the replicates tell; of few users, in part a
+        multinomial draw of as many (James & Stein 1961, empirical Bayes). Only corrected shares are
+        drawn.
         """
         if self.held_out is None:
             return found
@@ -121,9 +129,15 @@ class ShareEstimator:
         alone = (np.diag(expected) - np.outer(expected, expected)) / n
         spread = (n * np.cov(drawn.T) + freedom * alone) / (n + freedom)
         distance = far @ np.linalg.pinv(spread, 1e-8, hermitian=True) @ far
-        share = found.share - far * freedom / max(distance, freedom)
+        x = self._density(rows) * expected
+        means = np.average(x / x.sum(1, keepdims=True), axis=0, weights=weights)
+        share = found.share + (means - found.share) * freedom / max(distance, freedom)
         ends = {"low": np.minimum(found.low, share), "high": np.maximum(found.high, share)}
         return found._replace(share=share, **ends)
+
+    def _density(self, rows: Integers) -> Doubles:
+        """Return how likely posts are by label (n, K), each row but for a factor."""
+        return self.probs[rows].clip(TINY) / self._usual[self._kinds[rows]]
 
     def _adapt(self, rows: Integers, v: Doubles) -> tuple[Doubles, Doubles]:
         """Return probabilities of posts (n, K) under their shares, and means of held-out posts.
@@ -133,7 +147,7 @@ class ShareEstimator:
         probs, classes = self.held_out.probabilities, self.held_out.classes
         parts = self.held_out.parts
         share = np.bincount(self._kinds[rows], v, len(self._count)) / v.sum()
-        density = self.probs[rows].clip(TINY) / self._usual[self._kinds[rows]]
+        density = self._density(rows)
         shares = (1 - MIXED) * maximise(density, v, share @ self._usual)
         shares += MIXED * share @ self._usual
         x, h = (y * shares for y in (density, probs.clip(TINY) / self._usual[parts]))

@@ -143,7 +143,7 @@ def insight_table(
         some = _choose_examples([good[i] for i in rows]) if texts and examples else {}
         return Cell(value, number, writers, found, some)
 
-    whole = shares.draw(shares.estimate(every))
+    whole = shares.draw(shares.estimate(every), every)
     total = cell("", every, whole, True)
     traits = Counter(x for p in good for x in drift.traits_of(p, labels) if x[:6] != "label:")
     doubts = [] if model is None else drift.shifts(model.traits, traits)
@@ -178,7 +178,7 @@ def insight_table(
             by_whom = users[rows := shown[value]]
             weights = 1 / np.bincount(by_whom)[by_whom] if name == TYPICAL else None  # 1 a user
             found = shares.estimate(rows, weights)
-            found = found if name == CHANGE else shares.draw(found, whole)
+            found = found if name == CHANGE else shares.draw(found, rows, weights, whole)
             result.by.setdefault(name, []).append(cell(value or "", rows, found, name in by))
     if change is not None:
         halves = {x.value: x for x in result.by.pop(CHANGE, ())}
