@@ -27,8 +27,7 @@ from transformers import (
     ChineseCLIPImageProcessorPil,
     ChineseCLIPModel,
 )
-from transformers.image_utils import OPENAI_CLIP_MEAN as MEAN
-from transformers.image_utils import OPENAI_CLIP_STD as STD
+from transformers.image_utils import OPENAI_CLIP_MEAN as MEAN, OPENAI_CLIP_STD as STD
 
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
 from sgmft.features.encoders.registry import load_encoder

@@ -36,7 +36,8 @@ from sgmft.evaluation.compare.figures import COLOURS
 from sgmft.evaluation.figures import drawing_style, svg_text
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Batch, LabelledFeatures
-from sgmft.models.base import Model, NetworkConfig, Output, Vectors, predict_logits
+from sgmft.features.ragged import Ragged
+from sgmft.models.base import Model, NetworkConfig, Output, predict_logits
 from sgmft.models.method import Method
 from sgmft.models.network import Network, Normalizer
 from sgmft.models.registry import METHODS
@@ -127,7 +128,7 @@ class MLP(Network):
         self.output = nn.Linear(256, config.classes)
 
     def prepare(
-        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
+        self, text: Ragged, image: Ragged, words: Ragged | None, regions: Ragged | None
     ) -> None:
         self.text.fit(text)
         self.image.fit(image)

@@ -1,7 +1,5 @@
 """Errors and warnings for users, and the messages they carry."""
 
-from __future__ import annotations
-
 import difflib
 import re
 import warnings

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from sgmft.evaluation.cells import PrivacyRule
 from sgmft.evaluation.shares import Change, ShareEstimator, maximise, onto_simplex

@@ -11,8 +11,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from sgmft import Post, SemanticLocator
 from sgmft.errors import SgmftError, SgmftNotice

@@ -3,8 +3,7 @@
 import pytest
 import reference_sgmft as reference
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import nn
 from torch.nn.functional import normalize
 

@@ -2,8 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgmft.models.rank_one import MAX_NODES, nodes_needed, rank_one_attention, rank_one_entropy

@@ -12,8 +12,9 @@ from torch import nn
 import sgmft.training.trainer
 from sgmft.errors import SgmftError
 from sgmft.features.features import Batch, LabelledFeatures
+from sgmft.features.ragged import Ragged
 from sgmft.models.arrays import cross_entropy
-from sgmft.models.base import NetworkConfig, Output, Vectors, predict_logits
+from sgmft.models.base import NetworkConfig, Output, predict_logits
 from sgmft.models.method import Method
 from sgmft.models.network import Network
 from sgmft.models.presets import Preset, TrainConfig
@@ -216,10 +217,10 @@ class Watching(Network):
         self.drawn = torch.rand(3)
 
     @classmethod
-    def measure(cls, words: Vectors | None) -> dict[str, int]:
+    def measure(cls, words: Ragged | None) -> dict[str, int]:
         return {"vocabulary_size": 1 if words is None else len(words)}
 
-    def prepare(self, *given: Vectors | None) -> None:
+    def prepare(self, *given: Ragged | None) -> None:
         self.given = [None if x is None else np.concatenate([*x.split(7)]) for x in given]
 
     def forward(self, batch: Batch) -> Output:

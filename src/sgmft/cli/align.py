@@ -4,8 +4,7 @@ from typing import Annotated
 
 from typer import Option
 
-from sgmft.cli import console
-from sgmft.cli import options as opt
+from sgmft.cli import console, options as opt
 from sgmft.errors import SgmftError, needs_extra
 
 

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 from typer import Option
 
-from sgmft.cli import console
-from sgmft.cli import options as opt
+from sgmft.cli import console, options as opt
 
 
 @opt.reads_posts

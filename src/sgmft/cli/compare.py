@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from typer import Context, Option
 
-from sgmft.cli import console
-from sgmft.cli import options as opt
+from sgmft.cli import console, options as opt
 from sgmft.errors import needs_extra
 
 

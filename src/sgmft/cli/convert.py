@@ -1,7 +1,6 @@
 """`sgmft convert`: posts from any source as a table."""
 
-from sgmft.cli import console
-from sgmft.cli import options as opt
+from sgmft.cli import console, options as opt
 
 
 def convert_command(

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgmft.cli import console
-from sgmft.cli import options as opt
+from sgmft.cli import console, options as opt
 from sgmft.errors import NoUsableRowError
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
-from sgmft.cli import console
-from sgmft.cli import options as opt
+from sgmft.cli import console, options as opt
 
 
 def insight_command(

@@ -1,7 +1,5 @@
 """How many posts a job read, and why it could not use some of them."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter
@@ -30,7 +28,7 @@ class JobSummary:
     @classmethod
     def of(
         cls, posts: Iterable[Post], abstained: Iterable[str] = (), traits: Iterable[str] = ()
-    ) -> JobSummary:
+    ) -> "JobSummary":
         """Return that of some posts, of the reasons why some have no label, and of traits."""
         posts = list(posts)
         warned: Counter[str] = Counter()
@@ -50,7 +48,7 @@ class JobSummary:
         """Number of posts that could be used."""
         return self.posts - sum(self.errors.values())
 
-    def __add__(self, other: JobSummary) -> JobSummary:
+    def __add__(self, other: "JobSummary") -> "JobSummary":
         names = ("errors", "abstained", "warnings", "traits")
         sums = {x: dict(Counter(getattr(self, x)) + Counter(getattr(other, x))) for x in names}
         return JobSummary(self.posts + other.posts, **sums, examples=other.examples | self.examples)

@@ -137,7 +137,7 @@ class ShareEstimator:
 
     def _density(self, rows: Integers) -> Doubles:
         """Return how likely posts are by label (n, K), each row but for a factor."""
-        return self.probs[rows].clip(TINY) / self._usual[self._kinds[rows]]
+        return np.asarray(self.probs[rows].clip(TINY) / self._usual[self._kinds[rows]])
 
     def _adapt(self, rows: Integers, v: Doubles) -> tuple[Doubles, Doubles]:
         """Return probabilities of posts (n, K) under their shares, and means of held-out posts.

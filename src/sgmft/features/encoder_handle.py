@@ -1,7 +1,5 @@
 """An encoder that is loaded when needed, perhaps fine-tuned, and the store of its features."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +17,15 @@ def open_encoder(name: str = "compact", **settings: Any) -> Encoder:
     from sgmft.features.table import open_features_table
 
     return open_features_table(name.removeprefix(TABLE), **settings)
+
+
+class TunedEncoder(NamedTuple):
+    """A fine-tuned encoder on disk."""
+
+    folder: Path  # which `load_encoder` takes
+    base: str  # name of the encoder before
+    better: bool = True  # whether an epoch was better for the held-out posts; else it is as it was
+    keeper: Any = None  # of a folder that is deleted with it
 
 
 class EncoderHandle:
@@ -99,12 +106,3 @@ class EncoderHandle:
         if known != wanted or store is None or not store.folder.is_dir():
             self._kept = wanted, self.store(tokens)
         return self._kept[1]
-
-
-class TunedEncoder(NamedTuple):
-    """A fine-tuned encoder on disk."""
-
-    folder: Path  # which `load_encoder` takes
-    base: str  # name of the encoder before
-    better: bool = True  # whether an epoch was better for the held-out posts; else it is as it was
-    keeper: Any = None  # of a folder that is deleted with it

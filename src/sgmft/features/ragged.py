@@ -1,7 +1,5 @@
 """Sequences of unequal length in one array, which may be a file mapped into memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +15,7 @@ Lengths = NDArray[np.int64]
 class Ragged:
     """N sequences of unequal length, runs of rows of one array; choosing among them copies none.
 
-    It is also the values of all sequences, one after another (`sgmft.models.base.Vectors`).
+    It is also the values of all sequences, one after another, which need not fit into memory.
     """
 
     values: NDArray[Any]  # (M, ...), perhaps of more sequences than these
@@ -25,18 +23,18 @@ class Ragged:
     length: Lengths  # (N,)
 
     @classmethod
-    def packed(cls, values: NDArray[Any], length: Lengths) -> Ragged:
+    def packed(cls, values: NDArray[Any], length: Lengths) -> "Ragged":
         """Take apart sequences that lie one after another, of these lengths (N,)."""
         return cls(values, length.cumsum() - length, length)
 
     @classmethod
-    def of(cls, rows: Sequence[NDArray[Any] | None], empty: NDArray[Any]) -> Ragged:
+    def of(cls, rows: Sequence[NDArray[Any] | None], empty: NDArray[Any]) -> "Ragged":
         """Concatenate sequences (n_i, ...); None is an `empty` one (0, ...)."""
         lengths = [0 if row is None else len(row) for row in rows]
         values = np.concatenate([empty, *(row for row in rows if row is not None)])
         return cls.packed(values, np.array(lengths, np.int64))
 
-    def take(self, rows: Any) -> Ragged:
+    def take(self, rows: Any) -> "Ragged":
         """Choose sequences, in that order, by a slice or by positions."""
         at = rows if isinstance(rows, slice) else np.asarray(rows)
         return Ragged(self.values, self.start[at], self.length[at])

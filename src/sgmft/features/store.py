@@ -12,12 +12,14 @@ that holds the same post.
 
 import errno
 import json
+import sqlite3
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +35,7 @@ from sgmft.utils.files import error_reason, leftovers, set_aside, write_whole, w
 # posts of a process were cleaned by several threads while the emoji were still being loaded.
 FORMAT = 3
 OPEN_BYTES = 64 << 20  # of shards that stay in memory: posts that come again are found there
+INDEX_BYTES = 64 << 20  # of the index in memory
 STALE = 86_400  # seconds after which temporary files are taken for those of a killed process
 
 
@@ -118,10 +121,11 @@ class FeatureStore:
 
     def find(self, keys: Iterable[str]) -> dict[str, PostFeatures]:
         """Read the features of those of these posts that are in the store and whole."""
-        wanted = list(dict.fromkeys(keys))
-        shards, places = self._index.find(wanted)
+        own = defaultdict[int, dict[str, int]](dict)  # rows of keys, by shard
+        for key, (number, row) in self._index.find(keys).items():
+            own[number][key] = row
         rows: dict[str, PostFeatures] = {}
-        for number in np.unique(shards[shards >= 0]).tolist():
+        for number, places in sorted(own.items()):
             try:
                 table = self._table(self._shards[number])
             except (_DamagedError, FileNotFoundError) as error:
@@ -129,15 +133,13 @@ class FeatureStore:
                 if isinstance(error, _DamagedError):
                     _set_aside(self._shards[number])
                 continue
-            for i in np.flatnonzero(shards == number).tolist():
-                rows[wanted[i]] = _row(table, int(places[i]))
+            rows |= {key: _row(table, row) for key, row in places.items()}
         return rows
 
     def in_order(self, keys: Iterable[str]) -> list[str]:
         """Sort these keys, each once, so that every shard is opened once when they are read."""
-        wanted = sorted(set(keys))
-        shards, places = self._index.find(wanted)
-        return [wanted[i] for i in np.lexsort((places, shards)).tolist()]
+        places = self._index.find(keys)
+        return sorted(places, key=places.__getitem__)
 
     def _table(self, shard: Path) -> pa.Table:
         if (known := self._open.pop(shard, None)) is None:
@@ -153,63 +155,44 @@ class FeatureStore:
         self._shards.append(shard)
 
 
-class _Run(NamedTuple):
-    keys: NDArray[np.bytes_]  # (N,) of 16 bytes
-    shards: NDArray[np.uint32]  # (N,)
-    rows: NDArray[np.uint32]  # (N,)
-
-
 class StoreIndex:
-    """The shard and row of each key, in sorted runs: adding and finding take logarithmic time."""
+    """The shard and row of each key, in SQLite's private database, on disk beyond `INDEX_BYTES`."""
 
     def __init__(self) -> None:
-        self._runs: tuple[_Run, ...] = ()
+        # Threads may look up while one adds, which SQLite lets in one after another.
+        self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._rows.executescript(
+            f"PRAGMA journal_mode = OFF; PRAGMA cache_size = -{INDEX_BYTES >> 10}; "
+            "CREATE TABLE places (key BLOB PRIMARY KEY, shard, row) WITHOUT ROWID; BEGIN"
+        )
 
     def __len__(self) -> int:
-        return sum(len(run.keys) for run in self._runs)
+        return int(self._rows.execute("SELECT count(*) FROM places").fetchone()[0])
 
     def __contains__(self, key: str) -> bool:
-        return bool(self.find([key])[0][0] >= 0)
+        return bool(self.find([key]))
 
-    def find(self, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Find the shard and the row of each of N keys, (N,) and (N,); -1 where unknown."""
-        packed = _pack(keys)
-        shards, rows = np.full((2, len(packed)), -1, np.int64)
-        for run in self._runs:
-            at = np.searchsorted(run.keys, packed).clip(max=len(run.keys) - 1)
-            known = run.keys[at] == packed
-            shards[known], rows[known] = run.shards[at[known]], run.rows[at[known]]
-        return shards, rows
+    def find(self, keys: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Return the shard and the row of each key that is known."""
+        query = "SELECT shard, row FROM places WHERE key = ?"
+        found = {key: self._rows.execute(query, (_pack(key),)).fetchone() for key in keys}
+        return {key: place for key, place in found.items() if place is not None}
 
-    def add(self, keys: Sequence[str], shard: int) -> None:
+    def add(self, keys: Iterable[str], shard: int) -> None:
         """Note that these keys are the rows of a shard, in order; ValueError if one is no key."""
-        new = {key: row for row, key in reversed([*enumerate(keys)])}
-        known = self.find([*new])[0] >= 0
-        packed, rows = _pack([*new])[~known], np.fromiter(new.values(), np.uint32)[~known]
-        if not len(packed):
-            return
-        order = packed.argsort()
-        added = _Run(packed[order], np.full(len(order), shard, np.uint32), rows[order])
-        runs = [*self._runs, added]
-        while len(runs) > 1 and len(runs[-2].keys) < 2 * len(runs[-1].keys):
-            longer, shorter = runs[-2:]
-            at = np.searchsorted(longer.keys, shorter.keys)
-            merged = (np.insert(a, at, b) for a, b in zip(longer, shorter, strict=True))
-            runs[-2:] = [_Run(*merged)]
-        self._runs = tuple(runs)  # new ones: other threads may look up meanwhile
+        rows = [(_pack(key), shard, row) for row, key in enumerate(keys)]
+        self._rows.executemany("INSERT OR IGNORE INTO places VALUES (?, ?, ?)", rows)
 
     def forget(self, shard: int) -> None:
         """Forget the keys of a shard."""
-        kept = (_Run(*(column[run.shards != shard] for column in run)) for run in self._runs)
-        self._runs = tuple(run for run in kept if len(run.keys))
+        self._rows.execute("DELETE FROM places WHERE shard = ?", (shard,))
 
 
-def _pack(keys: Sequence[str]) -> NDArray[np.bytes_]:
-    """Pack keys of 32 hexadecimal digits into half the room, (N,)."""
-    packed = np.frombuffer(bytes.fromhex("".join(keys)), "S16")
-    if len(packed) != len(keys) or any(len(key) != 32 for key in keys):
+def _pack(key: str) -> bytes:
+    """Pack a key of 32 hexadecimal digits into half the room."""
+    if len(key) != 32:
         raise ValueError("a key has 32 hexadecimal digits")
-    return packed
+    return bytes.fromhex(key)
 
 
 def text_column(values: Iterable[str]) -> pa.Array:

@@ -25,7 +25,7 @@ from sgmft.errors import Message, SgmftError, raising
 from sgmft.features.encoders.base import TABLE, Encoded, EncoderInfo, FloatArray, PostFeatures
 from sgmft.features.store import FeatureStore, text_column
 from sgmft.utils.checksums import short_digest
-from sgmft.utils.files import read_json, write_whole, writing
+from sgmft.utils.files import read_json, write_file
 
 WIDTHS = {"text_width": 1, "image_width": 1, "joint_width": 0}  # of `EncoderInfo`; without any
 COLUMN = re.compile(r"(text|image|joint)(?:_embedding|_features|_vector|_(\d+))?")
@@ -157,10 +157,8 @@ def write_ids(folder: Path, keys: Iterable[tuple[str | None, str]]) -> None:
     columns = [text_column(x for x, _ in rows), text_column(x for _, x in rows)]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_arrays(columns, ["id", "key"]), sink)
-    path = folder / IDS / f"part-{short_digest(sink.getvalue())}.parquet"
-    with writing(path):
-        path.parent.mkdir(exist_ok=True)
-        write_whole(path, sink.getvalue())
+    name = f"part-{short_digest(sink.getvalue())}.parquet"
+    write_file(folder / IDS / name, sink.getvalue())
 
 
 def _read_ids(folder: Path) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """`SemanticLocator`: fit, predict, explain, save and load, from posts to labels."""
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -32,8 +31,7 @@ from sgmft.features.encoders.registry import find_plugin
 from sgmft.features.features import PARTS, Features, LabelledFeatures
 from sgmft.features.table import WIDTHS, vectors_info
 from sgmft.locator import state as saved
-from sgmft.locator.abstention import FILE as HELD_OUT
-from sgmft.locator.abstention import HeldOutProbabilities, digest_keys, entropy
+from sgmft.locator.abstention import FILE as HELD_OUT, HeldOutProbabilities, digest_keys, entropy
 from sgmft.locator.drift import count_traits
 from sgmft.locator.estimator import Estimator, check_labelled, with_labels
 from sgmft.locator.prediction import PredictionBatch
@@ -49,7 +47,7 @@ from sgmft.training.finetune.settings import Tuning, tuning_of
 from sgmft.training.history import Epoch
 from sgmft.utils import distributed
 from sgmft.utils.checksums import FILES, check_file, file_digests, with_checksum
-from sgmft.utils.files import leftovers, make_whole, nan_to_none, write_whole, writing
+from sgmft.utils.files import leftovers, make_whole, nan_to_none, write_file, write_json, writing
 from sgmft.utils.templates import render
 
 Progress = Callable[[int], None]  # called with the number of posts done so far
@@ -389,10 +387,9 @@ class SemanticLocator(Estimator):
             if self.tuned is not None:
                 state.encoder.files = file_digests((folder / ENCODER).iterdir())
             if not card.is_file() or MARK in card.read_text("utf-8", "replace"):  # else by hand
-                write_whole(card, str(self.generate_model_card()).encode())
-            values = {"sgmft": with_checksum(nan_to_none(state.to_config()))}
-            text = json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False)
-            write_whole(folder / CONFIG, text.encode())
+                write_file(card, str(self.generate_model_card()).encode())
+            values = with_checksum(nan_to_none(state.to_config()))
+            write_json(folder / CONFIG, {"sgmft": values}, indent=2)
 
     def _save_encoder(self, folder: Path) -> None:
         """Put a fine-tuned encoder where the model is; an earlier model's there is removed."""

@@ -9,8 +9,7 @@ from typing import Any, Self
 from sgmft.data.preprocessing.windows import LONGEST
 from sgmft.errors import SgmftError, raising
 from sgmft.features.attributes import Attribute
-from sgmft.locator.abstention import FILE as HELD_OUT
-from sgmft.locator.abstention import HeldOutProbabilities
+from sgmft.locator.abstention import FILE as HELD_OUT, HeldOutProbabilities
 from sgmft.models.presets import Preset, TrainConfig
 from sgmft.utils.checksums import FILES, check_file, read_own
 from sgmft.utils.runtime import versions

@@ -11,6 +11,7 @@ from numpy.random import RandomState as Rng
 from safetensors.numpy import load_file, save_file
 
 from sgmft.features.features import Batch, BatchSource
+from sgmft.features.ragged import Ragged
 from sgmft.models.arrays import Array, ArrayModule, Floats, Integers, Weights
 from sgmft.models.presets import Natural, check_settings
 
@@ -19,30 +20,18 @@ NETWORK_BATCH = 256  # posts; networks may compare every feature of one with eve
 CLOSED_FORM_BATCH = 1024  # they would otherwise spend their time between batches
 
 
-class Vectors(Protocol):
-    """N vectors (N, D): an array, or what is read part by part since it may not fit into memory."""
-
-    def __len__(self) -> int: ...
-
-    def split(self, size: int, /) -> Iterable[Array]:
-        """The vectors in order, `size` at a time."""
-
-
-Tokens = Vectors | None  # of words or regions; None without token features
-
-
 def divisor(deviation: Array) -> Array:
     """Return the deviation to divide by, or 1 where it is so small that it is rounding alone."""
     return np.where(deviation <= 1e-4, 1.0, deviation)
 
 
-def mean_and_divisor(x: Vectors | Array) -> tuple[Array, Array]:
+def mean_and_divisor(x: Ragged | Array) -> tuple[Array, Array]:
     """Return mean and deviation (D,), see `divisor`, of N > 1 vectors, in float64, part by part."""
 
     def parts() -> Iterable[Array]:
-        if isinstance(x, np.ndarray):
-            return (x[first : first + PART] for first in range(0, len(x), PART))
-        return x.split(PART)
+        if isinstance(x, Ragged):
+            return x.split(PART)
+        return np.split(x, range(PART, len(x), PART))
 
     mean = np.sum([part.sum(0, dtype=np.float64) for part in parts()], 0) / len(x)
     squares = [np.square(part - mean).sum(0) for part in parts()]

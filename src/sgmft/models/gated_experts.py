@@ -4,8 +4,6 @@ Our own, after the idea of SG-MFT (arXiv 2405.05760) and not its network, which 
 `sgmft.models.sgmft`. docs/method.md says what it keeps of the paper, what it leaves out, and why.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -163,7 +161,7 @@ class GatedExperts(ClosedFormModel):
         return by_text, by_image, by_both
 
     def _fit_pool(
-        self, pool: ProductPool, experts: list[Floats], labels: Integers, weights: Doubles
+        self, pool: "ProductPool", experts: list[Floats], labels: Integers, weights: Doubles
     ) -> Any:
         """Fit a modality's pool to its experts' log-probabilities, and return its own, (N, K)."""
         known = [evidence(x, self.prior) for x in experts]

@@ -1,7 +1,5 @@
 """A method: a network, its settings, and what a reader of its results must know."""
 
-from __future__ import annotations
-
 import math
 import tomllib
 import typing
@@ -32,7 +30,7 @@ class Method:
     name: str  # as users type it
     title: str  # how tables name it
     source: str  # where it comes from
-    network: type[ClosedFormModel] | type[Network]  # built from a `config`
+    network: "type[ClosedFormModel] | type[Network]"  # built from a `config`
     # a dataclass; its fields beyond `NetworkConfig`'s are the method's settings
     config: type[NetworkConfig]
     # named settings; the first is the default

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
 from sgmft.features.features import Batch
-from sgmft.models.base import Guidance, NetworkConfig, Output, Tokens, Vectors, mean_and_divisor
+from sgmft.features.ragged import Ragged
+from sgmft.models.base import Guidance, NetworkConfig, Output, mean_and_divisor
 from sgmft.utils.distributed import BatchCrossEntropy
 
 Scale = Literal["none", "unit", "standard"]
+Tokens = Ragged | None  # of words or regions; None without token features
 
 
 class Normalizer(nn.Module):
@@ -28,7 +30,7 @@ class Normalizer(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
 
-    def fit(self, x: Vectors) -> None:
+    def fit(self, x: Ragged) -> None:
         """Take mean and standard deviation from real training features (N, width)."""
         if self.kind == "standard" and len(x) > 1:
             mean, deviation = mean_and_divisor(x)
@@ -77,7 +79,7 @@ class ModalityInput(nn.Module):
         if self.index is not None:
             nn.init.zeros_(self.index.weight)
 
-    def fit(self, pooled: Vectors, tokens: Vectors | None) -> None:
+    def fit(self, pooled: Ragged, tokens: Ragged | None) -> None:
         """Take the scales from training features (N, source) and tokens (M, token_source)."""
         self.pooled_scale.fit(pooled)
         if self.token_scale is not None and tokens is not None:
@@ -120,15 +122,15 @@ class Network(nn.Module, ABC):
         self.config = config
 
     @classmethod
-    def measure(cls, words: Vectors | None) -> dict[str, int]:
+    def measure(cls, words: Ragged | None) -> dict[str, int]:
         """Fields of the config that the training posts decide, from their word features (., Dw)."""
         return {}
 
-    def prepare(self, text: Vectors, image: Vectors, words: Tokens, regions: Tokens) -> None:
+    def prepare(self, text: Ragged, image: Ragged, words: Tokens, regions: Tokens) -> None:
         """Take scales, vocabulary and the like from the training features.
 
         Pooled ones are of the texts (N, Dt) and of the posts with images (M, Dv) there are, tokens
-        (., Dw) and (., Dv) are all, if any. None need fit into memory; see `Vectors`.
+        (., Dw) and (., Dv) are all, if any. None need fit into memory; see `Ragged`.
         """
 
     @abstractmethod
@@ -181,7 +183,7 @@ class BimodalNetwork(Network):
         self.text = ModalityInput(c.text_width, width, token_source=c.word_width, **inputs)
         self.image = ModalityInput(c.image_width, width, max_images=max_images, **inputs)
 
-    def prepare(self, text: Vectors, image: Vectors, words: Tokens, regions: Tokens) -> None:
+    def prepare(self, text: Ragged, image: Ragged, words: Tokens, regions: Tokens) -> None:
         """Take the feature scales; see `Network.prepare`."""
         self.text.fit(text, words)
         self.image.fit(image, regions)

@@ -5,8 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
 from sgmft.data.preprocessing.ngrams import BUCKETS, MAX_CHARACTERS, hash_ngrams

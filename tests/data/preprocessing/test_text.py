@@ -8,8 +8,7 @@ from dataclasses import fields, replace
 
 import jieba
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from sgmft.data.preprocessing.text import (
     CLEANINGS,

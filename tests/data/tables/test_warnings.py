@@ -5,8 +5,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from sgmft.data.posts import Post, require_label
 from sgmft.data.source import Source

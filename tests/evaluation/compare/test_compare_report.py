@@ -8,12 +8,10 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 from markdown_it import MarkdownIt
 
-from html_page import EVIL as SCRIPT
-from html_page import Page
+from html_page import EVIL as SCRIPT, Page
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.figures import ReportFigure, TsnePanel, render_panels, save_panels
 from sgmft.evaluation.compare.report import (

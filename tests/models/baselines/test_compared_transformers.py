@@ -7,8 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reference_loops import bridgetower_layer, gelu, layer_norm, transformer_block
-from reference_loops import matrix_linear as linear
+from reference_loops import (
+    bridgetower_layer,
+    gelu,
+    layer_norm,
+    matrix_linear as linear,
+    transformer_block,
+)
 from sgmft.models.baselines.bridgetower import BridgeTower, BridgeTowerConfig
 from sgmft.models.baselines.mplug import MPLUG, MPLUGConfig
 from token_batches import WIDTHS, assert_close, random_batch, randomize

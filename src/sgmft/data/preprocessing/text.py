@@ -48,12 +48,11 @@ class Cleaning:
     stop_words: bool = True
 
 
-CLEANINGS: dict[str, Cleaning] = {
+CLEANINGS: dict[str, Cleaning] = {  # all but the first leave sentences whole, for encoders
     "paper": Cleaning(),
     "light": Cleaning(emoticons=False, emoji=False, punctuation=False, stop_words=False),
     "none": Cleaning(**{field.name: field.name == "segment" for field in fields(Cleaning)}),
 }
-"""The named cleanings; "light" and "none" leave sentences whole, for pre-trained encoders."""
 
 _REMOVED = {"url": "urls", "bare_repost": "retweets", "retweet": "retweets"}  # in this order
 _REMOVED |= {"mention": "mentions", "hash": "hashtags", "emoticon": "emoticons"}

@@ -10,8 +10,7 @@ from typing import Any, Protocol
 from sgmft.data.tables.columns import NAMES, fold_name
 from sgmft.errors import Message, SgmftError, make_printable, warn
 
-DAMAGED = "holds bytes that are no text in the encoding of the table"
-"""The reason given for a damaged row of a table that is otherwise UTF-8 or GB18030."""
+DAMAGED = "holds bytes that are no text in the encoding of the table"  # else UTF-8 or GB18030
 SURPLUS = (
     "{cells} cells where the header has {width}; put a text that holds the delimiter between "
     "quotation marks, and rows of other columns below a header of their own"

@@ -23,8 +23,7 @@ from sgmft.data.tables.images import find_web_address
 from sgmft.data.tables.sqlite import open_sqlite
 from sgmft.errors import SgmftError, warn
 
-OWN = ("text", "images", "id", "user", "time")
-"""Columns that the tables of collectors begin with; ``images`` is a list of paths."""
+OWN = ("text", "images", "id", "user", "time")  # columns first; ``images`` is a list of paths
 ADDRESSES = "image_addresses"
 PICTURES: tuple[str, ...] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp")
 PICTURES += (".tif", ".tiff", ".heic", ".heif", ".avif")
@@ -409,7 +408,7 @@ def _list_addresses(media: Any) -> list[str]:
     return found
 
 
-CRAWLERS = (
+CRAWLERS = (  # in the order in which a table's columns are looked at
     Collector("weibo-search", _adapt_weibo_search),
     *(Collector(x, _adapt_weibo_user) for x in ("weibo-crawler", "weibospider")),
     *(Collector(f"mediacrawler{x}", _adapt_mediacrawler) for x in ("-xhs", "-weibo", "")),
@@ -418,4 +417,3 @@ CRAWLERS = (
     Collector("mastodon", to_post=_read_toot),
     *(Collector(name, to_post=_read_tweet) for name in _KNOWN["tweet"]["tools"].split()),
 )
-"""In the order in which a table's columns are looked at."""

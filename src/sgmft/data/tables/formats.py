@@ -37,8 +37,7 @@ READABLE = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
 WRITABLE = tuple(suffix for kind in FORMATS if kind.write for suffix in kind.suffixes)
 STREAMED = tuple(suffix for kind in FORMATS if kind.streamed for suffix in kind.suffixes)
 SEVERAL = tuple(suffix for kind in FORMATS if kind.members for suffix in kind.suffixes)
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-"""The table of a Hugging Face ImageFolder, by its convention."""
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face's ImageFolder
 LOOK_AHEAD = 100  # damaged lines of JSON before the first that tells the columns
 NAMES = (*(tool.name for tool in COLLECTORS), *(kind.suffixes[0][1:] for kind in FORMATS))
 """What ``--format`` may be."""

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from sgmft.data.tables import open_writer
-from sgmft.evaluation.compare import figures as drawn
-from sgmft.evaluation.compare import statistics
+from sgmft.evaluation.compare import figures as drawn, statistics
 from sgmft.evaluation.compare.catalogue import Row
 from sgmft.evaluation.compare.figures import ReportFigure
 from sgmft.evaluation.compare.prepare import EncoderSetting

@@ -4,8 +4,6 @@ Their folder holds peft's two files and a description of the checkpoint they bel
 is an encoder by itself wherever that checkpoint can be found.
 """
 
-from __future__ import annotations
-
 import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
@@ -76,7 +74,7 @@ def read_adapter(folder: str | Path) -> Adapter | None:
     return Adapter(str(folder), known["name"], known["revision"], known["digest"], files)
 
 
-def digest_weights(model: Any, dtype: torch.dtype, settings: object = "") -> str:
+def digest_weights(model: Any, dtype: "torch.dtype", settings: object = "") -> str:
     """Return a digest of settings and a fixed sample of every weight: enough to differ."""
     digest = hashlib.sha256(repr(settings).encode() if settings else b"")
     for name, weight in sorted(model.state_dict().items()):

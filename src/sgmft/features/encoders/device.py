@@ -1,7 +1,5 @@
 """Choose the device, number format and batch size that this machine computes fastest in."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 import psutil
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
 SHARE, MOST = 1 / 8, 128  # of the memory, for one batch; and of a batch, on a GPU
 
 
-def pick_device(device: str | None = None) -> torch.device:
+def pick_device(device: str | None = None) -> "torch.device":
     """Return the device asked for, if it is there, else a GPU if there is one, else the CPU."""
     with needs_extra("torch", f"The device {device}" if device else "A network of torch"):
         import torch
@@ -30,7 +28,7 @@ def pick_device(device: str | None = None) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def pick_dtype(device: torch.device) -> torch.dtype:
+def pick_dtype(device: "torch.device") -> "torch.dtype":
     """Return bfloat16 where hardware multiplies it (a CPU: AMX, AVX-512 BF16), else float32."""
     import torch
 

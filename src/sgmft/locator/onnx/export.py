@@ -1,6 +1,5 @@
 """Export a model to a folder for runtimes without torch, which `OnnxLocator` reads."""
 
-import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,9 +30,8 @@ from sgmft.locator.onnx.locator import HEAD, PICTURES, TEXTS, TOKENIZER, WEIGHTS
 from sgmft.locator.prediction import Predictor
 from sgmft.models.arrays import Array
 from sgmft.models.base import ClosedFormModel
-from sgmft.utils.checksums import FILES as DIGESTS
-from sgmft.utils.checksums import file_digests, short_digest, with_checksum
-from sgmft.utils.files import nan_to_none, write_whole, writing
+from sgmft.utils.checksums import FILES as DIGESTS, file_digests, short_digest, with_checksum
+from sgmft.utils.files import nan_to_none, write_json, writing
 from sgmft.utils.runtime import versions
 from sgmft.utils.templates import render
 
@@ -119,8 +117,7 @@ def export_model(
                 DIGESTS: file_digests(target / name for name in FILES if name != "README.md"),
             }
             values = {"sgmft": with_checksum(nan_to_none(manifest))}
-            text = json.dumps(values, ensure_ascii=False, indent=2)
-            write_whole(target / exported.MANIFEST, text.encode())
+            write_json(target / exported.MANIFEST, values, indent=2)
     return sorted(target / x for x in (*FILES, exported.MANIFEST) if (target / x).exists())
 
 

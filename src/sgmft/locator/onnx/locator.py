@@ -23,8 +23,7 @@ from sgmft.features.encoders.e5 import E5Encoder
 from sgmft.features.encoders.sentence_encoder import SentenceEncoder
 from sgmft.features.encoders.word_hashes import WordHashEncoder
 from sgmft.features.features import Features
-from sgmft.locator.abstention import FILE as HELD_OUT
-from sgmft.locator.abstention import HeldOutProbabilities
+from sgmft.locator.abstention import FILE as HELD_OUT, HeldOutProbabilities
 from sgmft.locator.prediction import PredictionBatch, Predictor
 from sgmft.locator.state import read_temperatures
 from sgmft.models.arrays import Array

@@ -61,8 +61,6 @@ class BridgeTower(BimodalNetwork):
     are those of `transformers`, newly initialised and post-norm: no shared post-norm is needed.
     """
 
-    config: BridgeTowerConfig
-
     def __init__(self, config: BridgeTowerConfig) -> None:
         D, c = config.width, config
         super().__init__(c, D, scale=c.scale, tokens=True, max_images=c.max_images, pooled=False)

@@ -107,8 +107,6 @@ class ImageOnly(LinearProbe):
 class LateAverage(ClosedFormModel):
     """The mean probabilities of two probes, or one's; each is fitted to posts with its modality."""
 
-    config: ProbeConfig
-
     def __init__(self, config: ProbeConfig) -> None:
         super().__init__(config)
         self.text, self.image = TextOnly(config), ImageOnly(config)

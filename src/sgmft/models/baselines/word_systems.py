@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.word_hashes import WORD_WIDTH
 from sgmft.features.features import Batch
-from sgmft.models.base import NetworkConfig, Output, Tokens, Vectors
+from sgmft.features.ragged import Ragged
+from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.layers import classifier, lookup
 from sgmft.models.method import BUDGET, Method
-from sgmft.models.network import ModalityInput, Network, Scale
+from sgmft.models.network import ModalityInput, Network, Scale, Tokens
 from sgmft.models.presets import Dropout, Preset
 
 NO_WORD = -1  # fills a vocabulary before it is known: no word has this number
@@ -43,7 +44,7 @@ def word_ids(words: Tensor) -> Tensor:
     return (first * 256 + second) * 256 + third
 
 
-def vocabulary(words: Vectors | None) -> Tensor:
+def vocabulary(words: Ragged | None) -> Tensor:
     """The numbers (V,), ascending, of the different words among words (M, 3); none of None."""
     parts = () if words is None else words.split(1 << 20)
     different = [torch.unique(word_ids(torch.from_numpy(part))) for part in parts]
@@ -62,7 +63,7 @@ class WordEmbeddings(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.1)
         nn.init.zeros_(self.embedding.weight[-1])
 
-    def fit(self, words: Vectors) -> None:
+    def fit(self, words: Ragged) -> None:
         """Take the vocabulary from the words of the training posts (M, 3)."""
         found = vocabulary(words)
         if max(1, len(found)) != len(self.vocabulary):
@@ -125,11 +126,11 @@ class WordNetwork(Network):
         return Output(self.classifier(self.dropout(fused)), fused)
 
     @classmethod
-    def measure(cls, words: Vectors | None) -> dict[str, int]:
+    def measure(cls, words: Ragged | None) -> dict[str, int]:
         """How many words the vocabulary holds; at least 1, which is no word without any text."""
         return {"vocabulary_size": max(1, len(vocabulary(words)))}
 
-    def prepare(self, text: Vectors, image: Vectors, words: Tokens, regions: Tokens) -> None:
+    def prepare(self, text: Ragged, image: Ragged, words: Tokens, regions: Tokens) -> None:
         """Take the scale of the image features, and the vocabulary from all words (M, 3)."""
         self.image.fit(image, regions)
         if words is not None:
@@ -178,8 +179,6 @@ class TextCNN(nn.Module):
 
 class FeatureLevelCNN(WordNetwork):
     """Both features side by side, the image's projected to the text's width; a linear layer."""
-
-    config: TextCNNConfig
 
     def __init__(self, config: TextCNNConfig) -> None:
         D, c = config.text_features, config
@@ -230,8 +229,6 @@ class LowRankFusion(nn.Module):
 class LowRank(WordNetwork):
     """TextCNN, the image feature and attributes, fused by products; dropout, one linear layer."""
 
-    config: LowRankConfig
-
     def __init__(self, config: LowRankConfig) -> None:
         c = config
         super().__init__(c, TextCNN(c.embedding_width, c.windows, c.filters), c.text_features, None)
@@ -264,8 +261,6 @@ class ProjectedMean(nn.Module):
 
 class WordAverage(WordNetwork):
     """The sum of both modalities, as in Table 2's other rows, and SG-MFT's classifier (eq. 18)."""
-
-    config: WordAverageConfig
 
     def __init__(self, config: WordAverageConfig) -> None:
         D, c = config.width, config
