@@ -51,6 +51,41 @@ def test_a_fix_that_does_not_fit_is_reported_and_not_applied(tmp_path, row, reas
 
 
 @pytest.mark.parametrize(
+    ("name", "known", "changed"),
+    [
+        ("272.0", "272", True),
+        ("272,00", "272", True),
+        ("272", "00272", True),
+        ("272", "272.0", True),
+        ("00272.0", "272.0", True),
+        ("272.0", "272.0", False),
+    ],
+)
+def test_an_id_that_a_spreadsheet_program_changed_is_known(tmp_path, name, known, changed):
+    posts = [*POSTS, Post("x", id=known, label="Home"), Post("y", id="27200", label="Home")]
+    with pytest.warns(SgmftNotice) as told:
+        found = apply_fixes(posts, written(tmp_path, f'"{name}",Home,Work\n'), strict=True)
+    assert [x.label for x in found[-2:]] == ["Work", "Home"]
+    assert (f"ids are read as they were, as {known} for {name}" in str(told[0].message)) == changed
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("272.0", "several posts have id 272.0"),
+        ("1.000", "no post has id 1.000"),  # 1 or 1000
+        ("1,000", "no post has id 1,000"),
+        ("2.72E+05", r"no post has id 2.72E\+05, as programs shorten ids: import ids as text"),
+    ],
+)
+def test_an_id_that_may_be_of_several_posts_is_refused(tmp_path, name, reason):
+    ids = "0272", "00272", "1", "1000", "272000", "271999"
+    posts = [Post("x", id=x, label="Home") for x in ids]
+    with pytest.raises(SgmftError, match=reason):
+        apply_fixes(posts, written(tmp_path, f'"{name}",Home,Work\n'))
+
+
+@pytest.mark.parametrize(
     ("rows", "header", "reason"),
     [
         (

@@ -114,6 +114,27 @@ TIMES = {  # hour and weekday, None where they are not said
     "12-05 12:30": (12.5, None),
     "12:30": (12.5, None),
     "2020": (None, None),
+    "2020年12月5日星期六 下午12:30": (12.5, 5),
+    "2020/12/5 周六 12点半": (12.5, 5),
+    "44170.520833": (12.5, 5),  # days of a spreadsheet
+    "44170,5208": (12.5, 5),
+    "44170": (None, None),  # may be any number
+    "61170.5": (None, None),
+    "上午8:30": (8.5, None),
+    "8:30 下午": (20.5, None),
+    "下午20：30": (20.5, None),
+    "晚上08:30:12": (20.5, None),
+    "傍晚6点": (18, None),
+    "凌晨12:30": (0.5, None),
+    "中午11:30": (11.5, None),
+    "中午1时30分05秒": (13.5, None),
+    "晚上12:30": (None, None),  # of this day or the next
+    "晚上1:30": (None, None),
+    "昨天 20:30": (20.5, None),
+    "Yesterday at 8:30 PM": (20.5, None),
+    "昨天": (None, None),
+    "3小时前": (None, None),
+    "3h": (None, None),
     "2天前": (None, None),
     "": (None, None),
 }

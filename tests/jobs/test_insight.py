@@ -163,6 +163,28 @@ def test_a_table_of_predictions_has_only_its_probabilities(tmp_path):
     assert "1 × seems to be of none of the labels" in page.text
 
 
+@pytest.mark.parametrize("mark", [".", ","])
+def test_a_label_corrected_in_a_table_of_predictions_counts(mark, tmp_path):
+    rows = predicted_of([row | {"input_label": row["label"]} for row in posts_of()])
+    probs = np.array([[row[f"p_{x}"] for x in PLACES] for row in rows])
+    for row in rows:
+        row |= {f"p_{x}": str(row[f"p_{x}"]).replace(".", mark) for x in PLACES}
+    home = [i for i, row in enumerate(rows) if row["label"] == "Home"]
+    for i in home[:20]:
+        rows[i]["label"], probs[i] = "Work", (0, 0, 1)
+    for i in home[20:30]:  # a label where the model gave none
+        rows[i]["abstained"], probs[i] = "seems to be of none of the labels", (1, 0, 0)
+    for i in home[30:35]:
+        rows[i]["label"], probs[i] = None, np.nan
+    found = insight_of(rows, tmp_path)
+    note = "its label … is not the predicted one, and counts as given by hand"
+    assert found.summary.warnings == {note: 30} and not found.summary.abstained
+    assert found.summary.errors == {"has no label": 5}
+    assert found.total.found.share == pytest.approx(np.nanmean(probs, 0), abs=6e-4)
+    source = Source(str(tmp_path / "posts.jsonl"), Columns(label="input_label"))
+    assert insight_table(source, tmp_path / "out").kind == "counted"
+
+
 @pytest.mark.parametrize("kind", ["corrected", "averaged"])
 def test_a_model_corrects_by_what_it_was_tested_on(kind, tmp_path, run, sample, trained, store):
     model = shutil.copytree(trained, tmp_path / "model")
@@ -175,6 +197,11 @@ def test_a_model_corrects_by_what_it_was_tested_on(kind, tmp_path, run, sample, 
     page = Page((tmp_path / "out" / "insight.html").read_text("utf-8"))
     assert ("Not corrected for the model's errors" in page.text) == (kind == "averaged")
     assert ("share, corrected for the model's errors" in page.text) == (kind == "corrected")
+    run("predict", model, sample, "-o", tmp_path / "predicted.csv", "--features", store)
+    rows = read_rows(tmp_path / "predicted.csv")
+    rows[0]["label"] = next(x[2:] for x in rows[0] if x[:2] == "p_" and x[2:] != rows[0]["label"])
+    again = run("insight", model, write_rows(rows, tmp_path / "corrected.csv"), *words)
+    assert "its label … in the table is not read" in again.stderr, again.stderr
 
 
 def test_times_that_do_not_say_when_are_counted(tmp_path):
@@ -350,6 +377,8 @@ def test_files_of_an_earlier_run_go(tmp_path):
         ("05/09/2024 08:34", None, 8, False),  # May or September
         ("05月09日 08:34", None, 8, False),
         ("2024-05-09", "2024-05-09", None, False),
+        ("2024年5月9日 晚上8:34", "2024-05-09", 20, False),
+        ("昨天 20:15", None, 20, False),
     ],
 )
 def test_a_time_says_what_is_certain(time, day, hour, in_utc):
@@ -357,6 +386,21 @@ def test_a_time_says_what_is_certain(time, day, hour, in_utc):
     shifted = hour if hour is None or not in_utc else hour + 8
     assert (found_day and str(found_day), found_hour) == (day, shifted)
     assert bool(warnings) == in_utc
+
+
+@pytest.mark.parametrize(
+    ("time", "day", "note"),
+    [
+        ("3小时前", None, "the time '3小时前' cannot be read"),
+        ("晚上1:30", None, "the time '晚上1:30' cannot be read"),
+        ("05/09/2024", None, "the time '05/09/2024' cannot be read"),
+        ("45421", None, "the time '45421' cannot be read"),
+        ("45421.3333", "2024-05-09", "the time 45421.3333 is taken for .*, 2024-05-09 08:00"),
+    ],
+)
+def test_a_time_that_may_mean_something_else_is_a_warning(time, day, note):
+    (found, _), (warning,) = _read_time(Post("a", time=time), 8)
+    assert (found and str(found)) == day and re.fullmatch(note, warning)
 
 
 def test_hours_are_shown_without_days(tmp_path):

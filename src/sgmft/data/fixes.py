@@ -1,5 +1,6 @@
 """Corrections of labels, as the page of `sgmft audit` writes them, applied to posts."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from sgmft.data.tables.formats import open_table
 from sgmft.errors import SgmftError, SgmftNotice, SgmftWarning, warn
 
 COLUMNS = ("id", "label", "new_label")
+NUMBER = re.compile(r"^0*(\d+)(?:[.,]00?)?$")  # for 00272, spreadsheet programs save 272, or 272.0
 
 
 def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -> list[Post]:
@@ -20,9 +22,11 @@ def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -
     """
     if path is None:
         return list(posts)
-    known, fixes, refused = dict[str, list[int]](), dict[int, str](), list[str]()
+    known, fixes, refused, renamed = dict[str, list[int]](), dict[int, str](), list[str](), ""
+    numbers = dict[str, list[int]]()
     for i, post in enumerate(posts):
-        known.setdefault(post.id or post.place, []).append(i)
+        known.setdefault(name := post.id or post.place, []).append(i)
+        numbers.setdefault(NUMBER.sub(r"\1", name), []).append(i)
     for row in open_table(path).rows:
         cells = {} if row.error else row.values
         try:
@@ -30,20 +34,23 @@ def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -
         except (KeyError, ValueError) as error:
             why = row.error or f"the columns {', '.join(COLUMNS)} are needed, with one text each"
             raise SgmftError(f"{path}, row {row.number}: {why}.") from error
-        found = known.get(name, [])
+        found = known.get(name) or numbers.get(NUMBER.sub(r"\1", name), [])
         if len(found) != 1:
             reason = f"{'several posts have' if found else 'no post has'} id {name}"
+            reason += ", as programs shorten ids: import ids as text there" * ("E+" in name)
         elif (own := posts[found[0]].label) != old:
             reason = f"the label of {name} is {own!r}, not {old!r}"
         elif fixes.setdefault(found[0], new) != new:
             reason = f"another row has another label for {name}"
         else:
+            if name not in known:
+                renamed = f"; ids are read as they were, as {posts[found[0]].id} for {name}"
             continue
         refused.append(f"row {row.number}: {reason}")
     dropped = sum(not new for new in fixes.values())
     if others := sorted({*fixes.values()} - {post.label for post in posts} - {""}):
         warn(f"{path}: labels that no post of the table has: {', '.join(others[:5])}.")
-    text = f"{path}: {len(fixes) - dropped} labels changed, {dropped} posts left out"
+    text = f"{path}: {len(fixes) - dropped} labels changed, {dropped} posts left out{renamed}"
     if refused:
         shown = "; ".join([*refused[:3], "…"][: len(refused)])
         why = f"{len(refused)} fixes do not belong to these posts: {shown}"

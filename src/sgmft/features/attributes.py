@@ -2,12 +2,14 @@
 
 import math
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -26,6 +28,8 @@ MAX_CATEGORIES = 256  # the most frequent
 OTHERS = ""  # stands for all rare categories
 PERIODS = {"hour": 24, "weekday": 7}  # attributes of a post's time
 TIMESTAMP = re.compile(r"(\d{10})(\d{3}){0,3}(\.\d*)?")  # of seconds, milliseconds, ...
+SERIAL = re.compile(r"(3[89]|4\d|5[0-4])\d{3}[.,]\d+")  # a spreadsheet's days, of 2004 to 2050
+WORDS = tomllib.loads(Path(__file__).with_name("times.toml").read_text("utf-8"))
 DAY_OR_MONTH = re.compile(r"\d{1,2}([/.-])\d{1,2}\1\d{2,4}\b")  # first, in a date as 03/04/2024
 
 
@@ -155,25 +159,26 @@ def read_time(cell: str) -> tuple[float, float]:
     """Return hour and weekday, 0 for Monday, as written, of a timestamp in UTC; NaN for none."""
     if 0 <= (number := to_number(cell)) <= 24:
         return number, number
-    if (pair := parse_time(cell)) is None:
-        return math.nan, math.nan
-    one, other = pair
+    one, other = parse_time(cell)
     hour = one.hour + one.minute / 60 if one.hour == other.hour else math.nan
     return hour, one.weekday() if one.weekday() == other.weekday() else math.nan
 
 
-def parse_time(cell: str) -> tuple[datetime, datetime] | None:
+def parse_time(cell: str) -> tuple[datetime, datetime]:
     """Return a time as written, of a timestamp in UTC, twice; what is not said is not the same."""
     from dateutil.parser import parse
 
     if (stamp := TIMESTAMP.fullmatch(cell)) is not None:
         cell = str(datetime.fromtimestamp(int(stamp[1]), UTC))
-    text = re.sub("[年月]", "-", cell).replace("日", " ")
+    elif SERIAL.fullmatch(cell):
+        days = timedelta(float(cell.replace(",", ".")), 30)  # so that its minute is the nearest
+        cell = str(datetime(1899, 12, 30) + days)
+    for made, pattern in WORDS.items():
+        cell = re.sub(pattern, made, cell)
+    unsaid = datetime(2000, 1, 1, 0), datetime(2001, 2, 2, 1)
+    swapped = DAY_OR_MONTH.match(cell.strip()) is not None  # then no day is known
     try:
-        defaults = datetime(2000, 1, 1, 0), datetime(2001, 2, 2, 1)
-        one = parse(text, default=defaults[0], ignoretz=True)
-        swapped = DAY_OR_MONTH.match(text) is not None  # then no day is known
-        other = parse(text, default=defaults[1], ignoretz=True, dayfirst=swapped)
+        one = parse(cell, default=unsaid[0], ignoretz=True)
+        return one, parse(cell, default=unsaid[1], ignoretz=True, dayfirst=swapped)
     except (ValueError, OverflowError, TypeError, LookupError):
-        return None
-    return one, other
+        return unsaid

@@ -19,7 +19,7 @@ from sgmft.data.tables.formats import is_predicted
 from sgmft.errors import Message, NoUsableRowError, SgmftError
 from sgmft.evaluation.cells import PrivacyRule
 from sgmft.evaluation.shares import LEAST, Change, ShareEstimator, Shares
-from sgmft.features.attributes import TIMESTAMP, parse_time, read_cell, to_number
+from sgmft.features.attributes import SERIAL, TIMESTAMP, parse_time, read_cell, to_number
 from sgmft.locator import drift
 from sgmft.locator.abstention import OF_NONE, Abstention
 from sgmft.locator.prediction import Prediction, Predictor
@@ -110,6 +110,9 @@ def insight_table(
     read, good, times = list[Prediction](), list[Prediction](), list[Time]()
     for p in predictions:
         time, warnings = _read_time(p.post, utc_offset)
+        if model is not None and is_predicted(p.post.row) and p.post.label not in (None, p.label):
+            text = "its label {label!r} in the table is not read, as the model predicts it anew"
+            warnings.append(Message(text, label=p.post.label))
         read.append(p._replace(post=replace(p.post, warnings=(*p.post.warnings, *warnings))))
         if p.probabilities is not None and p.abstained != OF_NONE:
             good.append(read[-1])
@@ -136,9 +139,8 @@ def insight_table(
     def cell(value: str, rows: Integers, found: Shares, texts: bool) -> Cell:
         digits = 2 if len(rows) < FEW else 3  # more would tell of single posts
         finer = 3 if kind != "counted" and len(rows) == len(good) else digits
-        found = found._replace(counted=found.counted.round(digits))
-        known = ("share", "low", "high")
-        found = found._replace(**{x: getattr(found, x).round(finer) for x in known})
+        places = {"counted": digits, **dict.fromkeys(("share", "low", "high"), finer)}
+        found = found._replace(**{x: getattr(found, x).round(n) for x, n in places.items()})
         number, writers = map(rule.round, (len(rows), len(np.unique(rule.users[rows]))))
         some = _choose_examples([good[i] for i in rows]) if texts and examples else {}
         return Cell(value, number, writers, found, some)
@@ -164,7 +166,7 @@ def insight_table(
         if name == GRID:  # sums over its rows and columns are shown, too
             parts = sorted({part for key in groups if key for part in key.split()})
             lines += [[key for key in groups if key and part in key.split()] for part in parts]
-        for other in breakdowns.values():  # of which some groups may be sums of these
+        for other in (x for x in breakdowns.values() if x is not values):  # which may sum these up
             inside = defaultdict[Any, list[Any]](list)
             for key, rows in groups.items():
                 if len(values_there := {other[row] for row in rows}) == 1:
@@ -211,8 +213,7 @@ def _read_periods(
     }
     found = {name: values for name, values in found.items() if any(values)}
     if change is not None:
-        halves = ("before", "after")
-        found[CHANGE] = [halves[str(day) >= change] if day else None for day in days]
+        found[CHANGE] = [("before", "after")[str(day) >= change] if day else None for day in days]
     return found
 
 
@@ -221,8 +222,9 @@ def _read_table(source: Source) -> tuple[list[str], Iterator[Prediction], bool]:
     posts = source.read_posts()
     columns = [*dict.fromkeys(name for post in posts for name in post.row)]
     labels = sorted({post.label for post in posts if post.label is not None})
-    shares = [name[2:] for name in columns if name.startswith("p_")]
-    if predicted := is_predicted(columns):
+    by_hand = is_predicted(columns) and source.columns.label not in (None, "label")
+    shares = [name[2:] for name in columns if name.startswith("p_") and not by_hand]
+    if predicted := is_predicted(columns) and not by_hand:
         added = columns[len(columns) - columns[::-1].index("warning") :]
         labels = [name[2:] for name in added if name.startswith("p_")]
     elif labels and {*labels} <= {*shares}:  # without its empty columns
@@ -234,20 +236,24 @@ def _read_table(source: Source) -> tuple[list[str], Iterator[Prediction], bool]:
         )
 
     def read(post: Post) -> Prediction:
-        cells = (read_cell(post, f"p_{label}") or "" for label in labels)
-        probs, reason = np.array([*map(to_number, cells)]), read_cell(post, "abstained") or None
-        error = read_cell(post, "error") or None
-        if not predicted:
-            probs = np.array([float(post.label == label) for label in labels])
-            error, reason = None if post.label else "has no label", None
-        if error is None and not ((probs >= 0).all() and abs(probs.sum() - 1) < ROUNDED):
+        cells = ((read_cell(post, f"p_{label}") or "").replace(",", ".") for label in labels)
+        given = np.array([float(post.label == label) for label in labels])
+        probs = np.array([*map(to_number, cells)]) if predicted else given
+        error, reason = (read_cell(post, x) if predicted else "" for x in ("error", "abstained"))
+        if not error and not post.label and not reason:
+            error = "has no label"
+        elif not error and not ((probs >= 0).all() and abs(probs.sum() - 1) < ROUNDED):
             error = "its probabilities, of the columns p_..., are not numbers that add up to one"
-        if error is None and post.label is not None and post.label not in labels:
+        elif not error and post.label and not given.any():
             error = Message("the model never learned the label {label!r}", label=post.label)
-        if error is not None:
+        if error:
             return Prediction(replace(post, error=error), None, None, None)
         good = replace(post, error=None)  # as pictures need not be there
-        return Prediction(good, post.label, probs / probs.sum(), None, abstained=reason)
+        if post.label and (reason or given @ probs < probs.max()):
+            text = "its label {label!r} is not the predicted one, and counts as given by hand"
+            good = replace(good, warnings=(*post.warnings, Message(text, label=post.label)))
+            probs, reason = given, None
+        return Prediction(good, post.label, probs / probs.sum(), None, abstained=reason or None)
 
     return labels, map(read, posts), not predicted
 
@@ -255,15 +261,18 @@ def _read_table(source: Source) -> tuple[list[str], Iterator[Prediction], bool]:
 def _read_time(post: Post, offset: float) -> tuple[Time, list[Message]]:
     """Return the day and the hour of a post, None for what its time does not say, and warnings."""
     text = (post.time or "").strip()
-    if (pair := parse_time(text) if text else None) is None:
-        unread = Message("the time {time!r} cannot be read", time=text)
-        return (None, None), [unread if text else Message("has no time")]
     in_utc = _UTC.fullmatch(text) is not None
-    one, other = (x + timedelta(hours=offset * in_utc) for x in pair)
-    template = "its time is in UTC, and {offset:g} hours were added: see --utc-offset"
+    one, other = (x + timedelta(hours=offset * in_utc) for x in parse_time(text))
     day = one.date() if one.date() == other.date() else None
     time = day, one.hour if one.hour == other.hour else None
-    return time, [Message(template, offset=offset)] if in_utc else []
+    template = "its time is in UTC, and {offset:g} hours were added: see --utc-offset"
+    if time == (None, None):
+        template = "the time {time!r} cannot be read" if text else "has no time"
+    elif SERIAL.fullmatch(text):
+        template = "the time {time} is taken for days of a spreadsheet, {found:%Y-%m-%d %H:%M}"
+    elif not in_utc:
+        return time, []
+    return time, [Message(template, offset=offset, time=text, found=one)]
 
 
 def _group(values: Iterable[Any]) -> dict[Any, Integers]:
@@ -303,8 +312,7 @@ def _write(folder: Path, result: Insight, language: str, name: str) -> None:
         for suffix in ("csv", "parquet"):
             with open_writer(folder / f"{table}.{suffix}", [*rows[0]]) as writer:
                 writer.write(rows)
-    given = {"found": result, "language": language, "name": name}
-    page = render("evaluation/templates/insight.html", **given)
+    page = render("evaluation/templates/insight.html", found=result, language=language, name=name)
     write_file(folder / "insight.html", page.encode(errors="replace"))
     for number, figure in enumerate(_FIGURE.findall(page), 1):
         write_file(folder / "figures" / f"{number}.svg", figure.encode(errors="replace"))
