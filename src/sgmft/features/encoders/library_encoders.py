@@ -51,9 +51,8 @@ Batch = tuple[list[int], Any, Any]  # positions, pooled features, tokens
 
 
 class TorchEncoder:
-    """A network of torch from texts and images to features, batch by batch."""
+    """Frozen features of a checkpoint, whose library prepares both sides; one of each is tried."""
 
-    info: EncoderInfo
     model: Any
     is_dual = True  # whether it is one network of texts and images, which can be trained
     cuts_squares = True  # whether it prepares images as "pictures" (1, s, s, 3), in RGB
@@ -65,15 +64,20 @@ class TorchEncoder:
     text_features: Callable[[Mapping[str, Tensor], bool], Halves]
     image_features: Callable[[Mapping[str, Tensor], bool], Halves]
     save: Callable[[Any, Path], None]  # writes the checkpoint, with other weights in its network
-    _find: Callable[[str, str | None], Checkpoint]  # by name and revision
-    _load: Callable[[Checkpoint], Any]  # returns the network, and sets the next
+    _load: Callable[[Checkpoint], Any]  # returns the network, and sets the next two
     _design: str  # digest of what does not show in the weights
+    _takes: Sequence[str]  # of "text" and "image"
     _is_by_weights = False  # whether a model knows it by its weights alone, as those of 0.1 do
     tokenizer: Any
     _padding: str | bool = False  # "max_length" for texts of so many tokens always
+    processor: Any = None  # of images
+    _joint = False  # whether it embeds text and image together
+    encode_joint: Callable[[Sequence[str], Sequence[Sequence[Any]]], FloatArray]  # if so
 
     def __init__(
         self,
+        checkpoint: Checkpoint,
+        cleaning: str = "light",
         *,
         patch_grid: int = 4,  # image tokens are averaged to patch_grid x patch_grid regions
         # texts or images in one forward pass; by default 16 on a CPU, on a GPU up to 128, as
@@ -87,9 +91,58 @@ class TorchEncoder:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-        self._patch_grid, self._device, self._base = patch_grid, pick_device(device), base
-        self._batch_size, self._trainable = batch_size or 0, trainable
+        self._patch_grid, self._device, self._trainable = patch_grid, pick_device(device), trainable
         self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
+        for library in ("transformers", "sentence_transformers"):
+            getLogger(library).setLevel("ERROR")
+        self._batch_size = batch_size or pick_batch(self._device.type, BYTES, 16)
+        self._trusted = checkpoint.trusted
+        with checkpoint.reading():
+            model, changed, weights = self._open(checkpoint, base)
+            self.model = model = model.eval().to(self._device, self._dtype)
+            text = self._try("text", self.encode_texts, ["a", "a b c d"])
+            image = self._try("image", self.encode_images, [SAMPLE, SAMPLE[::-1]])
+            joint = self.encode_joint(["a"], [[SAMPLE]]).shape[1] if self._joint else 0
+        widths = [0 if side is None else side.pooled.shape[1] for side in (text, image)]
+        kinds, clean = (type(self), type(self.processor)), repr(get_cleaning(cleaning))
+        parts = repr((kinds, self._dtype, self._patch_grid)), self._design + changed
+        whole = *parts, clean, *["joint"] * self._joint
+        scale = getattr(getattr(model, "transformers_model", model), "logit_scale", None)
+        self.info = EncoderInfo(
+            name=checkpoint.name,
+            fingerprint=digest_weights(model, torch.float32, whole),
+            text_width=widths[0],
+            image_width=widths[1],
+            shared_space=widths[0] == widths[1],
+            logit_scale=None if scale is None else float(scale.detach().float().exp()),
+            cleaning=cleaning,
+            image_key=digest_weights(model, torch.float32, parts),
+            word_width=text.tokens[0].shape[1] if text and text.tokens else 0,
+            weights=weights,
+            has_tokens=all(side is None or side.tokens is not None for side in (text, image)),
+            pinned=checkpoint.pinned,
+            remote_code=checkpoint.trusted,
+            joint_width=joint,
+        )
+
+    def _try(self, side: str, encode: Callable[..., Encoded], samples: Any) -> Encoded | None:
+        """Encode the first sample; one at a time from now on if another beside it changes it."""
+        if side not in self._takes:
+            return None
+        if side == "text" and _knows_no_word(self.tokenizer):  # which libraries make up
+            raise ValueError("it has no tokenizer files, and every word would be an unknown one")
+        alone = encode(samples[:1], True)
+        if alone.pooled.ndim != 2:
+            raise ValueError("it gives several vectors, and none of a whole text or picture")
+        for _ in range(2):
+            gap = np.abs(encode(samples, False).pooled[0] - alone.pooled[0]).max()
+            if gap <= 0.1 * np.abs(alone.pooled).max():  # bfloat16 makes far less
+                return alone
+            self._batch_size, self.is_dual = 1, False  # training and exports take batches
+        raise ValueError("its features are not finite, or others each time (masked at random?)")
+
+    def _find(self, name: str, revision: str | None) -> Checkpoint:
+        return find_checkpoint(f"hf:{name.removeprefix('hf:')}", self._trusted)
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
@@ -166,69 +219,7 @@ class TorchEncoder:
         self.tokenizer.backend_tokenizer.save(str(path))
 
 
-class LibraryEncoder(TorchEncoder):
-    """Frozen features of a checkpoint, whose library prepares both sides; one of each is tried."""
-
-    _takes: Sequence[str]  # of "text" and "image"; set by `_load`, as the next
-    processor: Any = None  # of images
-    _joint = False  # whether it embeds text and image together
-    encode_joint: Callable[[Sequence[str], Sequence[Sequence[Any]]], FloatArray]  # if so
-
-    def __init__(self, checkpoint: Checkpoint, cleaning: str = "light", **settings: Any) -> None:
-        super().__init__(**settings)
-        for library in ("transformers", "sentence_transformers"):
-            getLogger(library).setLevel("ERROR")
-        self._batch_size = self._batch_size or pick_batch(self._device.type, BYTES, 16)
-        self._trusted = checkpoint.trusted
-        with checkpoint.reading():
-            model, changed, weights = self._open(checkpoint, self._base)
-            self.model = model = model.eval().to(self._device, self._dtype)
-            text = self._try("text", self.encode_texts, ["a", "a b c d"])
-            image = self._try("image", self.encode_images, [SAMPLE, SAMPLE[::-1]])
-            joint = self.encode_joint(["a"], [[SAMPLE]]).shape[1] if self._joint else 0
-        widths = [0 if side is None else side.pooled.shape[1] for side in (text, image)]
-        kinds, clean = (type(self), type(self.processor)), repr(get_cleaning(cleaning))
-        parts = repr((kinds, self._dtype, self._patch_grid)), self._design + changed
-        whole = *parts, clean, *["joint"] * self._joint
-        scale = getattr(getattr(model, "transformers_model", model), "logit_scale", None)
-        self.info = EncoderInfo(
-            name=checkpoint.name,
-            fingerprint=digest_weights(model, torch.float32, whole),
-            text_width=widths[0],
-            image_width=widths[1],
-            shared_space=widths[0] == widths[1],
-            logit_scale=None if scale is None else float(scale.detach().float().exp()),
-            cleaning=cleaning,
-            image_key=digest_weights(model, torch.float32, parts),
-            word_width=text.tokens[0].shape[1] if text and text.tokens else 0,
-            weights=weights,
-            has_tokens=all(side is None or side.tokens is not None for side in (text, image)),
-            pinned=checkpoint.pinned,
-            remote_code=checkpoint.trusted,
-            joint_width=joint,
-        )
-
-    def _try(self, side: str, encode: Callable[..., Encoded], samples: Any) -> Encoded | None:
-        """Encode the first sample; one at a time from now on if another beside it changes it."""
-        if side not in self._takes:
-            return None
-        if side == "text" and _knows_no_word(self.tokenizer):  # which libraries make up
-            raise ValueError("it has no tokenizer files, and every word would be an unknown one")
-        alone = encode(samples[:1], True)
-        if alone.pooled.ndim != 2:
-            raise ValueError("it gives several vectors, and none of a whole text or picture")
-        for _ in range(2):
-            gap = np.abs(encode(samples, False).pooled[0] - alone.pooled[0]).max()
-            if gap <= 0.1 * np.abs(alone.pooled).max():  # bfloat16 makes far less
-                return alone
-            self._batch_size, self.is_dual = 1, False  # training and exports take batches
-        raise ValueError("its features are not finite, or others each time (masked at random?)")
-
-    def _find(self, name: str, revision: str | None) -> Checkpoint:
-        return find_checkpoint(f"hf:{name.removeprefix('hf:')}", self._trusted)
-
-
-class TransformersEncoder(LibraryEncoder):
+class TransformersEncoder(TorchEncoder):
     """A network of transformers, see the module."""
 
     max_tokens = 100_000  # where it names no limit
@@ -355,7 +346,7 @@ class TransformersEncoder(LibraryEncoder):
         return (h, w) if count - h * w <= EXTRA else (0, 0)
 
 
-class SentenceTransformersEncoder(LibraryEncoder):
+class SentenceTransformersEncoder(TorchEncoder):
     """A model of sentence-transformers, see the module."""
 
     is_dual = False
