@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from sgmft.utils.progress import progress_bar
+from sgmft.utils.runtime import progress_bar
 
 
 class Terminal(io.StringIO):

@@ -22,7 +22,7 @@ from sgmft.errors import Message, SgmftError, join_messages, make_printable, war
 from sgmft.features.encoders.base import TABLE, Encoder, EncoderInfo, PostFeatures, PreparedImage
 from sgmft.features.encoders.batches import encode_joint
 from sgmft.features.features import Features
-from sgmft.utils.progress import progress_bar
+from sgmft.utils.runtime import progress_bar
 
 if TYPE_CHECKING:
     from sgmft.features.memmap import MappedFeatures

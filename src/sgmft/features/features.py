@@ -134,13 +134,9 @@ class Features:
 
     def take(self, rows: Positions) -> Features:
         """Choose the posts at these positions, in that order."""
-        ragged = self.words, self.regions, self.ngrams
-        words, regions, ngrams = (None if x is None else x.take(rows) for x in ragged)
-        has_text, has_image = self.has_text[rows], self.has_image[rows]
-        at = rows if self.rows is None else self.rows[rows]
-        chosen: dict[str, Any] = {"words": words, "regions": regions, "ngrams": ngrams, "rows": at}
-        chosen["attributes"] = None if self.attributes is None else self.attributes[rows]
-        return replace(self, has_text=has_text, has_image=has_image, **chosen)
+        names = ("has_text", "has_image", "words", "regions", "ngrams", "attributes")
+        chosen = {name: x[rows] for name in names if (x := getattr(self, name)) is not None}
+        return replace(self, rows=rows if self.rows is None else self.rows[rows], **chosen)
 
     @property
     def parts(self) -> NDArray[np.int8]:

@@ -1,11 +1,9 @@
 """Features of a training as files that are mapped into memory: more of them than it holds.
 
-The store's shards are compressed, and shared by all trainings. What one training reads again and
-again is laid out beside them in `_mapped/<digest>/`, where the digest is that of the posts: one
-array a feature, post after post, and `index.safetensors` with where each post lies. The folder is
-written under a temporary name and then renamed, so one that is there is whole. It is removed when
-the training ends; an interrupted training finds it again, and so do all processes of one training,
-which share the pages that the system keeps of it.
+What one training reads again and again is laid out beside the store's shards, which are compressed,
+in `_mapped/<digest of the posts>/`: one array a feature, post after post, and where each post lies.
+The folder is renamed once it is whole, and removed when the training ends; an interrupted one finds
+it again, and so do all processes of one training, which share the pages that the system keeps.
 """
 
 import hashlib
@@ -91,7 +89,7 @@ class MappedFeatures:
         number = {key: i for i, key in enumerate(self._unique)}
         at = index["place"][np.array([number[key] for key in self._keys], np.int64)]
         names = values.keys() - set(POOLED)
-        ragged = {name: Ragged.packed(values[name], index[name]).take(at) for name in names}
+        ragged = {name: Ragged.packed(values[name], index[name])[at] for name in names}
         pooled = values["text"], values["image"], index["has_text"][at], index["has_image"][at]
         tokens = ragged.get("words"), ragged.get("regions"), per_image
         chosen = None if np.array_equal(at, np.arange(count)) else at

@@ -34,14 +34,14 @@ class Ragged:
         values = np.concatenate([empty, *(row for row in rows if row is not None)])
         return cls.packed(values, np.array(lengths, np.int64))
 
-    def take(self, rows: Any) -> "Ragged":
+    def __getitem__(self, rows: Any) -> "Ragged":
         """Choose sequences, in that order, by a slice or by positions."""
         at = rows if isinstance(rows, slice) else np.asarray(rows)
         return Ragged(self.values, self.start[at], self.length[at])
 
     def pad(self, rows: Any = None, fill: int = 0) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Pad chosen sequences, or all, to (B, n, ...), n >= 1, with their mask (B, n)."""
-        chosen = self if rows is None else self.take(rows)
+        chosen = self if rows is None else self[rows]
         mask = np.arange(max(1, chosen.length.max(initial=0))) < chosen.length[:, None]
         values = np.full((*mask.shape, *self.values.shape[1:]), fill, self.values.dtype)
         for row, first, length in zip(values, chosen.start, chosen.length, strict=True):

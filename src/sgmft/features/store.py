@@ -1,12 +1,9 @@
 """The feature store: Parquet shards keyed by what a post contains, one folder per encoder setting.
 
-`store/<fingerprint>-<kind>/part-<digest>.parquet` has the columns key, text, words, images,
-regions, ngrams and perhaps joint (see `PostFeatures`), which pandas, DuckDB and Ray read as they
-are. A shard is written under a temporary name and then renamed, so a shard that is there is whole;
-a process killed at any moment loses at most the shard it was computing. A shard's name is the
-digest of its bytes, so damage is seen on reading: the shard is set aside as
-`_part-<digest>.parquet.damaged`, which no reader takes for a shard, and its posts are no longer in
-the store. Nothing is keyed by a post's place in a table, so features are found again from any table
+A shard is written under a temporary name and then renamed, so a shard that is there is whole; a
+process killed at any moment loses at most the shard it was computing. Its name has the digest of
+its bytes, so damage is seen on reading: the shard is set aside, and its posts are no longer in the
+store. Nothing is keyed by a post's place in a table, so features are found again from any table
 that holds the same post.
 """
 

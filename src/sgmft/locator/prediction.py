@@ -15,7 +15,7 @@ from sgmft.data.posts import Post
 from sgmft.errors import join_messages
 from sgmft.features.encode import Chunk
 from sgmft.locator.abstention import Abstention, HeldOutProbabilities, entropy
-from sgmft.utils.progress import progress_bar
+from sgmft.utils.runtime import progress_bar
 
 SHARPNESS = 6.0  # of the weights of windows; 0 would be their mean
 TINY = 1e-6  # of probabilities whose logarithm is taken

@@ -48,11 +48,10 @@ class GatedExpertsConfig(NetworkConfig):
 class GatedExperts(ClosedFormModel):
     """Experts on the text, the image and both; a gate between the modalities by their similarity.
 
-    Features of text and image share no space, but their evidence for each label does: there, their
-    similarity means something. The pools above the experts are fitted to predictions for posts that
-    the experts were not fitted to (cross-fitting). A post with one modality gets that one's
-    prediction, a post with none the class frequencies of the training posts. To whatever it gets
-    the evidence of its attributes is added, times a power, where there are such.
+    The pools above the experts are fitted to predictions for posts that the experts were not fitted
+    to (cross-fitting). A post with one modality gets that one's prediction, a post with none the
+    class frequencies of the training posts. To whatever it gets the evidence of its attributes is
+    added, times a power, where there are such.
     """
 
     config: GatedExpertsConfig

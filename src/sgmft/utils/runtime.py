@@ -1,4 +1,4 @@
-"""The Python process: its allocator, warnings and packages, and how it ends."""
+"""The Python process: its allocator, warnings, packages and progress, and how it ends."""
 
 import ctypes
 import os
@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Held while Python is parsed: the interpreter fails if two threads do at once.
@@ -75,6 +76,14 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):  # not every installation has them all
             found[name] = version(name)
     return found
+
+
+def progress_bar(what: str, total: int | None, hidden: bool = False) -> Any:
+    """Return a bar of posts, drawn in a terminal or a notebook once a second has passed."""
+    from tqdm.auto import tqdm
+
+    disable = hidden or None  # None: where the output is no terminal
+    return tqdm(None, what, total, False, unit=" posts", delay=1, disable=disable)
 
 
 class Stopped(KeyboardInterrupt):

@@ -26,12 +26,10 @@ class TextEncoding(NamedTuple):
 def detect_encoding(path: Path) -> TextEncoding:
     """Find the encoding of a file: UTF-16, UTF-8, Windows-1252, GB18030 or Big5.
 
-    Of the last two charset-normalizer takes one, GB18030 where it cannot tell. They come with an
-    `SgmftWarning`, for much of what is in other encodings fits; so does UTF-16 without its mark.
-
-    An encoding fits when it decodes more of the lines that are not ASCII than it fails (not all:
-    GB18030 would turn every text of a UTF-8 file with one damaged line into another);
-    errors="surrogateescape" then lets the damaged lines be seen. SgmftError where none fits.
+    All but the first two, and UTF-16 without its mark, come with an `SgmftWarning`. An encoding
+    fits when it decodes more of the lines that are not ASCII than it fails (not all: GB18030 would
+    turn every text of a UTF-8 file with one damaged line into another); errors="surrogateescape"
+    then lets the damaged lines be seen. SgmftError where none fits.
     """
     if utf16 := detect_utf16(path):
         return TextEncoding(utf16, "strict")

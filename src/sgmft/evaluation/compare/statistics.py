@@ -84,15 +84,13 @@ def summarise(
 ) -> Summary:
     """Evaluate S runs of one method on the same N posts, those of all splits together.
 
-    Accuracy, macro-F1 and per-class figures are those of `sgmft.evaluation.metrics.evaluate`. Each
-    interval is the 95 % percentile bootstrap (Efron, 1979) of the mean over seeds, from 2,000
+    Each interval is the 95 % percentile bootstrap (Efron, 1979) of the mean over seeds, from 2,000
     resamples of the posts, each the same for all seeds. Resampling raises the calibration error,
     since chance differences within bins add up, so that its interval may lie above its mean. Of
     several splits, means are over splits and seeds, and intervals those of `resampled_t`.
 
     From probabilities (S, N, K), whose columns are in the order of `labels`, or (S, N, K + 1) of
-    which the last is of no label; the numbers (N,) of the true labels, and groups of N values each;
-    SgmftError for anything else.
+    which the last is of no label, and the numbers (N,) of the true labels; SgmftError for others.
     """
     probs, true = np.asarray(probabilities, np.float64), np.asarray(truth, np.int64)
     metrics.check_probabilities(probs)

@@ -1,10 +1,9 @@
 """The image networks of `compact` and `cnn` as one ONNX graph: pixels to pooled features, regions.
 
 The networks are EfficientNet-Lite0 and -Lite2 (Tan & Le 2019) with the published weights, trained
-on ImageNet, from Python packages. Both see the same image; their features stand side by side: 2560
-numbers. Scaling an image and pooling regions are linear maps of fixed sizes, which the graph holds
-as matrices: runtimes differ in how they scale, and these are torch's. Exported models hold the
-graph, too; ONNX Runtime takes about half of torch's time for it (docs/performance.md).
+on ImageNet, from Python packages; the features of both, 2560 numbers, stand side by side. Scaling
+an image and pooling regions are linear maps of fixed sizes, which the graph holds as matrices:
+runtimes differ in how they scale, and these are torch's.
 """
 
 from collections.abc import Mapping

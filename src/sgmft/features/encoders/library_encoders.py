@@ -1,17 +1,9 @@
 """Encoders that other libraries load: any dual encoder, text network or image network of theirs.
 
-Pooled features are the library's: `get_text_features` and `get_image_features` of a dual encoder of
-transformers, the pooler's output of an image network, or else the class token, or the mean of all
-patches; a text network defines none, and the mean of all its last hidden states is taken. Of a
-sentence-transformers model they are what `encode` returns, with its default prompt, if it has one.
-
-A model of sentence-transformers that embeds text and image together has joint features, too:
-`encode` of a post's text and all its images in one message, where the model takes messages; else
-the mean over its images, each with the text. A text is cut to a half until all can be read.
-
-Token features are the last hidden states of words and patches, without special tokens. Where one of
-them through a linear map of the network is the pooled feature, all are mapped so. CLIP by
-sentence-transformers, and whatever else pools by itself there, has none.
+docs/encoders.md says which features of each kind are pooled, and which are of tokens. A model that
+embeds text and image together has joint features, too: of a post's text and all its images in one
+message, where the model takes messages; else the mean over its images, each with the text. A text
+is cut to a half until all can be read.
 """
 
 import inspect

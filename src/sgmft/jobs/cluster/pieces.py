@@ -3,8 +3,7 @@
 Its result may be a folder of Parquet shards, one for each piece: that of piece 17 of table 2 is
 `part-00002-000017-<digest>.parquet`, so that names in order are the input's rows in order. The
 digest is that of its bytes, so damage is seen; its footer names the job that wrote it and has the
-summary of its rows. `_job.json` describes the job; names that begin with "_" or "." are passed over
-by what reads folders of Parquet.
+summary of its rows. `_job.json` describes the job.
 """
 
 import json
