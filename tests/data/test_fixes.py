@@ -66,7 +66,18 @@ def test_an_id_that_a_spreadsheet_program_changed_is_known(tmp_path, name, known
     with pytest.warns(SgmftNotice) as told:
         found = apply_fixes(posts, written(tmp_path, f'"{name}",Home,Work\n'), strict=True)
     assert [x.label for x in found[-2:]] == ["Work", "Home"]
-    assert (f"ids are read as they were, as {known} for {name}" in str(told[0].message)) == changed
+    said = f"; cells are read as they were: {known} for {name}."
+    assert (said in str(told[0].message)) == changed
+
+
+def test_a_label_that_a_spreadsheet_program_changed_is_known(tmp_path):
+    posts = [Post("x", id=f"{i}", label=x) for i, x in enumerate(("1", "01", "2", "Home"))]
+    path = written(tmp_path, "0,1,2.0\n2,2.0,01\n3,Home,1.0\n")
+    with pytest.warns(SgmftWarning) as told:
+        found = apply_fixes(posts, path, strict=True)
+    assert [x.label for x in found] == ["2", "01", "01", "1.0"]  # 1 or 01
+    assert "no post of the table has: 1.0" in str(told[0].message)
+    assert "cells are read as they were: 2 for 2.0." in str(told[1].message)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from sgmft.data.posts import Post
 from sgmft.data.tables.cells import to_label
@@ -10,7 +11,8 @@ from sgmft.data.tables.formats import open_table
 from sgmft.errors import SgmftError, SgmftNotice, SgmftWarning, warn
 
 COLUMNS = ("id", "label", "new_label")
-NUMBER = re.compile(r"^0*(\d+)(?:[.,]00?)?$")  # for 00272, spreadsheet programs save 272, or 272.0
+# for 00272, spreadsheet programs save 272, or 272.0; all three are 272 here
+plain_number = partial(re.compile(r"^0*(\d+)(?:[.,]00?)?$").sub, r"\1")
 
 
 def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -> list[Post]:
@@ -22,11 +24,12 @@ def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -
     """
     if path is None:
         return list(posts)
-    known, fixes, refused, renamed = dict[str, list[int]](), dict[int, str](), list[str](), ""
-    numbers = dict[str, list[int]]()
+    known, numbers = dict[str, list[int]](), dict[str, list[int]]()
+    fixes, refused, restored = dict[int, str](), list[str](), dict[str, str]()
+    labels = {post.label for post in posts if post.label is not None}
     for i, post in enumerate(posts):
         known.setdefault(name := post.id or post.place, []).append(i)
-        numbers.setdefault(NUMBER.sub(r"\1", name), []).append(i)
+        numbers.setdefault(plain_number(name), []).append(i)
     for row in open_table(path).rows:
         cells = {} if row.error else row.values
         try:
@@ -34,23 +37,27 @@ def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -
         except (KeyError, ValueError) as error:
             why = row.error or f"the columns {', '.join(COLUMNS)} are needed, with one text each"
             raise SgmftError(f"{path}, row {row.number}: {why}.") from error
-        found = known.get(name) or numbers.get(NUMBER.sub(r"\1", name), [])
+        found = known.get(name) or numbers.get(plain_number(name), [])
+        if len(same := [x for x in labels if plain_number(x) == plain_number(new)]) == 1:
+            restored[new] = same[0]
+            new = same[0]
         if len(found) != 1:
             reason = f"{'several posts have' if found else 'no post has'} id {name}"
             reason += ", as programs shorten ids: import ids as text there" * ("E+" in name)
-        elif (own := posts[found[0]].label) != old:
+        elif (own := posts[found[0]].label) is None or plain_number(own) != plain_number(old):
             reason = f"the label of {name} is {own!r}, not {old!r}"
         elif fixes.setdefault(found[0], new) != new:
             reason = f"another row has another label for {name}"
         else:
-            if name not in known:
-                renamed = f"; ids are read as they were, as {posts[found[0]].id} for {name}"
+            restored[name] = posts[found[0]].id or name
             continue
         refused.append(f"row {row.number}: {reason}")
     dropped = sum(not new for new in fixes.values())
-    if others := sorted({*fixes.values()} - {post.label for post in posts} - {""}):
+    if others := sorted({*fixes.values()} - labels - {""}):
         warn(f"{path}: labels that no post of the table has: {', '.join(others[:5])}.")
-    text = f"{path}: {len(fixes) - dropped} labels changed, {dropped} posts left out{renamed}"
+    text = f"{path}: {len(fixes) - dropped} labels changed, {dropped} posts left out"
+    if changed := [f"{own} for {cell}" for cell, own in restored.items() if own != cell]:
+        text = f"{text}; cells are read as they were: {', '.join(changed[:3])}"
     if refused:
         shown = "; ".join([*refused[:3], "…"][: len(refused)])
         why = f"{len(refused)} fixes do not belong to these posts: {shown}"

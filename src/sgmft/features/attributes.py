@@ -170,9 +170,8 @@ def parse_time(cell: str) -> tuple[datetime, datetime]:
 
     if (stamp := TIMESTAMP.fullmatch(cell)) is not None:
         cell = str(datetime.fromtimestamp(int(stamp[1]), UTC))
-    elif SERIAL.fullmatch(cell):
-        days = timedelta(float(cell.replace(",", ".")), 30)  # so that its minute is the nearest
-        cell = str(datetime(1899, 12, 30) + days)
+    elif SERIAL.fullmatch(cell):  # with 30 seconds more, so that its minute is the nearest
+        cell = str(datetime(1899, 12, 30) + timedelta(float(cell.replace(",", ".")), 30))
     for made, pattern in WORDS.items():
         cell = re.sub(pattern, made, cell)
     unsaid = datetime(2000, 1, 1, 0), datetime(2001, 2, 2, 1)

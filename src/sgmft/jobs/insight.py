@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.formats import is_predicted
-from sgmft.errors import Message, NoUsableRowError, SgmftError
+from sgmft.errors import Message, NoUsableRowError, SgmftError, raising
 from sgmft.evaluation.cells import PrivacyRule
 from sgmft.evaluation.shares import LEAST, Change, ShareEstimator, Shares
 from sgmft.features.attributes import SERIAL, TIMESTAMP, parse_time, read_cell, to_number
@@ -94,10 +93,8 @@ def insight_table(
     Raises:
         SgmftError: no post has a label, or they are of too few users, or before or after is none.
     """
-    try:
+    with raising(f"--before-after {change}: write the day as 2024-03-01.", ValueError):
         change = change and str(date.fromisoformat(change))
-    except ValueError:
-        raise SgmftError(f"--before-after {change}: write the day as 2024-03-01.") from None
     if not abs(utc_offset) <= 14:
         raise SgmftError(f"--utc-offset {utc_offset}: give hours from -14 to 14.")
     if model is None:
@@ -123,8 +120,7 @@ def insight_table(
     has_users = any(post.user for post in posts)
     names = [post.user or f"\0{row}" for row, post in enumerate(posts)]
     users = np.unique(np.array(names, str), return_inverse=True)[1]
-    nobodys = [has_users and not post.user for post in posts]
-    rule = PrivacyRule(np.where(nobodys, -1, users), least)
+    rule = PrivacyRule(np.where([has_users and not x.user for x in posts], -1, users), least)
     if not rule.allows(every):
         raise NoUsableRowError(
             f"{source.table}: {len(posts)} posts have a label, and nothing is shown of fewer than "
@@ -149,8 +145,7 @@ def insight_table(
     total = cell("", every, whole, True)
     traits = Counter(x for p in good for x in drift.traits_of(p, labels) if x[:6] != "label:")
     doubts = [] if model is None else drift.shifts(model.traits, traits)
-    seen = 0 if model is None else model.held_out.trained_with([p.key for p in good]).sum()
-    if seen:
+    if model is not None and (seen := model.held_out.trained_with([p.key for p in good]).sum()):
         doubts.append(Message("the model has learned from {seen:,} of these posts", seen=seen))
     result = Insight(labels, kind, summary, least, has_users, total, doubts)
     result.block = 1 if len(posts) >= MANY else 4
@@ -174,9 +169,7 @@ def insight_table(
             lines += inside.values()
         shown = rule.choose(groups, lines)
         result.hidden[name] = rule.round(len(posts) - sum(map(len, shown.values())))
-        keys = sorted(shown, key=lambda x: (x is None, DAYS.get(x, x)))
-        keys.sort(key=often.__getitem__, reverse=True)  # stable: else in their order
-        for value in keys:
+        for value in sorted(shown, key=lambda x: (-often[x], x is None, DAYS.get(x, x))):
             by_whom = users[rows := shown[value]]
             weights = 1 / np.bincount(by_whom)[by_whom] if name == TYPICAL else None  # 1 a user
             found = shares.estimate(rows, weights)
@@ -306,7 +299,7 @@ def _write(folder: Path, result: Insight, language: str, name: str) -> None:
         names = ("label", "before", "after", *Change._fields)
         tables["change"] = [dict(zip(names, row, strict=True)) for row in lines]
     earlier = "change.csv", "change.parquet", "figures/[0-9]*.svg"
-    for old in chain.from_iterable(map(folder.glob, earlier)):
+    for old in [file for name in earlier for file in folder.glob(name)]:
         old.unlink()
     for table, rows in tables.items():
         for suffix in ("csv", "parquet"):
