@@ -42,7 +42,9 @@ def to_posts(posts: Any, *, columns: Names = None, root: Folder = None) -> list[
     return list(iter_given(posts, columns, root))
 
 
-def iter_given(posts: Any, columns: Names, root: Folder, optional: Roles = ()) -> Iterator[Post]:
+def iter_given(
+    posts: Any, columns: Names, root: Folder, optional: Roles = (), outside: bool | None = True
+) -> Iterator[Post]:
     """Yield posts one at a time; columns for the fields that are `optional` may be missing."""
     names, items = _open(posts)
     first = next(items, None)
@@ -65,7 +67,7 @@ def iter_given(posts: Any, columns: Names, root: Folder, optional: Roles = ()) -
         raise SgmftError(f"{none}: {fix}.")
     rows = (RawRow(i, _to_row(item, root, i)) for i, item in enumerate(items))
     raw = RawTable(type(posts).__name__, Path(root or ""), names or None, rows)
-    yield from iter_table(raw, columns, outside=True)
+    yield from iter_table(raw, columns, outside)
 
 
 def _open(given: Any) -> tuple[list[str], Iterator[Any]]:

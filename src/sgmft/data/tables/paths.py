@@ -32,10 +32,10 @@ class PathResolver:
     """Resolves the picture paths of a table; whether a file can be read is seen when it is decoded.
 
     Paths are absolute or relative to the table's folder. With `allow_outside` a picture may lie
-    outside that, symbolic links followed.
+    outside that, symbolic links followed; with None no path is looked at.
     """
 
-    def __init__(self, raw: RawTable, allow_outside: bool = False) -> None:
+    def __init__(self, raw: RawTable, allow_outside: bool | None = False) -> None:
         self.guesses = Counter[str]()  # cells and paths not read as they stand, by what they became
         self.refused: list[str] = []  # why parts of the cell that was parsed last are left out
         self._folder = str(raw.folder)
@@ -55,6 +55,8 @@ class PathResolver:
         in the table's folder; both are counted in `guesses`. ValueError, with a reason fit for a
         message, where the picture may not be used.
         """
+        if self._allow_outside is None:
+            raise _refusal("pictures must be in the data, since no path is followed: {name}", path)
         try:
             if self._to_path is not None:
                 path = self._to_path(path, Path(self._folder))
@@ -77,7 +79,8 @@ class PathResolver:
 
     def exists(self, path: str) -> bool:
         """Return whether there is something of this very name."""
-        return os.path.lexists(os.path.join(self._folder, path))
+        known = self._allow_outside is not None
+        return known and os.path.lexists(os.path.join(self._folder, path))
 
     def _find(self, path: str) -> str:
         """Return the path that is meant; the same where there is nothing like it."""

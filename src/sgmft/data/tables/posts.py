@@ -140,7 +140,7 @@ def _say_tools(table: str | Path, tallies: Mapping[str | None, Counter[str]]) ->
 def iter_table(
     raw: RawTable,
     columns: Columns,
-    outside: bool,
+    outside: bool | None,  # as in `PathResolver`
     where: Mapping[str, str] = MappingProxyType({}),
     seen: "_SeenPosts | None" = None,
 ) -> Iterator[Post]:
