@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import typer
 
+import sgmft.mlflow
 from sgmft import Abstention, Post, SemanticLocator, read_posts, to_posts
 from sgmft.cli.main import app
 from sgmft.data.posts import Attachment
@@ -134,6 +135,39 @@ rows out first: those where `predict_frame(frame)["error"]` says why.
 `pickle`, `cloudpickle` and `joblib` keep a model in its saved form: the files that \
 `save_pretrained` writes, in which there is no pickle. Only unpickle what you trust; folders are \
 safe to exchange. The parameters are loaded with it, and `y` too, which a folder keeps as text.
+
+## With MLflow
+
+`pip install 'sgmft[mlflow]'` brings mlflow-skinny, which logs to a tracking server, loads and \
+serves; MLflow's own database and pages need `mlflow`. What is logged is the saved form, without \
+pickle.
+
+```python
+import mlflow
+import sgmft.mlflow
+
+with mlflow.start_run():
+    logged = sgmft.mlflow.log_model(locator, name="place")
+
+model = mlflow.pyfunc.load_model(logged.model_uri)
+model.predict(pd.DataFrame({{"text": ["做完饭了"]}}))  # the columns of `predict_frame`
+model.get_raw_model()                               # the locator
+```
+
+MLflow's own server takes a column `text`, a column `images` with a list of pictures for each row, \
+and the columns that `attributes` named. Pictures are in the request, as `data:` addresses or \
+Base64. Paths and web addresses are not followed, neither there nor in `predict` of a loaded \
+model; they are a row's `error`, or its `warning` beside a text.
+
+```bash
+mlflow models serve -m models:/m-0b13974c187b4f0dad40d19ea4a10bd6 --env-manager local -p 5001
+curl localhost:5001/invocations -H 'Content-Type: application/json' \\
+  -d '{{"dataframe_records": [{{"text": "做完饭了", "images": ["data:image/jpeg;base64,..."]}}]}}'
+```
+
+A folder may be logged, too: `log_model("exported/")` of what `sgmft export` wrote, which serves \
+any network without PyTorch and with the encoder inside. A locator's encoder is not in its files: \
+one from the hub is found there again.
 """
 
 SECTIONS: dict[str, tuple[Any, ...]] = {
@@ -141,6 +175,7 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
     "Posts and tables": (Post, Attachment, to_posts, read_posts, iter_posts, Columns, open_writer),
     "Predictions": (Prediction, Abstention, Explanation),
     "Without PyTorch": (export_model, OnnxLocator, load_predictor),
+    "MLflow": (sgmft.mlflow.log_model, sgmft.mlflow.save_model),
     "Methods and fine-tuning": (get_method, Method, Tuning),
     "Errors": (SgmftError,),
 }

@@ -1,7 +1,4 @@
-"""MLflow's flavour of a locator: logged in its saved form, loaded and served by MLflow.
-
-It stands beside the packages, since a logged model names the module that loads it.
-"""
+"""MLflow's flavour of a locator: a logged model names this module, which loads it."""
 
 import sys
 from importlib.metadata import version

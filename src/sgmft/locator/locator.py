@@ -328,11 +328,7 @@ class SemanticLocator(Estimator):
         return explain_post(post, model, label)
 
     def encode(
-        self,
-        posts: Any,
-        *,
-        tokens: bool | None = None,
-        on_encoded: Progress | None = None,
+        self, posts: Any, *, tokens: bool | None = None, on_encoded: Progress | None = None
     ) -> EncodedPosts:
         """Encode posts; features that the store has are read from it.
 
@@ -473,11 +469,11 @@ def _calibrate(found: fitting.HeldOutLogits) -> tuple[tuple[float, ...], HeldOut
     return tuple(temperatures), HeldOutProbabilities(*map(np.concatenate, zip(*rows, strict=True)))
 
 
-def _load_network(model_id: str, state: ModelState, weights: Path, device: str | None) -> Model:
+def _load_network(model_id: str, state: ModelState, weights: Path, device: str | None) -> Any:
     """Load the model of a folder; a network of torch to the device, or the CPU."""
     try:
         method = get_method(state.method)
-        network: Model = method.network(method.load_config(state.network))
+        network: Any = method.network(method.load_config(state.network))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise saved.unreadable(model_id, error) from error
     bad = f"{weights} is damaged or belongs to another model: save or copy it again."
@@ -485,8 +481,6 @@ def _load_network(model_id: str, state: ModelState, weights: Path, device: str |
         network.load(weights)
     if device is not None and not isinstance(network, ClosedFormModel):
         from sgmft.features.encoders.device import pick_device
-        from sgmft.models.network import Network
 
-        assert isinstance(network, Network)
         network.to(pick_device(device))
     return network

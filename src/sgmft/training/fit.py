@@ -150,13 +150,11 @@ def _train(
     Without validation posts, its predictions for training posts by folds without them stand in.
     """
     keep_freed_memory()
-    model = task.model(data.features)
+    model: Any = task.model(data.features)
     held_out = data.take(np.zeros(0, np.int64)) if validation is None else validation
     if not isinstance(model, ClosedFormModel):
-        from sgmft.models.network import Network
         from sgmft.training.trainer import train
 
-        assert isinstance(model, Network)
         history = train(model, data, validation, config, **of_networks(run))
         _check_finite(model, task)
         return model, history, predict_by_parts(model, held_out)

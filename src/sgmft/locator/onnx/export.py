@@ -66,7 +66,8 @@ def export_model(
             holds something else or cannot be written, the exporter's packages are missing, or 8
             bits are requested with another encoder or without a picture.
     """
-    network, target = locator.network, Path(folder)
+    network: Any = locator.network
+    target = Path(folder)
     if network is None:
         raise SgmftError("This locator is not trained: there is nothing to export.")
     if locator.method.name == "described":
@@ -93,9 +94,7 @@ def export_model(
                 network.save(temporary / WEIGHTS)
             else:
                 from sgmft.locator.onnx.writer import write_head
-                from sgmft.models.network import Network
 
-                assert isinstance(network, Network)
                 write_head(network, locator.temperatures.tolist(), info, tokens, temporary / HEAD)
             locator.held_out.save(temporary)
             readme = render("locator/templates/exported.md", labels=locator.labels)

@@ -252,10 +252,9 @@ def fine_tune(
     torch.manual_seed(task.preset.train.seed)
     towers = open_towers(settings, tuning, run.get("device"))
     tokens = task.method.uses_tokens(task.preset)
-    network = head.model
+    network: Any = head.model
     if isinstance(network, ClosedFormModel):
         network = TrainableModel(network)
-    assert isinstance(network, Network)
     model = Tuned(network, towers, tokens, task.info.fingerprint)
     raw = RawPosts(encoded.posts, encoded.keys, encoded.features, towers.encoder)
     labelled = LabelledPosts(raw, task.data.labels, task.data.weights)
