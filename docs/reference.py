@@ -111,7 +111,8 @@ to_posts(frame, columns={{"text": "tweet"}})[0].text
 
 A text is the path of a picture where it is one word that ends like one (`a.jpg`), or a file is \
 there. A list of `Post`s gives a list of labels, anything else an array, as scikit-learn has it. \
-Posts that cannot be read stay in their place, with an `error`.
+Posts that cannot be read stay in their place, with an `error`. `to_posts(frame, root=False)` \
+follows no path, as is right where strangers send the posts.
 
 ## With scikit-learn
 

@@ -14,8 +14,7 @@ import pandas as pd
 import pytest
 
 import sgmft.mlflow
-from sgmft import SemanticLocator, read_posts
-from sgmft.data.frames import iter_given
+from sgmft import SemanticLocator, read_posts, to_posts
 from sgmft.errors import SgmftError
 from sgmft.locator.onnx.export import export_model
 from sgmft.locator.prediction import Predictor
@@ -140,7 +139,7 @@ def test_no_path_is_looked_at(given, sample, monkeypatch):
     picture = f"{sample.parent}/images/00000_0.jpg"
     given = json.loads(json.dumps(given).replace("{}", picture))
     frame = pd.DataFrame([{"text": "x", "images": given}, {"text": None, "images": given}])
-    one, other = iter_given(frame, None, None, outside=None)
+    one, other = to_posts(frame, root=False)
     assert REFUSED in one.warnings[0] and REFUSED in other.error
     assert not one.images and not other.images
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sgmft.data.frames import iter_given
+from sgmft.data.frames import to_posts
 from sgmft.errors import needs_extra
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.loading import load_predictor
@@ -64,8 +64,7 @@ class LoggedModel:
 
     def predict(self, frame: Any, params: Any = None) -> Any:
         """Return the columns of `predict_frame`."""
-        posts = iter_given(frame, None, None, outside=None)
-        found = self.locator.predict_frame([*posts])
+        found = self.locator.predict_frame(to_posts(frame, root=False))
         return type(frame)(found, frame.index, dtype=object)  # None, not NaN, which is no JSON
 
     def get_raw_model(self) -> Predictor:

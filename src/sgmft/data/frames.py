@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from sgmft.data.tables.posts import Columns, iter_table
 from sgmft.errors import SgmftError, check_name, hint
 
 Names = Columns | Mapping[str, str] | None
-Folder = str | Path | None
+Folder = str | Path | Literal[False] | None
 Roles = Sequence[str]  # fields of a post
 
 
@@ -35,6 +35,7 @@ def to_posts(posts: Any, *, columns: Names = None, root: Folder = None) -> list[
         columns: which column holds what, where names do not tell: `Columns`, or a dict such as
             {"text": "tweet"}.
         root: the folder from which relative paths of pictures start; by default the working folder.
+            With False no path is followed or looked at, as is right for posts of strangers.
 
     Raises:
         SgmftError: there are neither texts nor pictures, or no column of a name that was given.
@@ -42,9 +43,7 @@ def to_posts(posts: Any, *, columns: Names = None, root: Folder = None) -> list[
     return list(iter_given(posts, columns, root))
 
 
-def iter_given(
-    posts: Any, columns: Names, root: Folder, optional: Roles = (), outside: bool | None = True
-) -> Iterator[Post]:
+def iter_given(posts: Any, columns: Names, root: Folder, optional: Roles = ()) -> Iterator[Post]:
     """Yield posts one at a time; columns for the fields that are `optional` may be missing."""
     names, items = _open(posts)
     first = next(items, None)
@@ -67,7 +66,7 @@ def iter_given(
         raise SgmftError(f"{none}: {fix}.")
     rows = (RawRow(i, _to_row(item, root, i)) for i, item in enumerate(items))
     raw = RawTable(type(posts).__name__, Path(root or ""), names or None, rows)
-    yield from iter_table(raw, columns, outside)
+    yield from iter_table(raw, columns, None if root is False else True)
 
 
 def _open(given: Any) -> tuple[list[str], Iterator[Any]]:
@@ -155,5 +154,6 @@ def _is_list(value: Any) -> bool:
 
 def _is_path(text: str, root: Folder) -> bool:
     """Return whether a text is the path of a picture: it looks like one, in one word or found."""
-    found = len(text.split()) == 1 or os.path.isfile(Path(root or "", text))  # noqa: PTH113  of any
+    known = root is not False and os.path.isfile(Path(root or "", text))  # noqa: PTH113  of any
+    found = len(text.split()) == 1 or known
     return text.startswith("data:image/") or (names_pictures(text) and found)

@@ -60,10 +60,8 @@ def count_traits(
     texts: Iterable[str], parts: Iterable[int], probs: Iterable[Any], labels: Sequence[str]
 ) -> dict[str, int]:
     """Count the traits of posts, and of probabilities (K,) of posts not learned from."""
-    found = Counter(chain.from_iterable(map(traits_of_post, texts, parts)))
-    for row in probs:
-        found.update(traits_of_probabilities(row, labels))
-    return dict(found)
+    found = map(traits_of_post, texts, parts), (traits_of_probabilities(x, labels) for x in probs)
+    return dict(Counter(chain.from_iterable(chain(*found))))
 
 
 def shifts(training: Mapping[str, int], found: Mapping[str, int]) -> list[str]:

@@ -61,12 +61,11 @@ class Estimator(EncoderHandle, Predictor, ModelHubMixin):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the parameters and, of a trained one, the files that `save_pretrained` writes."""
-        files = dict[str, bytes]()
         with TemporaryDirectory() as folder:
             if self.labels:
                 self.save_pretrained(folder)
-            for path in filter(Path.is_file, Path(folder).rglob("*")):
-                files[path.relative_to(folder).as_posix()] = path.read_bytes()
+            found = filter(Path.is_file, Path(folder).rglob("*"))
+            files = {x.relative_to(folder).as_posix(): x.read_bytes() for x in found}
         return {"given": self.given, "values": self.values, "files": files}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:

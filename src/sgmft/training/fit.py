@@ -155,7 +155,7 @@ def _train(
     if not isinstance(model, ClosedFormModel):
         from sgmft.training.trainer import train
 
-        history = train(model, data, validation, config, **of_networks(run))
+        history = train(model, data, validation, config, **run)
         _check_finite(model, task)
         return model, history, predict_by_parts(model, held_out)
     unheard = model.on_step
@@ -177,15 +177,9 @@ def _train(
     return model, [line], found
 
 
-def of_networks(run: RunOptions) -> dict[str, Any]:
-    """The options that `sgmft.training.trainer.train` takes."""
-    return {name: x for name, x in run.items() if name != "on_step"}
-
-
 def in_subfolder(run: RunOptions, name: str) -> RunOptions:
     """The options with the checkpoint in a folder of that name in its folder."""
-    folder = run.get("checkpoint")
-    return {**run, "checkpoint": None if folder is None else folder / name}
+    return {**run, "checkpoint": (folder := run.get("checkpoint")) and folder / name}
 
 
 def _check_finite(model: Model, task: TrainingTask) -> None:

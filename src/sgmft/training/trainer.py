@@ -69,6 +69,7 @@ def train(
     track: str | Path | None = None,  # folder for TensorBoard logs; needs the extra `sgmft[track]`
     device: str | None = None,  # by default what accelerate finds: a GPU if there is one
     on_epoch: Callable[[Epoch], None] | None = None,  # also for those restored from a checkpoint
+    on_step: object = None,  # of `RunOptions`; only models without epochs call it
 ) -> list[Epoch]:
     """Minimise the network's loss; `model` ends with the chosen epoch's weights; return the log.
 

@@ -79,8 +79,7 @@ class PathResolver:
 
     def exists(self, path: str) -> bool:
         """Return whether there is something of this very name."""
-        known = self._allow_outside is not None
-        return known and os.path.lexists(os.path.join(self._folder, path))
+        return self._allow_outside is not None and os.path.lexists(os.path.join(self._folder, path))
 
     def _find(self, path: str) -> str:
         """Return the path that is meant; the same where there is nothing like it."""

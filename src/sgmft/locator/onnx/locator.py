@@ -107,7 +107,7 @@ class OnnxLocator(Predictor):
         self.encoder = OnnxEncoder(folder, manifest)
         self._temperatures = np.array(manifest.temperatures)
         self._model = _load_model(folder, manifest) if (folder / WEIGHTS).is_file() else None
-        self._head = Session(folder / HEAD) if self._model is None else None
+        self._head: Any = Session(folder / HEAD) if self._model is None else None
         if self._head is not None and "ngrams" in self._head.inputs:
             raise SgmftError(f"{folder} was exported by an earlier sgmft: {FIX}.")
         self.held_out = HeldOutProbabilities.load(folder / HELD_OUT, len(self.labels))
@@ -124,8 +124,7 @@ class OnnxLocator(Predictor):
 
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
         chunks = encode_windows(posts, self.encoder, self._window, tokens=self._tokens)
-        read = self.attributes.features(chunks, self.encoder.info, self._tokens)
-        for chunk, features in read:
+        for chunk, features in self.attributes.features(chunks, self.encoder.info, self._tokens):
             yield PredictionBatch(chunk, *self._run_head(features))
 
     def _run_head(self, features: Features) -> tuple[Array, ...]:
@@ -134,7 +133,6 @@ class OnnxLocator(Predictor):
             found = predict_logits(self._model, features)
             probs = temper(found.logits, self._temperatures[features.parts])
             return probs, found.guidance, features.parts
-        assert self._head is not None
         parts = [[np.zeros((0, len(self.labels)), np.float32)], [np.zeros((0, 2), np.float32)]]
         for start in range(0, len(features), HEAD_BATCH):
             inputs = features.batch(slice(start, start + HEAD_BATCH))._asdict()

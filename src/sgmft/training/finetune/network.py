@@ -262,8 +262,7 @@ def fine_tune(
     data, validation = labelled.take(~out), labelled.take(out)
     before = copy.deepcopy(model.state_dict())
     config = tuning.config(task.preset.train)
-    how = fitting.of_networks(fitting.in_subfolder(run, "both"))
-    history = train(model, data, validation, config, **how)
+    history = train(model, data, validation, config, **fitting.in_subfolder(run, "both"))
     selected = selected_epoch(history, config.patience)
     before_loss = cross_entropy(head.held_out.logits, head.held_out.labels)
     better = selected.val_loss < before_loss  # NaN is never less
