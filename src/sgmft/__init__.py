@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Abstention", "Post", "SemanticLocator", "read_posts", "to_posts"]
 
-# onnxruntime would otherwise report to its makers.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else onnxruntime would report
 
 _LAZY = {
     "Abstention": "locator.abstention",

@@ -6,12 +6,12 @@ from PIL import Image, ImageOps
 from sklearn.metrics import roc_auc_score
 
 from sgmft.data.posts import Post
-from sgmft.data.traits import read_traits
 from sgmft.evaluation.audit import (
     compare_classes,
     doubt_labels,
     find_telling_traits,
     group_alike,
+    read_traits,
 )
 from sgmft.features.features import Features
 from sgmft.models.arrays import normalize

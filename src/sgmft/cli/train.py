@@ -6,8 +6,7 @@ from typer import Option
 
 from sgmft.cli import console, options as opt
 
-# Before the names of encoders of which the best is kept.
-AUTO = "auto:"
+AUTO = "auto:"  # and names of encoders of which the best is kept
 
 
 @opt.reads_posts

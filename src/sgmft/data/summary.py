@@ -18,11 +18,8 @@ class JobSummary:
     posts: int = 0  # that were read
     errors: dict[str, int] = field(default_factory=dict)  # posts not used, by the kind of reason
     abstained: dict[str, int] = field(default_factory=dict)  # usable posts without label, by reason
-    # usable posts of which something was left out or is doubtful, by the kind of reason; a post may
-    # have several
-    warnings: dict[str, int] = field(default_factory=dict)
-    # for each kind of error and warning the place of the first post, and its reason
-    examples: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, int] = field(default_factory=dict)  # kinds, of posts that are used
+    examples: dict[str, str] = field(default_factory=dict)  # of each kind, with its place
     traits: dict[str, int] = field(default_factory=dict)  # posts with each, see `locator.drift`
 
     @classmethod

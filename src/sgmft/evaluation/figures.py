@@ -21,8 +21,7 @@ from sgmft.utils.files import make_file
 INK = "#1d2733"  # in SVG text it becomes the page's own text colour, for light and dark pages
 CELL = "#1a5fb4"  # one hue, more opaque for more posts: safe for every kind of colour vision
 STYLE = Path(__file__).with_suffix(".mplstyle")  # with the same ink
-# in columns of a terminal: a Chinese character takes two
-LONGEST_LABEL, HEAD, TAIL = 24, 13, 9
+LONGEST_LABEL, HEAD, TAIL = 24, 13, 9  # in columns of a terminal: a Chinese character takes two
 _CJK_FONTS = (
     "Noto Sans CJK SC|Noto Sans SC|Source Han Sans SC|Microsoft YaHei|PingFang SC|Hiragino Sans GB|"
     "Heiti SC|SimHei|WenQuanYi Micro Hei|WenQuanYi Zen Hei|Noto Sans CJK JP|Arial Unicode MS"

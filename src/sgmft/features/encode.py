@@ -39,13 +39,11 @@ MAX_POST_BYTES = 512 * 1024 * 1024  # of all its files: they are in memory toget
 class Chunk:
     """Consecutive posts and their features."""
 
-    # all posts of the chunk, `error` set on those that could not be encoded, and a warning for each
-    # image that was left out
+    # all of the chunk, with `error` where they could not be encoded, and with warnings
     posts: list[Post]
     good: list[int]  # positions in `posts` of those that could
     keys: list[str]  # content key of each good post
-    # features of each good post; none where only the store was to have them
-    rows: list[PostFeatures]
+    rows: list[PostFeatures]  # of each good post; none where they are left in the store
     # of each good post's text, see `encode_windows`; 0 for a post with one row of the whole text
     windows: Sequence[int] = ()
 
@@ -78,8 +76,7 @@ def encode_posts(
     *,
     tokens: bool = False,  # whether word and region features are wanted beside the pooled ones
     store: FeatureStore | None = None,
-    # of an encoder with the same `image_key` (and with region features, where `tokens` asks for
-    # them): of the posts it has only the texts are encoded; not used where features are joint
+    # of the same `image_key`: images of posts that it has are not encoded; not for joint features
     image_store: FeatureStore | None = None,
     chunk: int = CHUNK,
     rows: bool = True,  # whether the chunks have the features; else they are left in the store

@@ -97,8 +97,7 @@ class Features:
     regions: Ragged | None = None
     regions_per_image: int = 0
     ngrams: Ragged | None = None
-    # (N,) of `text`, `image` and `joint`; None where they are all, in order
-    rows: Positions | None = None
+    rows: Positions | None = None  # (N,) of `text`, `image`, `joint`; None: all, in order
     joint: FloatArray | None = None  # (M, Dj), see `Batch`
     attributes: FloatArray | None = None  # (N, A), see `Batch`
 

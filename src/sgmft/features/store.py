@@ -28,8 +28,7 @@ from sgmft.features.encoders.base import EncoderInfo, PostFeatures
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import error_reason, leftovers, set_aside, write_whole, writing
 
-# Of the shards; a store of another format is not read, and its posts are encoded anew. 3: the first
-# posts of a process were cleaned by several threads while the emoji were still being loaded.
+# of shards that are read. 3: the first posts were cleaned while the emoji were still being loaded
 FORMAT = 3
 OPEN_BYTES = 64 << 20  # of shards that stay in memory: posts that come again are found there
 INDEX_BYTES = 64 << 20  # of the index in memory

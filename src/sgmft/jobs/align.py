@@ -32,8 +32,7 @@ class AlignmentResult:
     pairs: int  # number of pairs learned from
     held_out: int  # number of pairs that recall is measured on
     skipped: dict[str, int]  # number of posts left out, by reason
-    # recall among the held-out pairs with the encoder as it was; None where its modalities share
-    # no space, so that nothing can be found
+    # recall among the held-out pairs before; None where the modalities share no space
     before: dict[str, float] | None
     after: dict[str, float]  # the same with the adapted one
     history: list[Epoch]

@@ -14,7 +14,6 @@ from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.cells import to_text
-from sgmft.data.traits import read_traits
 from sgmft.errors import unwarned
 from sgmft.evaluation import audit
 from sgmft.evaluation.calibration import fit_temperature, temper
@@ -55,7 +54,7 @@ def audit_table(
     doubtful = audit.doubt_labels(probs, classes)[2]
     probs = np.float32(0.5) * (probs + cross_fit(task, doubtful, on_step))
     own, best, wrong = audit.doubt_labels(probs, classes)
-    traits, outlines = read_traits(posts)
+    traits, outlines = audit.read_traits(posts)
     alike = audit.group_alike(data.features, outlines, known.encoded.keys, posts)
     sides, users = [to_text(post.row.get(split)) for post in posts], dict[str, set[str]]()
     for post, side in zip(posts, sides, strict=True):

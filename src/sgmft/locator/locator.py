@@ -480,7 +480,7 @@ def _load_network(model_id: str, state: ModelState, weights: Path, device: str |
     with raising(bad, OSError, SafetensorError, RuntimeError, ValueError):
         network.load(weights)
     if device is not None and not isinstance(network, ClosedFormModel):
-        from sgmft.features.encoders.device import pick_device
+        from sgmft.features.encoders.batches import pick_device
 
         network.to(pick_device(device))
     return network

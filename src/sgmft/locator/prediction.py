@@ -77,8 +77,7 @@ class Predictor(ABC):
     """A trained model: a `SemanticLocator`, or an exported one."""
 
     labels: list[str]  # the K labels, in the order of the probabilities
-    # probabilities of labelled posts that it has not learned from; perhaps none
-    held_out: HeldOutProbabilities
+    held_out: HeldOutProbabilities  # of posts not learned from; perhaps none
     traits: Mapping[str, int] = MappingProxyType({})  # of the training's posts, see `locator.drift`
     columns: Names = None  # of what is given in the place of posts, see `to_posts`
     root: Folder = None

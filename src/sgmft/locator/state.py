@@ -39,8 +39,7 @@ class TrainingRecord:
 
     data: TrainingData = field(default_factory=TrainingData)
     metrics: dict[str, float] = field(default_factory=dict)  # of the held-out posts, if any
-    # By which logits are divided, so that probabilities are calibrated: of posts as they are, and
-    # of those with a text, pictures, or both (`sgmft.features.features.PARTS`).
+    # by which logits are divided: of posts as they are, then by `sgmft.features.features.PARTS`
     temperatures: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     history: list[dict[str, Any]] = field(default_factory=list)  # loss, accuracy, ... by epoch
     # with which the encoder was fine-tuned, and whether an epoch was `better`; None if it was not

@@ -47,8 +47,7 @@ class NetworkConfig:
     image_width: int  # Dv
     shared_space: bool = False  # whether the encoder's towers share one space
     word_width: int = 0  # Dw, of one word's features; 0 for the same as `text_width`
-    # Dj, of the feature of text and images together; 0 for none
-    joint_width: Natural = field(default=0, kw_only=True)
+    joint_width: Natural = field(default=0, kw_only=True)  # Dj; 0 for none
     attributes_width: Natural = field(default=0, kw_only=True)  # A, numbers of other columns
 
     def __post_init__(self) -> None:

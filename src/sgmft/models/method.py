@@ -33,8 +33,7 @@ class Method:
     network: "type[ClosedFormModel] | type[Network]"  # built from a `config`
     # a dataclass; its fields beyond `NetworkConfig`'s are the method's settings
     config: type[NetworkConfig]
-    # named settings; the first is the default
-    presets: Mapping[str, Preset] = field(
+    presets: Mapping[str, Preset] = field(  # named settings; the first is the default
         default_factory=lambda: {"default": Preset("default", {}, BUDGET, 0.1, refit=True)}
     )
     note: str = ""  # what a reader of its figures must know

@@ -67,8 +67,7 @@ class TrainConfig:
     patience: Natural = 0
     class_weights: bool = False  # weigh each class by its inverse frequency (*)
     label_smoothing: Share = 0.0  # share of the target spread over all classes (*)
-    # share of the training posts with text and image that lose one of them, drawn anew in each
-    # epoch (*)
+    # share of the training posts with text and image that lose one, drawn anew each epoch (*)
     modality_dropout: Share = 0.0
     # decides initial weights, order and dropout
     seed: Annotated[int, Range("a whole number", lambda x: True)] = 0

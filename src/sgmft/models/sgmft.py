@@ -30,8 +30,7 @@ _TEMPERATURE = Range("positive or 'learned'", POSITIVE.includes)
 class SGMFTConfig(NetworkConfig):
     """Settings of the network. Defaults are the paper's, or chosen by us (*)."""
 
-    # D; 0 takes the width of the space that the encoder's towers share, as printed, or 512 where
-    # they share none: see `shared_width` (*)
+    # D; 0 is the width of the encoder's shared space, as printed, or 512 where there is none (*)
     width: int = 0
     # pooled features as D scalar elements, or word and region tokens
     view: Literal["elements", "tokens"] = "elements"

@@ -30,8 +30,7 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        # Threads that wait for the next layer sleep: spinning, they keep other programs, and this
-        # one's own decoding of images, from the same cores.
+        # Threads that wait for the next layer sleep: spinning, they keep others from their cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = ["CUDAExecutionProvider"] * on_gpu + ["CPUExecutionProvider"]
         # The runtime raises many kinds of its own.

@@ -26,8 +26,7 @@ LONGEST = 32  # may be the shorter: what a model prepares them by can need gigab
 CUT_OFF = "{name} is cut off or damaged"
 NO_MEMORY = "{name} needs more memory than there is, or is damaged"
 
-# The plugins are called by the file's first bytes, not through Image.open: it would warn of a
-# large picture before we can refuse it, and try each of some forty formats on hostile bytes.
+# By first bytes: Image.open would warn of large pictures first, and try forty formats on others.
 _KINDS = tomllib.loads(Path(__file__).with_name("kinds.toml").read_text("utf-8"))
 _MARKS = ({k: mark.encode("latin-1") for k, mark in _KINDS[x].items()} for x in ("read", "other"))
 _READ, _OTHER = ({k: re.compile(mark, re.DOTALL) for k, mark in x.items()} for x in _MARKS)

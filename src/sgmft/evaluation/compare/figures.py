@@ -24,8 +24,7 @@ from sgmft.evaluation.figures import cjk_fonts, drawing_style, save_figure, shor
 from sgmft.models.arrays import Array, Doubles
 from sgmft.utils.files import write_file
 
-# Okabe and Ito's colours for every kind of colour vision, without black and yellow, which are lost
-# on dark and on white. As 7 and 8 have no common divisor, 56 labels look each their own way.
+# Okabe and Ito's, but for black and yellow; as 7 and 8 have no common divisor, 56 labels differ.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c")
 MARKERS = ("o", "^", "s", "P", "v", "D", "X", "p")
 COLUMNS = 5  # panels in a row

@@ -73,8 +73,7 @@ class ComparisonData:
     left_out: dict[str, int] = field(default_factory=dict)  # posts not used, by reason
     warnings: dict[str, int] = field(default_factory=dict)  # of the others, by reason
     examples: dict[str, str] = field(default_factory=dict)  # the first of each reason
-    # row -> answer to each post from outside, "" for none
-    answers: dict[str, list[str]] = field(default_factory=dict)
+    answers: dict[str, list[str]] = field(default_factory=dict)  # from outside, by row; "" for none
     attributes: list[dict[str, str]] = field(default_factory=list)  # of each post, by column
 
     @cached_property

@@ -64,11 +64,9 @@ class Summary:
     macro_f1: Estimate
     calibration_error: Estimate  # the expected calibration error
     per_class: Sequence[metrics.ClassScore]  # means over seeds, one entry a label
-    # by column and value, the largest group first
-    groups: Mapping[str, Mapping[str, metrics.Group]] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, metrics.Group]] = field(default_factory=dict)  # largest first
     splits: int = 1  # J
-    # posts by true and predicted label, of all runs; a last row and column are of no label
-    confusion: Sequence[Sequence[int]] = ()
+    confusion: Sequence[Sequence[int]] = ()  # by true and predicted label; the last are of none
     # means over runs; not of a row that gives no probabilities, but for the first
     balanced_accuracy: float = math.nan  # mean recall of the labels with test posts
     log_loss: float = math.nan  # of the true label, in nats

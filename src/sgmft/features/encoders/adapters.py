@@ -6,7 +6,7 @@ is an encoder by itself wherever that checkpoint can be found.
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -42,13 +42,6 @@ class Adapter(NamedTuple):
         with lora_library() as peft:
             model = peft.PeftModel.from_pretrained(model, self.folder).merge_and_unload()
         return model, digest_of(self.files | {"before": digest})
-
-
-def add_adapter(model: Any, modules: Sequence[str], rank: int, alpha: float) -> Any:
-    """Put LoRA matrices, alpha / r B A, beside linear maps in place; only they are trained then."""
-    with lora_library() as peft:
-        config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(modules))
-        return peft.get_peft_model(model, config)
 
 
 def save_adapter(adapted: Any, folder: Path, base: str, revision: str | None, digest: str) -> None:

@@ -37,24 +37,19 @@ class EncoderInfo:
     """Widths, settings and identity of an encoder."""
 
     name: str  # or folder, by which it was asked for
-    # 16 hex digits that change whenever its features would (weights, precision, settings,
-    # cleaning); the feature store is keyed by it.
-    fingerprint: str
+    fingerprint: str  # 16 hex digits, others whenever its features are; keys the store
     text_width: int  # of pooled features, as the next
     image_width: int
     shared_space: bool = False  # whether a text and an image of the same thing lie close together
     logit_scale: float | None = None  # contrastive temperature of its training; None without one
     image_size: int = 0  # edge in pixels of the square images it takes; 0: takes them as they are
     cleaning: str = "light"  # of the texts (`sgmft.data.preprocessing.text.CLEANINGS`)
-    # The same for encoders whose image features are the same, so that one may take another's; ""
-    # where nothing is known of that.
+    # the same where image features are, so that one may take another's; "" if that is not known
     image_key: str = ""
-    # Of one word's features; 0 for the same as `text_width`. Where a text's are wider, they begin
-    # with as many numbers that lie in the words' space: its own vector.
+    # of one word; 0 for `text_width`. A wider text's begins with as many in the words' space
     word_width: int = 0
     texts_apart: bool = False  # whether texts and images can be encoded at the same time
-    # Digest of the weights, the same in every precision; "" where they cannot be others, as those
-    # that come inside packages.
+    # digest, the same in every precision; "" where they come inside packages
     weights: str = ""
     has_tokens: bool = True  # whether it has features of words and regions beside the pooled ones
     pinned: str = ""  # name by which exactly this revision is found again; "" for `name`

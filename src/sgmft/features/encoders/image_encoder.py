@@ -7,8 +7,7 @@ from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.errors import warn
 from sgmft.features.encoders import image_graph
 from sgmft.features.encoders.base import Encoded, EncoderInfo, Images, TextEncoder
-from sgmft.features.encoders.batches import encode_image_batches
-from sgmft.features.encoders.device import pick_batch, pick_device
+from sgmft.features.encoders.batches import encode_image_batches, pick_batch, pick_device
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.onnx_session import Session
 from sgmft.utils.runtime import thread_count

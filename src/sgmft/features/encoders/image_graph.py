@@ -62,10 +62,8 @@ def write_image_graph(patch_grid: int, path: Path) -> None:
     from onnx import TensorProto  # takes half a second: a graph is mostly there
 
     graph = Graph()
-    graph.weight("zero", np.float32(0))
-    graph.weight("six", np.float32(6))
-    graph.weight("white", np.float32(255))
-    graph.weight("mean", np.float32(MEAN))
+    for name, value in {"zero": 0, "six": 6, "white": 255, "mean": MEAN}.items():
+        graph.weight(name, np.float32(value))
     graph.weight("flat", np.array([0, 0, -1], np.int64))
     graph.weight("places", np.array([2], np.int64))
     planes = graph.node("Transpose", "planes", "pictures", perm=[0, 3, 1, 2])

@@ -26,8 +26,13 @@ from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.errors import SgmftError, warn
 from sgmft.features.encoders.adapters import digest_weights, read_adapter
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, Images, PreparedImage
-from sgmft.features.encoders.batches import alike_batches, batches_by_length
-from sgmft.features.encoders.device import pick_batch, pick_device, pick_dtype
+from sgmft.features.encoders.batches import (
+    alike_batches,
+    batches_by_length,
+    pick_batch,
+    pick_device,
+    pick_dtype,
+)
 from sgmft.features.encoders.hub import Checkpoint, find_checkpoint
 
 SAMPLE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)  # seen once, to measure
@@ -51,8 +56,7 @@ class TorchEncoder:
     revision: str | None = None  # of its hub repository, where the name does not say it
     max_tokens: int  # of a text; more are cut off
     prepare_image: Callable[[Images], PreparedImage]  # of an array (height, width, 3)
-    # Map a batch to features (b, D), and of all tokens (b, n, Dw) or regions (b, r, D), if they are
-    # wanted and there are such.
+    # Map a batch to features (b, D), and of tokens (b, n, Dw) or regions (b, r, D), if wanted.
     text_features: Callable[[Mapping[str, Tensor], bool], Halves]
     image_features: Callable[[Mapping[str, Tensor], bool], Halves]
     save: Callable[[Any, Path], None]  # writes the checkpoint, with other weights in its network
@@ -72,8 +76,7 @@ class TorchEncoder:
         cleaning: str = "light",
         *,
         patch_grid: int = 4,  # image tokens are averaged to patch_grid x patch_grid regions
-        # texts or images in one forward pass; by default 16 on a CPU, on a GPU up to 128, as
-        # memory allows
+        # texts or images in one forward pass; by default 16 on a CPU, on a GPU up to 128
         batch_size: int | None = None,
         device: str | None = None,
         dtype: str | None = None,  # "bfloat16" or "float32"; None is what the hardware computes

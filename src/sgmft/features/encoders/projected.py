@@ -69,17 +69,13 @@ def save_projected(folder: Path, base: str, maps: Maps, logit_scale: float) -> N
         write_description(folder / DESCRIPTION, described, [WEIGHTS])
 
 
-def is_projected(folder: str | Path) -> bool:
-    """Return whether a folder holds what `save_projected` wrote."""
-    return (Path(folder) / DESCRIPTION).is_file()
-
-
-def read_projected(folder: str | Path) -> tuple[str, Maps, float]:
-    """Read the name of the base, the maps, and the scale of similarities; else SgmftError."""
+def read_projected(folder: str | Path) -> tuple[str, Maps, float] | None:
+    """Read the base's name, the maps, and the scale of similarities, if a folder holds such."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    path = Path(folder) / DESCRIPTION
+    if not (path := Path(folder) / DESCRIPTION).is_file():
+        return None
     bad = f"{folder} cannot be read as an aligned encoder: {FIX}."
     with raising(bad, *MALFORMED, SafetensorError):
         described = read_own(path, FORMAT, str(path), FIX, [WEIGHTS])

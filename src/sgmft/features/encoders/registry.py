@@ -1,10 +1,10 @@
 """The registry of encoders, by name, and folders that hold one."""
 
+import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,12 @@ from sgmft.errors import SgmftError, needs_extra, warn
 from sgmft.features.encoders.adapters import read_adapter
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.hub import CHINESE_CLIP, find_checkpoint
-from sgmft.features.encoders.projected import ProjectedEncoder, is_projected, read_projected
+from sgmft.features.encoders.projected import ProjectedEncoder, read_projected
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import read_json
 from sgmft.utils.runtime import keep_freed_memory
 
-# Small networks whose weights come inside Python packages: the text half of each.
-EMBEDDED = {
+EMBEDDED = {  # names of networks that come inside packages: the text half
     "compact": "sentence_encoder.SentenceEncoder",
     "compact-e5": "e5.E5Encoder",
     "cnn": "word_hashes.WordHashEncoder",  # for systems that learn their own word embeddings
@@ -30,9 +29,8 @@ EMBEDDED = {
 def _embedded(name: str, cleaning: str = "light", **settings: Any) -> Encoder:
     from sgmft.features.encoders.image_encoder import ImageEncoder
 
-    module, kind = EMBEDDED[name].split(".")
     words = {key: settings.pop(key) for key in ("max_words",) if key in settings}
-    texts = getattr(import_module(f"{__package__}.{module}"), kind)(cleaning, **words)
+    texts = pkgutil.resolve_name(f"{__package__}.{EMBEDDED[name]}")(cleaning, **words)
     return ImageEncoder(name, texts, **settings)
 
 
@@ -111,8 +109,8 @@ def load_encoder(name: str = "compact", **settings: Any) -> Encoder:
 def _load(name: str, trust_remote_code: bool = False, **settings: Any) -> Encoder:
     if name in ENCODERS:
         return ENCODERS[name](**settings)
-    if is_projected(name):
-        base, maps, scale = read_projected(name)
+    if (projected := read_projected(name)) is not None:
+        base, maps, scale = projected
         loaded = load_encoder(base, trust_remote_code=trust_remote_code, **settings)
         return ProjectedEncoder(loaded, maps, name, scale)
     if not name.startswith(("hf:", "st:")):

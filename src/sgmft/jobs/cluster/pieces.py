@@ -50,8 +50,7 @@ class PieceTask:
     folder: Path  # where results go; a shared one, where several machines work
     rows: int  # of a piece; 0 leaves the tables whole
     load: Callable[[], Any]  # returns what the work needs
-    # With that and the piece's table; yields summaries of the posts. A piece that is done twice
-    # leaves what it leaves done once.
+    # with that and its table; done twice, a piece leaves what it leaves done once
     work: Callable[[Any, Source, Piece], Iterator[JobSummary]]
     finished: frozenset[PieceId] = frozenset()  # pieces that are done
     loaded: Any = None  # what the work needs, in this process

@@ -70,8 +70,7 @@ class RayEngine:
         readers = TaskPoolStrategy(size=1 + self.workers // 8)
         pool = ActorPoolStrategy(min_size=1, max_size=self.workers, max_tasks_in_flight_per_actor=2)
         pieces = tables.map_batches(read, batch_size=1, num_cpus=0, compute=readers)
-        # There are as many workers as processors: when nodes are lost, those left have room for the
-        # lost workers too.
+        # As many workers as processors: the nodes that are left have room for those of lost ones.
         each = {"num_cpus": 0, "num_gpus": 1} if self._gpu else {"num_cpus": 0.5, "num_gpus": 0}
         given: Any = {"fn_constructor_args": (task, version("sgmft")), "batch_size": 1, **each}
         done = pieces.map_batches(_Worker, **given, compute=pool)

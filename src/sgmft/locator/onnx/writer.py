@@ -88,8 +88,7 @@ def write_head(
     """Write a head; the graph's inputs are those fields of `Batch` that the network reads."""
     network = deepcopy(network).cpu().eval()
     B, n, m = POSTS, WORDS, REGIONS
-    # A batch by field, each with the number of its first axes that are of any length.
-    inputs = {
+    inputs = {  # by field, with how many of its first axes are of any length
         "text": (torch.rand(B, info.text_width), 1),
         "image": (torch.rand(B, info.image_width), 1),
         "has_text": (torch.ones(B, dtype=torch.bool), 1),

@@ -21,8 +21,7 @@ class BalanceMLAConfig(NetworkConfig):
 
     width: int = 256  # D. The manuscript's is 512; 256 is the size of the systems compared with it.
     heads: int = 8  # of the attention that both directions share
-    # how much the dominant branch is held back, see `branch_coefficients`; at 0 no branch is
-    modulation: NotNegative = 0.3
+    modulation: NotNegative = 0.3  # how much the dominant branch is held back; at 0 none is
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sgmft.errors import SgmftError, needs_extra
-from sgmft.features.encoders.adapters import add_adapter, lora_library, save_adapter
-from sgmft.features.encoders.device import pick_device, pick_dtype
+from sgmft.features.encoders.adapters import lora_library, save_adapter
+from sgmft.features.encoders.batches import pick_device, pick_dtype
 from sgmft.features.encoders.library_encoders import TorchEncoder
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.training.finetune.settings import Tuning
@@ -42,7 +42,11 @@ class Towers(nn.Module):
             inside = tuple(f"{n}." for n, x in modules.items() if kind in type(x).__name__)
             linear = [n for n, x in modules.items() if isinstance(x, nn.Linear)]
             maps = [n for n in linear if n.startswith(layers) and n.startswith(inside)]
-            self.adapted = add_adapter(model, maps, tuning.rank, tuning.alpha)
+            with lora_library() as peft:
+                config = peft.LoraConfig(
+                    r=tuning.rank, lora_alpha=tuning.alpha, target_modules=maps
+                )
+                self.adapted = peft.get_peft_model(model, config)
         else:
             # Parameters are in the order in which they are used, as far as this matters.
             waiting = {name.split(".")[0] for name in layers if tuning.last is not None}

@@ -2,19 +2,19 @@
 
 from hypothesis import given, strategies as st
 
-from sgmft.features.encoders import device
-from sgmft.features.encoders.device import MOST, SHARE, pick_batch
+from sgmft.features.encoders import batches
+from sgmft.features.encoders.batches import MOST, SHARE, pick_batch
 
 HERE, THERE = "cpu", "cuda"
 
 
 def with_memory(memory: int, *given) -> int:
     """`pick_batch` on a machine of so many bytes."""
-    before, device._memory = device._memory, lambda _: memory
+    before, batches._memory = batches._memory, lambda _: memory
     try:
         return pick_batch(*given)
     finally:
-        device._memory = before
+        batches._memory = before
 
 
 @given(st.integers(1, 1 << 40), st.integers(1, 1 << 32), st.integers(1, 64), st.sampled_from("ht"))
