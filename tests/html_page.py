@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 from xml.etree import ElementTree
@@ -39,6 +41,11 @@ class Page(HTMLParser):
         if self.tables and self.tables[-1] and self.tables[-1][-1]:
             text, span = self.tables[-1][-1][-1]
             self.tables[-1][-1][-1] = (text + data, span)
+
+    def numbers(self) -> list[str]:
+        """All numbers that a reader sees, sorted."""
+        text = re.sub(r"(?s)<style.*?</style>|<[^>]*>", " ", self.source)
+        return sorted(re.findall(r"\d[\d,.]*\d|\d", unescape(text)))
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         """Attributes of every such tag."""

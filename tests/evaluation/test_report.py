@@ -11,10 +11,11 @@ from PIL import Image
 
 from html_page import EVIL, Page, svg_words
 from sgmft import Post
-from sgmft.errors import SgmftError
+from sgmft.errors import Message, SgmftError
 from sgmft.evaluation.figures import confusion_figure, save_confusion
 from sgmft.evaluation.metrics import evaluate
-from sgmft.evaluation.report import overview_figure, write_evaluation, write_page
+from sgmft.evaluation.report import write_evaluation, write_page
+from sgmft.utils.templates import render
 
 DOCS = Path(__file__).parents[2] / "docs"
 LOSSES = {"val_loss": math.nan, "gate_entropy": 0.9}
@@ -121,8 +122,9 @@ def test_what_the_figures_of_a_page_show(tmp_path, temperature):
 
 @pytest.mark.parametrize(("language", "name"), [("en", "overview.svg"), ("zh", "overview.zh.svg")])
 def test_overview_is_the_one_in_the_docs(language, name):
-    assert (DOCS / name).read_text("utf-8") == overview_figure(language)
-    assert "86 %" in svg_words(overview_figure(language))
+    drawing = render("evaluation/templates/overview.svg", language=language)
+    assert (DOCS / name).read_text("utf-8") == drawing
+    assert "86 %" in svg_words(drawing)
 
 
 def test_evaluation_report(tmp_path, picture):
@@ -156,6 +158,26 @@ def test_evaluation_report(tmp_path, picture):
     (tmp_path / "file").write_text("")
     with pytest.raises(SgmftError, match="cannot be written"):
         write_evaluation(tmp_path / "file", evaluation, title="", about={})
+
+
+def test_a_report_in_chinese_has_the_same_numbers_and_labels(tmp_path, picture):
+    groups, parts = {"mood": ["good", "text"] * 45}, ["text", "text and pictures"] * 45
+    evaluation = evaluation_of(["Home", "School"], groups=groups, parts=parts, temperature=1.7)
+    given = {"about": {"method": "Experts"}, "history": EPOCHS, "overview": False}
+    given["examples"] = [(Post("late again", [picture], label="Home", id="p 7"), SURE)]
+    pages = {}
+    for language in ("en", "zh"):
+        path = tmp_path / f"{language}.html"
+        title = Message("Evaluation on {name}", name="posts.csv")
+        write_page(path, evaluation, title=title, language=language, **given)
+        pages[language] = Page(path.read_text("utf-8"))
+    chinese = pages["zh"]
+    assert chinese.all("html") == [{"lang": "zh-CN"}] and "评估报告：posts.csv" in chinese.text
+    assert all(x in chinese.text for x in ("每 100 条帖子中", "概率可信吗？", "真实 ↓", "训练"))
+    assert pages["en"].numbers() == chinese.numbers()
+    kept = "Home|School|late again|posts.csv|mood|good|text|Experts|F1|ROC|T|Brier|p"
+    assert re.findall("[A-Za-z]+", re.sub(kept, "", chinese.text)) == []
+    assert "p 7" in pages["en"].text and "1 of " in pages["en"].text
 
 
 def demo_page(path, word, evaluation, pictures, **options):

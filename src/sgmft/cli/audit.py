@@ -1,7 +1,7 @@
 """`sgmft audit`: find what is wrong with labelled posts before training."""
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 from typer import Option
 
@@ -15,7 +15,7 @@ def audit_command(
     encoder: opt.Encoder = None,
     cleaning: opt.Cleaning = None,
     split: Annotated[str, Option(help="Column with the side of a split.")] = "split",
-    lang: Annotated[Literal["en", "zh"], Option(metavar="en|zh", help="Of the page.")] = "en",
+    lang: opt.Lang = None,
     most: Annotated[int, Option(help="Doubtful labels on the page.", min=1)] = 100,
     features: opt.Features = None,
     device: opt.Device = None,

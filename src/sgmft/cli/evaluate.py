@@ -1,7 +1,7 @@
 """`sgmft evaluate`: compare a model's predictions with a table's labels."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sgmft.cli import console, options as opt
 from sgmft.errors import NoUsableRowError
@@ -19,6 +19,7 @@ def evaluate_command(
     fixes: opt.Fixes = None,
     features: opt.Features = None,
     features_table: opt.FeaturesTable = None,
+    lang: opt.Lang = None,
     summary_file: opt.Summary = None,
     device: opt.Device = None,
 ) -> None:
@@ -28,8 +29,8 @@ def evaluate_command(
     locator = opt.load_locator(model, features, device, opt.pick_encoder(None, features_table))
     with console.counter("Predicting") as done:
         try:
-            given = source, output, locator
-            summary, found, _ = evaluate_table(*given, by=by or (), fixes=fixes, on_predicted=done)
+            how: Any = {"by": by or (), "fixes": fixes, "language": lang, "on_predicted": done}
+            summary, found, _ = evaluate_table(source, output, locator, **how)
         except NoUsableRowError as error:
             console.finish(error.summary, summary_file, model, f"sgmft: {error}")
             raise

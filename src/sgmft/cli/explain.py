@@ -1,6 +1,6 @@
 """`sgmft explain`: the evidence behind predictions."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
@@ -15,6 +15,7 @@ def explain_command(
     row: Annotated[int | None, Option(help="Only the table's row of this number.")] = None,
     posts: Annotated[int, Option(help="At most so many, the first.", min=1)] = 20,
     label: Annotated[str | None, Option(help="To explain; else the most probable.")] = None,
+    lang: opt.Lang = None,
     device: opt.Device = None,
 ) -> None:
     """Show why a model predicts what it predicts for a post: a page (.html), or numbers (.json).
@@ -25,9 +26,8 @@ def explain_command(
 
     locator = opt.load_locator(model, "none", device)
     with console.counter("Explaining") as done:
-        summary, lines = explain_table(
-            source, output, locator, row=row, most=posts, label=label, on_explained=done
-        )
+        how: Any = {"row": row, "most": posts, "label": label, "language": lang}
+        summary, lines = explain_table(source, output, locator, on_explained=done, **how)
     console.print_errors(summary)
     for line in (*lines, f"Explanation: {output}"):
         console.print_line(line)

@@ -1,8 +1,7 @@
 """`sgmft insight`: shares of places, from predicted or given labels."""
 
-import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from typer import Argument, Option
 
@@ -19,7 +18,7 @@ def insight_command(
     examples: Annotated[bool, Option(help="Show a few texts of each place, too.")] = False,
     reject: Annotated[float | None, Option(help=opt.HELP["reject"])] = None,
     utc_offset: Annotated[float, Option(help="Hours to add to times given in UTC.")] = 0.0,
-    lang: Annotated[Literal["en", "zh"] | None, Option(metavar="en|zh", help="Else yours.")] = None,
+    lang: opt.Lang = None,
     features: opt.Features = None,
     where: opt.Where = None,
     column: opt.Column = None,
@@ -35,7 +34,6 @@ def insight_command(
     if table is not None:
         predictor = load_predictor(model, features=console.feature_folder(features))
     source = opt.make_source(table or model, where, column, format, allow_outside)
-    local = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
     with console.counter("Reading") as done:
         found = insight_table(
             source,
@@ -47,7 +45,7 @@ def insight_command(
             examples=examples,
             reject=reject,
             utc_offset=utc_offset,
-            language=lang or ("zh" if local.startswith("zh") else "en"),
+            language=lang,
             on_read=done,
         )
     console.print_text("insight", found=found)

@@ -94,6 +94,7 @@ Device = Annotated[str | None, Option(help="cpu, cuda, ...; by default what is t
 Engine = Annotated[str | None, Option(help="local, or ray (pip install 'sgmft\\[scale]').")]
 Address = Annotated[str | None, Option(help=HELP["address"])]
 Workers = Annotated[int | None, Option(min=1, help="With --engine ray; else one a processor.")]
+Lang = Annotated[Literal["en", "zh"] | None, Option(metavar="en|zh", help="Of pages; else yours.")]
 Config = Annotated[str | None, Option(is_eager=True, callback=read_config, help=HELP["config"])]
 
 

@@ -41,26 +41,17 @@ def write_page(
     models: Sequence[Mapping[str, Any]] = (),
     history: Sequence[Mapping[str, float | None]] = (),  # of `Epoch`s; of one, no curve
     errors: Mapping[str, int] | None = None,
+    language: str = "en",  # or zh
 ) -> None:
     """Write an evaluation's page."""
     given: dict[str, Any] = {"title": title, "about": about, "notice": notice, "errors": errors}
-    given |= {
-        "models": models,
-        "evaluation": evaluation,
-        "most_values": MOST_VALUES,
-        "history": history,
-    }
-    given["overview"] = overview_figure() if overview else ""
+    given |= {"models": models, "evaluation": evaluation, "history": history, "language": language}
+    given |= {"overview": overview, "most_values": MOST_VALUES}
     given["confusion"] = figures.confusion_figure(evaluation.labels, evaluation.confusion)
     given |= {"mistakes": _mistakes(evaluation), "blind_loss": math.log(len(evaluation.labels))}
     views = ((x, _top(probs), list(map(image_view, x.images))) for x, probs in examples)
     page = render("evaluation/templates/report.html", **given, examples=[*views])
     write_file(path, page.encode(errors="replace"))
-
-
-def overview_figure(language: str = "en") -> str:
-    """Return the drawing of docs/overview.svg or .zh.svg; the probabilities in it are made up."""
-    return render("evaluation/templates/overview.svg", language=language)
 
 
 def _mistakes(evaluation: Evaluation) -> list[tuple[int, str, str]]:

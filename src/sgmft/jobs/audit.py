@@ -23,7 +23,7 @@ from sgmft.models.arrays import Flags, Floats
 from sgmft.models.base import SolveStep
 from sgmft.training.fit import TrainingTask, fit_network, training_set
 from sgmft.utils.files import write_file
-from sgmft.utils.templates import render
+from sgmft.utils.templates import pick_language, render
 
 OnStep = Callable[[SolveStep], None] | None
 DOUBTFUL = 0.05  # weight of a post with a doubtful label in the second round
@@ -34,7 +34,7 @@ def audit_table(
     output: str | Path,
     locator: SemanticLocator,
     split: str = "split",  # column that says on which side of a split a post is
-    language: str = "en",  # of the page, or zh
+    language: str | None = None,  # of the page: en or zh; by default the locale's
     most: int = 100,  # doubtful labels, and groups of posts, on the page
     on_encoded: Callable[[int], None] | None = None,
     on_step: OnStep = None,
@@ -81,9 +81,9 @@ def audit_table(
         with unwarned(), open_writer(Path(output) / f"{name}.csv", columns) as writer:
             writer.write(found[name])
     images = {str(row["id"]): post.images for row, post in zip(rows, posts, strict=True)}
-    page = {"language": language, "most": most, "names": labels, "nonce": secrets.token_hex()}
+    page: Any = {"language": pick_language(language), "names": labels, "nonce": secrets.token_hex()}
     page |= {"table": Path(source.table).name, "view": image_view, "images": images}
-    html = render("evaluation/templates/audit.html", **found, **page)
+    html = render("evaluation/templates/audit.html", **found, **page, most=most)
     write_file(found["page"], html.encode(errors="replace"))
     return JobSummary(len(read), known.skipped, examples=known.examples), found
 

@@ -21,7 +21,7 @@ from sgmft.evaluation.compare.runs import Comparison, OnProgress
 from sgmft.evaluation.compare.splits import TEST, VALIDATION, Split, write_splits
 from sgmft.utils.files import check_output, leftovers, nan_to_none, read_json, write_json
 from sgmft.utils.runtime import versions
-from sgmft.utils.templates import render
+from sgmft.utils.templates import pick_language, render
 
 
 def compare_table(
@@ -34,6 +34,7 @@ def compare_table(
     answers: Mapping[str, str] | None = None,
     features: str | Path | None = None,
     command: str = "",
+    language: str | None = None,  # of the report: en or zh; by default the locale's
     on_encoded: prepare.OnEncoded | None = None,
     on_progress: OnProgress | None = None,
 ) -> tuple[JobSummary, list[results.ResultTable], Path]:
@@ -45,6 +46,7 @@ def compare_table(
     posts is the test set. `by` are columns by whose values results are broken down; `answers` from
     outside are judged as rows of the first table, each a column or a file of id and label.
     """
+    language = pick_language(language)
     for name in answers or ():
         if name in plan.known:
             raise SgmftError(f"--answers {name}: there is a row of that name, take another.")
@@ -81,9 +83,10 @@ def compare_table(
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
     shown: Any = {"tables": tables, "figures": results.make_figures(comparison, tables, folder)}
     shown |= {"data": _describe_data(data), "commands": [command] if command else []}
-    shown |= {"notes": render("evaluation/templates/compare_notes.txt", plan=plan).splitlines()}
-    shown |= {"versions": {"machine": machine, **versions()}}
-    page = write_report(folder, title=f"Comparison on {Path(source.table).name}", **shown)
+    notes = render("evaluation/templates/compare_notes.txt", plan=plan, language=language)
+    shown |= {"notes": notes.splitlines(), "versions": {"machine": machine, **versions()}}
+    shown |= {"title": f"Comparison on {Path(source.table).name}", "language": language}
+    page = write_report(folder, **shown)
     return JobSummary(data.read, data.left_out, {}, data.warnings, data.examples), tables, page
 
 

@@ -21,6 +21,7 @@ from sgmft.features.table import describe_vectors
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import OutputColumns, Prediction
+from sgmft.utils.templates import pick_language
 
 GALLERY = 12  # example posts on a report page
 
@@ -32,6 +33,7 @@ def evaluate_table(
     *,
     by: Sequence[str] = (),
     fixes: str | None = None,  # table of corrected labels, see `apply_fixes`
+    language: str | None = None,  # of the page: en or zh; by default the locale's
     on_predicted: Callable[[int], object] = lambda done: None,
 ) -> tuple[JobSummary, Evaluation, list[Prediction]]:
     """Compare predictions with a table's labels; writes metrics.json, report.html, predictions.
@@ -40,6 +42,7 @@ def evaluate_table(
     out of the figures, which are broken down `by` columns. Warns of posts it was trained with.
     """
     source.refuse_overwriting(Path(output) / "predictions.parquet")
+    page: Any = {"language": pick_language(language)}
     known = set(locator.labels)
     posts = []
     given = source.read_labelled("has no label to compare with")
@@ -69,7 +72,8 @@ def evaluate_table(
     notice = ""
     if seen := int(locator.held_out.trained_with([p.key for p in good]).sum()):
         so = "so the figures say less of new posts: evaluate on others (--where)"
-        notice = f"The model was trained with {seen} of these {len(good)} posts, {so}."
+        start = "The model was trained with {seen} of these {posts} posts, "
+        notice = Message(f"{start}{so}.", seen=seen, posts=len(good))
         warn(notice)
     parts = np.array([p.parts for p in good])
     probs, truth = np.array([p.probabilities for p in good]), [str(p.post.label) for p in good]
@@ -77,9 +81,9 @@ def evaluate_table(
     how["groups"] = {name: [str(p.post.row.get(name, "")) for p in good] for name in by}
     how["sets"] = lambda probs, coverage: locator.held_out.sets(probs, coverage, parts)
     evaluation = evaluate(probs, truth, locator.labels, **how)
-    page: Any = {"title": f"Evaluation on {Path(source.table).name}", "notice": notice}
+    page |= {"title": Message("Evaluation on {name}", name=Path(source.table).name)}
     page |= {"about": describe_locator(locator), "history": locator.training.history}
-    page |= {"examples": choose_examples(good, locator.labels)}
+    page |= {"examples": choose_examples(good, locator.labels), "notice": notice}
     write_evaluation(Path(output), evaluation, **page)
     columns = OutputColumns.of(["id", "place", "true_label"], locator.labels, Abstention())
     with open_writer(Path(output) / "predictions.parquet", columns.columns) as writer:

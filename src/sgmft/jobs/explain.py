@@ -12,9 +12,10 @@ from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.evaluation.explain.attribution import UnexplainableError, check_label
 from sgmft.evaluation.explain.explanation import Explanation
-from sgmft.evaluation.explain.page import explanation_page, summarize_explanation
+from sgmft.evaluation.explain.page import ENGLISH, explanation_page
 from sgmft.locator.locator import SemanticLocator
 from sgmft.utils.files import write_file
+from sgmft.utils.templates import pick_language
 
 
 def explain_table(
@@ -25,6 +26,7 @@ def explain_table(
     row: int | None = None,
     most: int = 20,
     label: str | None = None,
+    language: str | None = None,  # of the page: en or zh; by default the locale's
     on_explained: Callable[[int], object] = lambda done: None,
 ) -> tuple[JobSummary, list[str]]:
     """Explain the first `most` posts of a table, or one row, and write `output`.
@@ -56,13 +58,13 @@ def explain_table(
     if not explanations:
         raise UnexplainableError(refused[0], str(refused[0].error))
     if path.suffix.lower() == ".html":
-        text = explanation_page(explanations, title="Why this place?", refused=refused)
+        text = explanation_page(explanations, refused, pick_language(language))
     else:
         bad = [{"post": {"id": p.id, "place": p.place}, "error": p.error} for p, _ in found]
         rows = [x.to_dict() if x else y for (_, x), y in zip(found, bad, strict=True)]
         text = json.dumps(rows, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     write_file(path, text.encode(errors="replace"))
-    sentences = [summarize_explanation(each) for each in explanations]
+    sentences = [ENGLISH.summarize(each) for each in explanations]
     if len(chosen) > 1:
         posts = (each.post for each in explanations)
         sentences = [f"{p.id or p.place}: {x}" for p, x in zip(posts, sentences, strict=True)]

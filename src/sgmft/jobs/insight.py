@@ -24,7 +24,7 @@ from sgmft.locator.abstention import OF_NONE, Abstention
 from sgmft.locator.prediction import Prediction, Predictor
 from sgmft.models.arrays import Integers
 from sgmft.utils.files import write_file
-from sgmft.utils.templates import render
+from sgmft.utils.templates import pick_language, render
 
 DAYS = {day: f"{i}" for i, day in enumerate(("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"))}
 GRID, TYPICAL, CHANGE = "weekday, hour", "typical day", "before and after"  # breakdowns
@@ -77,7 +77,7 @@ def insight_table(
     examples: bool = False,
     reject: float | None = None,
     utc_offset: float = 0.0,
-    language: str = "en",
+    language: str | None = None,  # of the page: en or zh; by default the locale's
     on_read: Callable[[int], object] = lambda done: None,
 ) -> Insight:
     """Write shares of labels into a folder: a page, its tables and its figures.
@@ -184,7 +184,7 @@ def insight_table(
             )
         before, after = halves["before"], halves["after"]
         result.change = change, before, after, Change.between(before.found, after.found)
-    _write(Path(output), result, language, Path(source.table).name)
+    _write(Path(output), result, pick_language(language), Path(source.table).name)
     return result
 
 

@@ -106,7 +106,7 @@ def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMe
         if "text/html" in accept:
             from sgmft.evaluation.explain.page import explanation_page
 
-            return HTMLResponse(explanation_page([explanation], title="Why this place?"))
+            return HTMLResponse(explanation_page([explanation]))
         answer = responses.PredictionResponse.of(prediction, labels)
         return {"prediction": answer, "explanation": explanation.to_dict()}
 

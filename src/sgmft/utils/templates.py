@@ -1,17 +1,47 @@
 """Fill in the Jinja templates of pages and drawings."""
 
+import json
+import os
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+from sgmft.errors import SENTENCES, Message, check_name
+
+
+def pick_language(name: str | None) -> str:
+    """Return a language of pages, by default the locale's; SgmftError where it is not known."""
+    local = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    name = name or ("zh" if local.startswith("zh") else "en")
+    check_name(name, ("en", "zh"), "There are no pages in the language")
+    return name
 
 
 def render(template: str, **values: Any) -> str:
     """Fill in a template of this package; but in .txt, values that are no `Markup` are escaped."""
-    return str(_environment().get_template(template).render(values))
+    return str(_environment().get_template(template).render({"language": "en"} | values))
+
+
+def _translate(context: Any, sentence: str, **values: Any) -> str:
+    """Say what stands in `_()` in the page's `language`, by the zh.json beside the template."""
+    if isinstance(sentence, Message):
+        said = {k: _translate(context, x) for k, x in sentence.values.items() if k in SENTENCES}
+        values, sentence = sentence.values | said, sentence.template
+    folder, language = context.name.rpartition("/")[0], context.get("language", "en")
+    found = type(sentence)(translations(folder, language).get(sentence, sentence))
+    return found.format(**values) if values else found
+
+
+@cache
+def translations(folder: str, language: str) -> dict[str, str]:
+    """Return translations by the English sentence, of a folder of templates; of English none."""
+    file = Path(__file__).parents[1] / folder / f"{language}.json"
+    return {} if language == "en" else dict(json.loads(file.read_text("utf-8")))
 
 
 @cache
 def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 
     environment = Environment(
         loader=PackageLoader("sgmft", ""),
@@ -21,6 +51,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals["_"] = pass_context(_translate)
     environment.filters.update(
         percent=lambda x: f"{100 * x:.1f}\u00a0%",  # with a space that does not break
         count_of=lambda count, thing: f"{count:,} {thing}{'' if count == 1 else 's'}",

@@ -251,9 +251,10 @@ def figure(number="6", word="Image-wise"):
     )
 
 
-def written(folder, word="one word"):
+def written(folder, word="one word", language="en"):
     path = write_report(
         folder,
+        language=language,
         title=word,
         tables=[comparison(word, "1"), comparison(word, "5")],
         figures=[figure("6", word)[1], figure("9", word)[1]],
@@ -311,6 +312,20 @@ def test_report_shows_every_part(tmp_path):
     assert len(page.all("details")) == 2 + 2 * 2
 
 
+def test_in_chinese_it_has_the_same_numbers_and_names(tmp_path):
+    english, chinese = (written(tmp_path / x, "x7", x) for x in ("en", "zh"))
+    for one, other in zip(english, chinese, strict=True):
+        numbers = [Page(str(getattr(x, "source", x))).numbers() for x in (one, other)]
+        assert numbers[0] == numbers[1]
+    page, text = chinese
+    for words in ("相对“SG-MFT (default)”（百分点）", "失败：", "没有数字的有：Failed（失败）"):
+        assert words in page.text and words in text.replace("\\", "")
+    assert "−6.2 至 −2.2" in page.text and "p < 0.001，更低" in page.text
+    assert "x7" in page.text and not re.search(r"\b(chance|points|of|the)\b", page.text)
+    evil, _ = written(tmp_path / "evil", EVIL, "zh")
+    evil.check_harmless()
+
+
 def test_every_row_has_as_many_cells_as_its_header(tmp_path):
     page, text = written(tmp_path, EVIL)
     wide = [table for table in page.tables if len(table[0]) > 2]
@@ -320,11 +335,11 @@ def test_every_row_has_as_many_cells_as_its_header(tmp_path):
     assert len(tables) == 2 + 2 * 3
     for table in tables:
         assert {len(row) for row in table} == {len(table[0])}
-    main = tables[1]
+    main = tables[0]
     assert [row[0].split()[0] for row in (main[0], *main[2:4])] == ["System", "Failed", "Missing"]
     assert main[1][0].startswith(EVIL) and main[1][9] == EVIL
     assert main[1][3].replace("\xa0", " ") == "−4.2 (−6.2 to −2.2; p < 0.001, lower)"
-    assert tables[3][1][0] == EVIL  # value of a group
+    assert tables[2][1][0] == EVIL  # value of a group
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in lines)
 

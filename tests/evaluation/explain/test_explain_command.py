@@ -46,6 +46,17 @@ def test_a_file_of_one_post_and_a_table_with_a_bad_row(explain, tmp_path, table)
     assert "Left out or doubtful: there is no file away.png." in page
 
 
+def test_the_language_of_the_page(explain, tmp_path, table, monkeypatch):
+    output, why = ("-o", tmp_path / "why.html"), tmp_path / "why.html"
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert explain(table, *output)[0] == 0
+    assert '<html lang="zh-CN">' in why.read_text("utf-8")
+    assert explain(table, *output, "--lang", "en")[0] == 0
+    assert '<html lang="en">' in why.read_text("utf-8")
+    code, errors = explain(table, *output, "--lang", "fr")
+    assert code == 2 and "'en', 'zh'" in errors
+
+
 def test_numbers_of_the_rows_that_were_asked_for(explain, tmp_path, table):
     output = tmp_path / "why.json"
 

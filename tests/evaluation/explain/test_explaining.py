@@ -120,7 +120,7 @@ def test_each_frame_of_a_video_is_a_picture_of_its_own(default, pictures, tmp_pa
     assert [picture.frame for picture in found.pictures] == [None, 1, 2, 3, 4]
     assert [picture.file for picture in found.pictures[1:]] == [str(tmp_path / "film.mp4")] * 4
     assert len({picture.seen for picture in found.pictures}) == 5
-    page = explanation_page([found], title="Why")
+    page = explanation_page([found])
     assert all(picture.seen in page for picture in found.pictures[1:])
     assert all("seen" not in picture for picture in found.to_dict()["pictures"])
 

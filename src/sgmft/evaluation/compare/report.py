@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.ticker import MaxNLocator
 
+from sgmft.errors import Message
 from sgmft.evaluation.compare.figures import ReportFigure
 from sgmft.evaluation.compare.results import ResultRow, ResultTable
 from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
@@ -51,7 +52,7 @@ class Grid(NamedTuple):
     title: str
     header: Sequence[str]
     entries: Sequence[Entry]
-    about: str = ""
+    about: str = ""  # as in the guide, of figures by label
 
 
 class TableView(NamedTuple):
@@ -73,7 +74,8 @@ def write_report(
     data: Mapping[str, str],
     commands: Sequence[str] = (),  # with which the report can be made again
     versions: Mapping[str, str],
-    notes: Sequence[str] = (),  # what a reader must keep in mind; before the tables
+    notes: Sequence[str] = (),  # what a reader must keep in mind
+    language: str = "en",  # of page and Markdown, or zh
 ) -> Path:
     """Write `report.html`, `report.md`, tables/*.tex and `paper.tex`; return the page's path.
 
@@ -81,10 +83,10 @@ def write_report(
     page holds the figures' SVG text, the Markdown links their PNG files, the document PDF files.
     """
     folder = Path(folder)
-    views = list(zip(map(view_table, tables), map(_chart, tables), strict=True))
+    views = [(view_table(table, language), _chart(table)) for table in tables]
     values: dict[str, Any] = {"title": title, "tables": views, "figures": figures, "data": data}
     values |= {"commands": "\n".join(commands), "versions": versions, "notes": notes}
-    values |= {"differs": differs, "share": format_percent}
+    values |= {"differs": differs, "share": format_percent, "language": language}
     fence = next("`" * n for n in count(3) if "`" * n not in values["commands"])
     functions = {"escape": escape_markdown, "paragraph": escape_paragraph}
     page = render("evaluation/templates/compare.html", **values)
@@ -110,7 +112,7 @@ def _latex(tables: Sequence[ResultTable], values: Mapping[str, Any]) -> Iterator
         yield path, render(f"evaluation/templates/{name}", **own)
 
 
-def view_table(table: ResultTable) -> TableView:
+def view_table(table: ResultTable, language: str = "en") -> TableView:
     """Return a table as the report shows it; a column in which no row has anything is left out."""
     every = _columns(table)
     first, *_ = every
@@ -123,22 +125,22 @@ def view_table(table: ResultTable) -> TableView:
         own = [line.note] if line.note else []
         reasons = "; ".join(dict.fromkeys(line.failed))
         if line.summary is None:
-            state = f"failed: {reasons}" if line.failed else "not run"
+            state = Message("failed: {reason}", reason=reasons) if line.failed else "not run"
             cells[:estimates] = [Cell(state, span=estimates)]
         elif line.failed:
-            own.append(f"Not all of its runs finished: {reasons}")
+            own.append(Message("Not all of its runs finished: {reason}", reason=reasons))
         notes += [note for note in own if note not in notes]
         entries.append(Entry(line.title, cells, [notes.index(note) + 1 for note in own]))
     main = Grid(f"Table {table.number}. {table.title}", ["System", *columns], entries, table.about)
     titles = [line.title for line in table.lines if line.summary is not None]
     summaries = [line.summary for line in table.lines if line.summary is not None]
     details = [*_by_label(titles, summaries), *_by_group(titles, summaries)]
-    return TableView(main, notes, _basis(summaries), verdict(table), details)
+    return TableView(main, notes, _basis(summaries, language), verdict(table, language), details)
 
 
-def verdict(table: ResultTable) -> str:
+def verdict(table: ResultTable, language: str = "en") -> str:
     """Return a sentence or two on which rows differ from the reference, and in which direction."""
-    functions = {"differs": differs, "signed": signed, "p_value": p_value}
+    functions = {"differs": differs, "signed": signed, "p_value": p_value, "language": language}
     values = {"table": table, "percent": format_percent, "level": f"{SIGNIFICANT:.2f}"}
     text = render("evaluation/templates/compare_verdict.txt", **values, **functions)
     return re.sub("[ \n]+", " ", text).strip()
@@ -198,11 +200,11 @@ def _against(line: ResultRow, reference: str) -> Cell:
     return Cell(signed(gap.value), more, strong=differs(gap))
 
 
-def _basis(found: Sequence[Summary]) -> str:
+def _basis(found: Sequence[Summary], language: str = "en") -> str:
     if not found:
         return ""
     most, seeds = max(found, key=lambda x: x.posts), sorted({x.seeds for x in found})
-    values = {"seeds": seeds, "splits": most.splits, "posts": most.posts}
+    values = {"seeds": seeds, "splits": most.splits, "posts": most.posts, "language": language}
     return render("evaluation/templates/compare_basis.txt", **values).strip()
 
 
@@ -222,14 +224,9 @@ def _by_label(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[G
             [(row[label].low, row[label].high) if label in row else None for row in rows],
         )
     entries = [Entry(title, cells) for title, *cells in zip(titles, *columns.values(), strict=True)]
-    about = (
-        "Balanced accuracy: mean recall of the labels. AUROC: mean of the labels, each against the "
-        "rest. Log loss in nats. The other columns have the F1 of a label with its 95 % interval; "
-        "in brackets, the test posts that truly are it. Bold: the highest of its column."
-    )
     if support:
         header = ["System", *columns]
-        yield Grid("F1 of each label and figures over labels, %", header, entries, about)
+        yield Grid("F1 of each label and figures over labels, %", header, entries)
 
 
 def _by_group(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[Grid]:
@@ -243,7 +240,8 @@ def _by_group(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[G
             entries.append(Entry(value or "(empty)", [Cell(f"{posts[value]:,}"), *shares]))
         about = "Bold: the highest of its row."
         if len(posts) > MOST_VALUES:
-            about = f"The {MOST_VALUES} largest of {len(posts):,} values. {about}"
+            largest = "The {most} largest of {values:,} values. {reason}"
+            about = Message(largest, most=MOST_VALUES, values=len(posts), reason=about)
         yield Grid(f"Accuracy by {column}, %", ["Value", "Posts", *titles], entries, about)
 
 

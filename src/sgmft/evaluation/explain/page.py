@@ -18,12 +18,11 @@ MOST_CLASSES = 12  # bars
 MOST_MAPS = 8  # words whose similarity to regions is shown
 
 
-def explanation_page(found: Sequence[Explanation], *, title: str, refused: Any = ()) -> str:
+def explanation_page(found: Sequence[Explanation], refused: Any = (), language: str = "en") -> str:
     """Return the page, as HTML; `refused` posts, which have an `error`, could not be explained."""
-    sentences = {"language": ENGLISH, "summarize": summarize_explanation, "shown": MOST_CLASSES}
-    views = [(each, explanation_view(each)) for each in found]
-    given = {"explanations": views, "refused": refused, **sentences}
-    return render("evaluation/templates/explain.html", title=title, **given)
+    given = {"explanations": [(each, explanation_view(each)) for each in found], "refused": refused}
+    given |= {"language": language, "wording": Wording(language), "shown": MOST_CLASSES}
+    return render("evaluation/templates/explain.html", **given)
 
 
 class Wording:
@@ -58,15 +57,18 @@ class Wording:
         if found.label == label:
             return summary[:1].upper() + summary[1:]
         percent = self.percent(found.probability)
-        return self.text("summary_start", label=found.label, percent=percent) + summary
+        text = self.text("summary_start", label=found.label, percent=percent) + summary
+        own = {"label": found.predicted, "percent": self.percent(max(found.probabilities.values()))}
+        return text + (self.text("own_answer", **own) if found.label != found.predicted else "")
 
     def strongest(self, found: Explanation) -> str:
         """Return how far single words and regions move the probability; shades do not."""
         regions = [x for picture in found.pictures for x in picture.contributions]
         effects = {"words": [x.contribution for x in found.words], "regions": regions}
         points = {x: 100 * max(map(abs, each)) for x, each in effects.items() if each}
+        points = {x: y for x, y in points.items() if y >= 100 * LEAST}
         items = [self.text(f"strongest_{x}", points=f"{y:.1f}") for x, y in points.items()]
-        return self.text("strongest", items=self.join(items, "others"))
+        return self.text("strongest" if items else "weak", items=self.join(items, "others"))
 
     def join(self, items: Sequence[str], kind: str) -> str:
         """Return a list with the separators of its kind: ["a", "b", "c"] -> "a, b and c"."""
@@ -87,15 +89,6 @@ class Wording:
 
 
 ENGLISH = Wording("en")
-
-
-def summarize_explanation(found: Explanation) -> str:
-    """Return, for instance, "Restaurant, 87 %: mostly because of the words “火锅” and “好吃”." """
-    text = ENGLISH.summarize(found)
-    if found.label != found.predicted:
-        probability = ENGLISH.percent(found.probabilities[found.predicted])
-        text += f" The model's own answer is {found.predicted}, {probability}."
-    return text
 
 
 def main_parts(found: Explanation) -> list[PartAttribution]:
@@ -123,9 +116,8 @@ def format_points(share: float) -> str:
 
 def explanation_view(found: Explanation) -> dict[str, Any]:
     """Return what templates draw of an explanation: shaded words and regions, and bars."""
-    maps = _similarity_maps(found)
-    text, pictures, steps = _text_pieces(found), _heat_maps(found), _steps(found)
-    return {"text": text, "pictures": pictures, "steps": steps, "similarity": maps}
+    maps = {"pictures": _heat_maps(found), "similarity": _similarity_maps(found)}
+    return {"text": _text_pieces(found), "steps": _steps(found), **maps}
 
 
 def _text_pieces(found: Explanation) -> list[dict[str, Any]]:
@@ -161,17 +153,14 @@ def _steps(found: Explanation) -> list[dict[str, Any]]:
     """From the base rate to the answer, a bar for each part, in percent of the chart's width."""
     sums = list(accumulate((part.contribution for part in found.parts), initial=found.base))
     low, high = min(0.0, *sums), max(1.0, *sums)
-    spans = [("with nothing", 0.0, found.base, "level", ENGLISH.percent(found.base))]
-    for part, (start, end) in zip(found.parts, pairwise(sums), strict=True):
-        kind = "for" if part.contribution >= 0 else "against"
-        spans.append((part.name, start, end, kind, format_points(part.contribution)))
-    whole = found.probability
-    spans.append(("this post", 0.0, whole, "level", ENGLISH.percent(whole)))
+    spans = [("nothing", "level", 0.0, found.base)]
+    for part, span in zip(found.parts, pairwise(sums), strict=True):
+        spans.append((part.name, "for" if part.contribution >= 0 else "against", *span))
     bars = []
-    for name, start, end, kind, number in spans:
+    for name, kind, start, end in [*spans, ("all", "level", 0.0, found.probability)]:
         left, right = sorted(100 * (x - low) / (high - low) for x in (start, end))
         places = {"left": round(left, 2), "width": round(max(right - left, 0.4), 2)}
-        bars.append({"name": name, "kind": kind, "number": number, **places})
+        bars.append({"name": name, "kind": kind, "number": format_points(end - start), **places})
     return bars
 
 

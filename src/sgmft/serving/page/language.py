@@ -10,7 +10,7 @@ from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.problems import Problem
-from sgmft.utils.templates import render
+from sgmft.utils.templates import render, translations
 
 
 class Language(page.Wording):
@@ -20,6 +20,7 @@ class Language(page.Wording):
         super().__init__(code)
         file = Path(__file__).parent / "texts" / f"{code}.json"
         self.texts |= json.loads(file.read_text("utf-8"))
+        self.texts["reasons"] |= translations("evaluation/templates", code)
 
     def translate(self, message: str, hidden: str = "", *, bare: bool = False) -> str:
         """Return a message of the library in this language; one without a translation as it is.
