@@ -65,8 +65,7 @@ def compare_command(
     options |= {"attributes": [*filter(None, (attributes or "").split(","))], "device": device}
     options |= {"encoder": opt.pick_encoder(named, features_table) or encoder}
     options |= {"workers": workers or default_workers(device), "finished_only": finished_only}
-    balanced = class_weights is not None
-    plan = make_plan(*shown, methods, some, rows, balanced=balanced, **options)
+    plan = make_plan(*shown, methods, some, rows, balanced=class_weights is not None, **options)
     chosen = next(iter(opt.parse_pairs([test] if test else [], "--test").items()), None)
     command = shlex.join(["sgmft", *sys.argv[1:]])
     with console.ProgressBars() as bars:

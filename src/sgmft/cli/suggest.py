@@ -38,14 +38,13 @@ def suggest_command(
         raise SgmftError("A model brings its encoder and its cleaning: leave both options out.")
     else:
         locator = opt.load_locator(model, features, device)
-    choices = [*filter(None, map(str.strip, (labels or "").split(",")))]
     with console.counter("Encoding") as done:
         found = suggest_table(
             source,
             output,
             locator,
             number,
-            labels=choices,
+            labels=[*filter(None, map(str.strip, (labels or "").split(",")))],
             labelled=known,
             seed=seed,
             on_encoded=done,

@@ -69,6 +69,5 @@ class Source:
         path = Path(output)
         if "-" in (str(output), str(self.table)) or not path.exists():
             return
-        parts = map(table_file, self.tables())
-        if any(part.exists() and path.samefile(part) for part in parts):
+        if any(part.exists() and path.samefile(part) for part in map(table_file, self.tables())):
             raise SgmftError(f"{output} is the table that is read: give the output a new name.")

@@ -59,8 +59,7 @@ def fingerprint(keys_and_labels: Iterable[tuple[str, str | None]]) -> str:
     """
     total = 0
     for key, label in keys_and_labels:
-        row = json.dumps([key, label]).encode()
-        total += int.from_bytes(hashlib.sha256(row).digest(), "big")
+        total += int.from_bytes(hashlib.sha256(json.dumps([key, label]).encode()).digest(), "big")
     return hashlib.sha256((total % 2**256).to_bytes(32, "big")).hexdigest()[:16]
 
 

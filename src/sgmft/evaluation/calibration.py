@@ -81,5 +81,4 @@ def fit_temperature(logits: Reals, labels: Integers) -> float:
         return cross_entropy(wide / math.exp(log), labels) + log * log / len(labels)
 
     limit = math.log(LARGEST)
-    found = minimize_scalar(loss, bounds=(-limit, limit), options={"xatol": 1e-6})
-    return math.exp(found.x)
+    return math.exp(minimize_scalar(loss, bounds=(-limit, limit), options={"xatol": 1e-6}).x)

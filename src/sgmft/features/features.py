@@ -167,9 +167,8 @@ class Features:
 
     def contents(self) -> Iterator[NDArray[Any]]:
         """Yield all numbers that tell posts from others: pooled features and n-grams, in parts."""
-        everything = np.ones(len(self), bool)
         for values in (self.text, self.image, *([] if self.joint is None else [self.joint])):
-            yield from self._flat(values, everything).split(PART)
+            yield from self._flat(values, np.ones(len(self), bool)).split(PART)
         if self.attributes is not None:
             yield self.attributes
         if self.ngrams is not None:

@@ -204,8 +204,7 @@ def _lay_out(path: Path, _: int) -> _Vectors:
             for row, name in enumerate(ids, start):
                 first = rows.setdefault(name, row)
                 pairs = ((x[first], x[row]) for x in values.values() if first != row)
-                other = any(x.tobytes() != y.tobytes() for x, y in pairs)
-                if other or not name:
+                if any(x.tobytes() != y.tobytes() for x, y in pairs) or not name:
                     what = f"the id {name!r} came before with another vector" if name else "no id"
                     raise ValueError(f"row {row + 1}: {what}")
             start = here.stop

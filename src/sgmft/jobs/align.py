@@ -58,8 +58,7 @@ def align_encoder(
     tenth, at most 1,000. Writes a folder that `load_encoder` takes; a stopped run continues.
     """
     folder = Path(output)
-    ours = (folder / UNFINISHED).is_dir() or (folder / RECORD).is_file()
-    check_output(folder, ours, "encoder")
+    check_output(folder, (folder / UNFINISHED).is_dir() or (folder / RECORD).is_file(), "encoder")
     info, dual = source.encoder.info, getattr(source.encoder, "is_dual", False)
     if tuning is not None and not dual:
         how = "stays as it is, and maps behind it are learned"

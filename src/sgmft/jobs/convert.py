@@ -42,8 +42,7 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
     kept = [name for name in names if name not in given]
     files, outside = PathResolver(RawTable("", Path(), None, iter(()))), 0
     has_lists = Path(output).suffix.lower() not in (".csv", ".tsv", ".xlsx")
-    columns = list(dict.fromkeys([*roles, *kept]))
-    with open_writer(output, columns) as writer:
+    with open_writer(output, list(dict.fromkeys([*roles, *kept]))) as writer:
         for post in posts if stream else source.iter_posts():
             own: dict[str, Any] = {role: getattr(post, role) for role in roles}
             if "images" in roles:

@@ -88,8 +88,7 @@ def predict_table(
     columns = replace(columns, short=Path(output).suffix.lower() in (".csv", ".tsv"))
     with open_writer(output, columns.columns) as writer:
         given = predictor.predictions(posts, rules), columns, source.strict
-        parts = _write_rows(*given, lambda rows, _: writer.write(rows))
-        total = pieces.add_up(parts, on_predicted)
+        total = pieces.add_up(_write_rows(*given, lambda rows, _: writer.write(rows)), on_predicted)
     drift.warn_of_shifts(predictor.traits, total.traits)
     return total
 

@@ -184,8 +184,7 @@ def choose_posts(
     if uncertainty is not None:
         similarity **= POWER
         reached, near = reached**POWER, near**POWER
-    order = _greedy(similarity, weights, reached, count, near)
-    return [int(pool[i]) for i in order]
+    return [int(pool[i]) for i in _greedy(similarity, weights, reached, count, near)]
 
 
 def _greedy(alike: Floats, weights: Floats, reached: Floats, count: int, near: float) -> list[int]:

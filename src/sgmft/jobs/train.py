@@ -61,5 +61,4 @@ def train_best(
             best.use_tuned(best.tuned._replace(folder=folder / ENCODER))
         shutil.rmtree(unfinished, ignore_errors=True)
     distributed.wait()
-    summary = JobSummary(len(posts), best.training.data.skipped, examples=best.left_out)
-    return summary, best
+    return JobSummary(len(posts), best.training.data.skipped, examples=best.left_out), best

@@ -167,8 +167,7 @@ class Predictor(ABC):
         good = [p for p in predictions if p.probabilities is not None]
         probs = np.array([p.probabilities for p in good], np.float32)
         table = probs.reshape(len(good), len(self.labels))
-        parts = np.array([p.parts for p in good], np.int8)
-        decisions = self.held_out.apply(table, rules, parts)
+        decisions = self.held_out.apply(table, rules, np.array([p.parts for p in good], np.int8))
         for i, p in enumerate(predictions):
             if p.probabilities is not None:
                 members, typicality, reason = next(decisions)
@@ -211,8 +210,7 @@ class OutputColumns:
         found |= {"warning": join_messages(p.post.warnings) or None}
         added: dict[str, Any] = {key: found[key] for key in self.added if key in found}
         if probs is not None:
-            names = (f"p_{label}" for label in self.labels)
-            added |= zip(names, probs.tolist(), strict=True)
+            added |= zip((f"p_{label}" for label in self.labels), probs.tolist(), strict=True)
         if self.short:
             added = {k: f"{x:.4f}" if isinstance(x, float) else x for k, x in added.items()}
         return {self.renamed[key]: value for key, value in prediction.post.row.items()} | added

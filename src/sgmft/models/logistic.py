@@ -281,8 +281,7 @@ class _Span:
 
     def __init__(self, x: Any, parts: Sequence[Block]) -> None:
         self.x, self.parts, self.width = x, parts, x.shape[0]
-        scaled = [self._scaled(part) for part in parts]
-        products = [z @ z.T for z in scaled]
+        products = [z @ z.T for z in map(self._scaled, parts)]
         gram = np.stack([z if isinstance(z, np.ndarray) else z.toarray() for z in products])
         squares, self.vectors = np.linalg.eigh(gram)  # (F, N), (F, N, N)
         kept = squares > 1e-14 * squares.max(-1, keepdims=True)

@@ -64,8 +64,7 @@ class SGMFTConfig(NetworkConfig):
             own = "register your own with FUSIONS[name] = YourModule before (docs/compare.md)"
             known = f"use {', '.join(FUSIONS)}, or {own}"
             raise SgmftError(f"There is no fusion module {self.fusion!r}: {known}.")
-        elements = self.element_width if self.view == "elements" else None
-        check_heads(self.width, self.heads, elements)
+        check_heads(self.width, self.heads, self.element_width if self.view == "elements" else None)
 
     @property
     def projected(self) -> bool:

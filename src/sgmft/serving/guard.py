@@ -166,8 +166,7 @@ class Guard:
 
 def log_bug(error: Exception) -> None:
     """Log the place of an error of ours without its words, which may hold what a post says."""
-    where = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("%s\n%s", type(error).__name__, where)
+    _log.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
 
 
 def _keys(headers: dict[bytes, bytes]) -> list[bytes]:

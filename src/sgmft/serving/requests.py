@@ -117,8 +117,7 @@ async def parse_request(request: Request, limits: Limits, single: type[OnePost])
         body = await request.body()
         return await asyncio.to_thread(lambda: _validate(_parse(body, limits), limits, single, {}))
     files: dict[str, list[Attachment]] = {}
-    most = limits.posts * limits.pictures
-    async with open_form(request, most, limits.body) as (fields, given):
+    async with open_form(request, limits.posts * limits.pictures, limits.body) as (fields, given):
         for name, file in given:
             files.setdefault(name, []).append(Attachment(await file.read(), file.filename or ""))
     return await asyncio.to_thread(_from_form, fields, files, limits, single)

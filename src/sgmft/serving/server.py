@@ -78,8 +78,7 @@ class TimedConnection(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) >= (self.limit_concurrency or math.inf):
             self.connections.discard(self)  # or others that are open would be refused as well
-            detail = f"{len(self.connections)} connections are open."
-            self._refuse(Problem("busy", detail, retry=5))
+            self._refuse(Problem("busy", f"{len(self.connections)} connections are open.", retry=5))
         else:
             self._wait()
 

@@ -118,8 +118,7 @@ def train_with_validation(
         mask = np.isin(np.arange(len(task.data.labels)), held_out)
         train_set, validation = task.data.take(~mask), task.data.take(mask)
     model, history, found = _train(task, train_set, validation, task.preset.train, run)
-    selected = selected_epoch(history, task.preset.train.patience)
-    return FitResult(model, history, found, selected)
+    return FitResult(model, history, found, selected_epoch(history, task.preset.train.patience))
 
 
 def predict_by_parts(model: Model, posts: LabelledData) -> HeldOutLogits:

@@ -222,8 +222,7 @@ def _open_telegram(path: Path, tool: str) -> RawTable:
         time = tools.to_time(row.get("date_unixtime")) or row.get("date")
         return text, images, key, pick(row, "from", "from_id"), time
 
-    rows = number_rows(messages)
-    return adapt_table(RawTable(path.name, path.parent, None, rows), tool, to_post)
+    return adapt_table(RawTable(path.name, path.parent, None, number_rows(messages)), tool, to_post)
 
 
 def _is_of_album(first: Any, message: Any) -> bool:

@@ -166,8 +166,7 @@ def to_python(column: Any) -> list[Any]:
             column = column.cast(pa.timestamp("us", column.type.tz))  # unless that loses any
         return list(column.to_pylist())
     except UnicodeDecodeError:
-        cells = column.cast(pa.binary()).to_pylist()
-        return [_decode(cell) for cell in cells]
+        return [_decode(cell) for cell in column.cast(pa.binary()).to_pylist()]
     except (ValueError, OverflowError):  # times Python has no type for
         return list(column.cast(pa.string()).to_pylist())
 

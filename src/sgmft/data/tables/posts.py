@@ -197,8 +197,7 @@ def recognize_columns(table: str | Path) -> tuple[str | None, list[str], dict[st
     for row in islice(raw.rows, LOOK_AHEAD):
         if row.error is None:
             columns.update(dict.fromkeys(row.values))
-    finder = _ColumnFinder(raw, USUAL_COLUMNS)
-    return raw.tool, list(columns), finder.names(columns)
+    return raw.tool, list(columns), _ColumnFinder(raw, USUAL_COLUMNS).names(columns)
 
 
 class _ColumnFinder:
@@ -425,8 +424,7 @@ def _explain_missing(
     there = ", ".join(columns) or "none"
     for name in needed:
         if name not in columns:
-            like = hint(name, columns)
-            return f"{table} has no column {name!r}; its columns are {there}.{like}"
+            return f"{table} has no column {name!r}; its columns are {there}.{hint(name, columns)}"
     if any(finder.names(columns)[role] for role in finder.needed):
         return None
     template = (

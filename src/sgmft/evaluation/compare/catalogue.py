@@ -75,8 +75,7 @@ def read_catalogue(encoders: Sequence[str] = (), file: str | Path | None = None)
     known = Catalogue({row.key: row for row in made if row.key not in ("sfm", "sum")}, {}, {})
     if on:
         about = "The default and the linear probe on each encoder's features, on the same posts."
-        first = f"{DEFAULT}@{encoders[0]}"
-        known.tables["6"] = TablePlan("6", "Encoders", about, reference=first)
+        known.tables["6"] = TablePlan("6", "Encoders", about, reference=f"{DEFAULT}@{encoders[0]}")
     for path in (OURS, file):
         if path is not None:
             _read(Path(path), known)

@@ -186,8 +186,7 @@ def _training_task(run: Run, data: ComparisonData) -> tuple[TrainingTask, Featur
     if run.reads_attributes and data.attributes:
         learned = division.where(TRAIN) if run.epochs is None else division.train
         rows = [Post(row=cells) for cells in data.attributes]
-        reader = AttributeReader(rows[0].row).fit([rows[i] for i in learned])
-        every = reader.add(every, rows)
+        every = AttributeReader(rows[0].row).fit([rows[i] for i in learned]).add(every, rows)
     posts = LabelledFeatures(every, np.array(data.classes))
     vectors = encoded.prompts.get(method.name)
     prompts = None if vectors is None else np.array([vectors[x] for x in data.labels], np.float32)

@@ -115,8 +115,7 @@ def summarise(
         even = np.full(posts, 1 / posts)
         drawn = [figures(rng.multinomial(posts, even, size=n)).mean(axis=0) for n in chunks]
         low, high = np.percentile(np.concatenate(drawn, axis=1), [2.5, 97.5], axis=1)
-    several = runs * len(masks) > 1
-    sd = found.std(axis=(0, 2), ddof=1) if several else np.full(len(low), np.nan)
+    sd = found.std(axis=(0, 2), ddof=1) if runs * len(masks) > 1 else np.full(len(low), np.nan)
     table = np.stack([found.mean(axis=(0, 2)), sd, low, high], axis=1)  # (3 + K, 4)
     right = (predicted == true).mean(axis=0)  # (N,)
     by_group = {x: metrics.accuracy_by_value(x, y, right) for x, y in (groups or {}).items()}

@@ -286,8 +286,7 @@ def shapley_values(
     """Return the values of n players, and whether they are exact: not with a small `budget`."""
     if 2**players <= budget:
         return _exact_values(game, players), True
-    orders = max(2, (budget - 2) // players)
-    return _sampled_values(game, players, orders, seed), False
+    return _sampled_values(game, players, max(2, (budget - 2) // players), seed), False
 
 
 def blank_regions(image: Pixels, kept: Flags) -> Pixels:

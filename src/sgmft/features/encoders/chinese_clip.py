@@ -36,8 +36,7 @@ class ChineseClipEncoder(TransformersEncoder):
         super().__init__(self._find(name), cleaning, **settings)
         if not self._trainable:
             fold_quick_gelu(self.model)
-        size = self.model.config.vision_config.image_size
-        self.info = replace(self.info, image_size=size)
+        self.info = replace(self.info, image_size=self.model.config.vision_config.image_size)
 
     def _find(self, name: str, revision: str | None = None) -> Checkpoint:
         if (repository := CHINESE_CLIP.get(name)) is None:

@@ -191,8 +191,7 @@ class TorchEncoder:
             pooled, hidden = self.text_features(batch, tokens)
             own = None
             if hidden is not None:
-                words = batch["words"].cpu()
-                own = [x[y] for x, y in zip(hidden.cpu(), words, strict=True)]
+                own = [x[y] for x, y in zip(hidden.cpu(), batch["words"].cpu(), strict=True)]
             yield rows, pooled, own
 
     def _open(self, checkpoint: Checkpoint, base: str | None) -> tuple[Any, str, str]:
@@ -305,8 +304,7 @@ class TransformersEncoder(TorchEncoder):
         for linear in (parts[name] for name in LINEAR[side] if name in parts):
             shape = getattr(getattr(linear, "weight", None), "shape", ())
             for before in before_it if shape == (pooled.shape[-1], hidden.shape[-1]) else ():
-                mapped = linear(before(hidden))
-                gap = (mapped - pooled[:, None]).abs().amax(-1).amin(1).max()
+                gap = (linear(before(hidden)) - pooled[:, None]).abs().amax(-1).amin(1).max()
                 if gap <= 0.01 * pooled.abs().max():
                     return nn.Sequential(before, linear)
         same = hidden.shape[1 if hidden.ndim == 4 else 2] == pooled.shape[1]
@@ -321,8 +319,7 @@ class TransformersEncoder(TorchEncoder):
         """Average patches (b, n, D), or a map (b, D, h, w), to (b, patch_grid², D) if they can."""
         maps = [hidden]  # of all, or for each
         if "spatial_shapes" in images:
-            shapes = images["spatial_shapes"].tolist()
-            pairs = zip(hidden, shapes, strict=True)
+            pairs = zip(hidden, images["spatial_shapes"].tolist(), strict=True)
             maps = [x[: h * w].T.unflatten(1, (h, w))[None] for x, (h, w) in pairs]
         elif hidden.ndim == 3:
             h, w = self._grid(hidden, images)

@@ -73,9 +73,8 @@ class RayEngine:
         # As many workers as processors: the nodes that are left have room for those of lost ones.
         each = {"num_cpus": 0, "num_gpus": 1} if self._gpu else {"num_cpus": 0.5, "num_gpus": 0}
         given: Any = {"fn_constructor_args": (task, version("sgmft")), "batch_size": 1, **each}
-        done = pieces.map_batches(_Worker, **given, compute=pool)
         try:
-            for row in done.iter_rows():
+            for row in pieces.map_batches(_Worker, **given, compute=pool).iter_rows():
                 if isinstance(row["summary"], SgmftError):
                     raise row["summary"]
                 yield row["summary"]

@@ -148,8 +148,7 @@ def _write_encoder(encoder: Any, folder: Path) -> dict[str, Any]:
 
 
 def _run_half(half: Any, names: Iterable[str], tokens: bool, *given: Any) -> list[Any]:
-    found = half(dict(zip(names, given, strict=True)), tokens)
-    return [x for x in found if x is not None]
+    return [x for x in half(dict(zip(names, given, strict=True)), tokens) if x is not None]
 
 
 def _find_steps(encoder: Any) -> dict[str, Any] | None:

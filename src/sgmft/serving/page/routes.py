@@ -58,8 +58,7 @@ def add_page(app: FastAPI, engine: InferenceEngine) -> Callable[[], None]:
     for code, language in LANGUAGES.items():
         app.add_route(f"/{code}/", partial(page.show, language), ["GET"])
         for endpoint in (page.post, page.table, page.columns):
-            path = f"/{code}/{endpoint.__name__}"
-            app.add_route(path, partial(endpoint, language), ["POST"])
+            app.add_route(f"/{code}/{endpoint.__name__}", partial(endpoint, language), ["POST"])
         app.add_route(f"/{code}", RedirectResponse(f"{code}/"), ["GET"])  # type: ignore[arg-type]
     app.add_api_route("/tables/{token}", page.download, include_in_schema=False)
     app.mount("/static", _PageFiles(directory=Path(__file__).parent / "static"))

@@ -181,8 +181,7 @@ class TableJob:
         self._on_progress(0, self._total)
         heard = HEARD.set(self._notes)
         try:
-            table = Source(str(source), self.columns)
-            return predict_table(table, done, self, abstain=self.rules)
+            return predict_table(Source(str(source), self.columns), done, self, abstain=self.rules)
         finally:
             HEARD.reset(heard)
 

@@ -56,8 +56,7 @@ class RawBatch(NamedTuple):
     def to(self, device: torch.device) -> "RawBatch":
         """The same batch on another device."""
         texts, images = ({k: x.to(device) for k, x in part.items()} for part in self[:2])
-        rest = [x.to(device) for x in self[2:-1]]
-        return RawBatch._make([texts, images, *rest, self.ngrams])
+        return RawBatch._make([texts, images, *[x.to(device) for x in self[2:-1]], self.ngrams])
 
 
 @dataclass(frozen=True)
@@ -274,6 +273,5 @@ def fine_tune(
     distributed.wait()
     trained = network.trained() if isinstance(network, TrainableModel) else network
     chosen, whole = selected if better else head.selected, [*head.history, *history]
-    base = task.info.pinned or task.info.name
-    tuned = TunedEncoder(folder / "encoder", base, better, temporary)
+    tuned = TunedEncoder(folder / "encoder", task.info.pinned or task.info.name, better, temporary)
     return fitting.FitResult(trained, whole, held_out_logits, chosen), tuned
