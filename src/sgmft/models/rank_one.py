@@ -6,15 +6,8 @@ is X_inter,i = g(t_i) with one smooth function
     g(s) = sum_j softmax_j(tau s v_j) x_j,
 
 which is interpolated at G Chebyshev nodes between min(t) and max(t): O(D G) instead of O(D^2).
-
-How many nodes: write the logits as rho z u_j with z, u_j in [-1, 1], where
-rho = tau (max t - min t)/2 (max v - min v)/2. For |Im z| <= theta/rho every term of the softmax's
-denominator lies within an angle theta < pi/2 of the positive axis, so g is analytic there and
-|g| <= max|x| / cos(theta). A Bernstein ellipse with parameter
-r = theta/rho + sqrt(1 + (theta/rho)^2) fits into that strip, and interpolation at G nodes errs by
-at most 4 max|x| / cos(theta) r^(1-G) / (r - 1) (Trefethen, Approximation Theory and Approximation
-Practice, theorem 8.2). The smallest sufficient G is used; where that exceeds `MAX_NODES`, or D is
-so small that it would not pay, the exact form is.
+docs/method.md derives the smallest G that suffices; where that exceeds `MAX_NODES`, or D is so
+small that it would not pay, the exact form is used.
 """
 
 import math
