@@ -18,12 +18,8 @@ def log_model(locator: Any, name: str = "model", **options: Any) -> Any:
 
     The model is the files that `save_pretrained` writes, without pickle. As `mlflow.pyfunc` loads
     it, it predicts a DataFrame as `predict_frame` does, but follows no path, since requests come
-    from anyone: pictures are data: addresses, Base64 or bytes.
-
-    Args:
-        locator: a trained `SemanticLocator`, or the folder of a saved or exported one.
-        name: of the logged model.
-        options: more of `mlflow.pyfunc.log_model`, such as `registered_model_name`.
+    from anyone: pictures are data: addresses, Base64 or bytes. `locator` is a trained one, or the
+    folder of a saved or exported one, and `options` are others of `mlflow.pyfunc.log_model`.
     """
     return _write("log_model", locator, {"name": name} | options)
 
@@ -66,10 +62,6 @@ class LoggedModel:
         """Return the columns of `predict_frame`."""
         found = self.locator.predict_frame(to_posts(frame, root=False))
         return type(frame)(found, frame.index, dtype=object)  # None, not NaN, which is no JSON
-
-    def get_raw_model(self) -> Predictor:
-        """Return the locator."""
-        return self.locator
 
 
 _load_pyfunc = LoggedModel  # called by MLflow

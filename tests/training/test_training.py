@@ -116,18 +116,6 @@ def test_the_rate_falls_to_zero_over_all_steps_or_stays(steps, schedule):
     assert [rates[0] for rates in steps] == pytest.approx([3e-3 * x for x in share])
 
 
-def test_tracking_writes_tensorboard_files(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    held, config = make_features(9, seed=1), replace(FAST, epochs=3)
-    history = train(make_network(), make_features(), held, config, track=tmp_path)
-    logs = [EventAccumulator(str(x)).Reload() for x in tmp_path.rglob("events.out.tfevents*")]
-    (events,) = [log for log in logs if "loss" in log.Tags()["scalars"]]
-    for name in ("loss", "accuracy", "val_loss", "gate_entropy"):
-        values = [event.value for event in events.Scalars(name)]
-        assert values == pytest.approx([getattr(epoch, name) for epoch in history], rel=1e-5)
-
-
 # --- what is minimised
 
 

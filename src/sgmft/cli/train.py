@@ -31,7 +31,7 @@ def train_command(
     attributes: opt.Attributes = None,
     features: opt.Features = None,
     features_table: opt.FeaturesTable = None,
-    track: Annotated[str | None, Option(help="Folder for TensorBoard logs.")] = None,
+    track: Annotated[str | None, Option(help=opt.HELP["track"])] = None,
     device: opt.Device = None,
     config: opt.Config = None,
 ) -> None:

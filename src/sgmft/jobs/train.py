@@ -49,9 +49,8 @@ def train_best(
         losses[name] = locator.training.metrics.get(VALIDATION_LOSS, math.nan)
         if math.isnan(losses[name]) and len(locators) > 1:
             raise SgmftError("To choose an encoder, posts must be held out: use --val-size 0.1.")
-    best = locators[0]
+    best = min(locators, key=lambda x: x.training.metrics.get(VALIDATION_LOSS, 0.0))
     if len(locators) > 1:
-        best = min(locators, key=lambda x: x.training.metrics[VALIDATION_LOSS])
         best.training.metrics |= {f"{VALIDATION_LOSS}, {k}": x for k, x in losses.items()}
     if distributed.is_main():
         with writing(f"The model in {folder}"):

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from itertools import starmap
+from itertools import count, starmap
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,7 +44,7 @@ from sgmft.models.presets import Preset
 from sgmft.models.registry import find_method, get_method
 from sgmft.training import fit as fitting
 from sgmft.training.finetune.settings import Tuning, tuning_of
-from sgmft.training.history import Epoch
+from sgmft.training.history import Epoch, tracked
 from sgmft.utils import distributed
 from sgmft.utils.checksums import FILES, check_file, file_digests, with_checksum
 from sgmft.utils.files import leftovers, make_whole, nan_to_none, write_file, write_json, writing
@@ -161,7 +161,7 @@ class SemanticLocator(Estimator):
         checkpoint: str | Path | None = None,
         track: str | Path | None = None,
         on_encoded: Progress | None = None,
-        on_epoch: Callable[[Epoch], None] | None = None,
+        on_epoch: Callable[[Epoch], object] | None = None,
         on_step: Callable[[SolveStep], None] | None = None,
     ) -> Self:
         """Learn from labelled posts; warns of a label that only one of them has.
@@ -178,7 +178,8 @@ class SemanticLocator(Estimator):
                 both parts).
             strict: refuse all posts when one has an error or cannot be encoded.
             checkpoint: folder from which an interrupted run continues to the same weights.
-            track: folder for TensorBoard logs; needs `pip install sgmft[track]`.
+            track: where settings and figures of epochs are logged: "mlflow" (see its variable
+                MLFLOW_TRACKING_URI), "wandb" (offline, for `wandb sync`), or TensorBoard's folder.
             on_encoded: called with the number of posts encoded so far.
             on_epoch: called after each epoch.
             on_step: called while a method without epochs is fitted, the default for instance.
@@ -187,62 +188,62 @@ class SemanticLocator(Estimator):
             SgmftError: fewer than two labels are left, or the training has diverged; with
                 `strict`, for the first bad post.
         """
-        if self.tuning is not None:
-            with needs_extra("torch", "Fine-tuning"):
-                from sgmft.training.finetune.towers import check_tunable
+        shown = {"encoder": self.encoder_name, "method": self.method.name, **self.preset.model}
+        shown |= {"preset": self.preset.name, **dataclasses.asdict(self.preset.train)}
+        steps = count(1)
+        with tracked(track, shown) as log:
+            if self.tuning is not None:
+                with needs_extra("torch", "Fine-tuning"):
+                    from sgmft.training.finetune.towers import check_tunable
 
-            check_tunable(self.encoder, self.tuning)
-        posts, values = with_labels([*self._read(posts, y is None)], y, sample_weight)
-        check_labelled(posts)
-        distributed.join(self.device)
-        # What the main process encodes the others find in the store; without one each encodes.
-        with distributed.main_first() if self.features_folder is not None else nullcontext():
-            how: dict[str, Any] = {"tokens": self.uses_tokens, "on_encoded": on_encoded}
-            how["store"] = self.store(self.uses_tokens)
-            encode = partial(encode_all, encoder=self.encoder, **how, on_disk=True)
-            known = fitting.training_set(posts, encode, strict, [*filter(None, values)])
-        self.labels, self.values, self.left_out = known.labels, values, known.examples
-        val_rows: list[int] = []
-        val_size = self.preset.val_size or (self.tuning.val_size if self.tuning else 0)
-        if val_size:
-            drawn = val_size, self.preset.train.seed, split_by
-            _, val_rows = split_posts(known.encoded.posts, *drawn)
-        usable = known.encoded.posts
-        self.attributes.check(usable)
-        self.attributes.fit([usable[i] for i in set(range(len(usable))).difference(val_rows)])
-        if read := ", ".join(map(str, self.attributes.columns)):
-            warn(f"Attributes: {read}.", SgmftNotice)
-        features = self.attributes.add(known.encoded.features, usable)
-        data = LabelledFeatures(features, known.classes, known.weights)
-        prompts = self.method.encode_prompts(self.labels, self.encoder)
-        kind = self.encoder.info, self.method, self.preset
-        task = fitting.TrainingTask(data, len(self.labels), *kind, prompts)
-        run: dict[str, Any] = {"track": track, "device": self.device}
-        run |= {"on_epoch": on_epoch, "on_step": on_step}
-        run["checkpoint"] = None if checkpoint is None else Path(checkpoint)
-        if self.tuning is None:
-            choice = fitting.fit_network(task, val_rows, **run)
-        else:
-            from sgmft.training.finetune.network import fine_tune
+                check_tunable(self.encoder, self.tuning)
+            posts, values = with_labels([*self._read(posts, y is None)], y, sample_weight)
+            check_labelled(posts)
+            distributed.join(self.device)
+            # What the main process encodes the others find in the store; without one each encodes.
+            with distributed.main_first() if self.features_folder is not None else nullcontext():
+                how: dict[str, Any] = {"tokens": self.uses_tokens, "on_encoded": on_encoded}
+                how["store"] = self.store(self.uses_tokens)
+                encode = partial(encode_all, encoder=self.encoder, **how, on_disk=True)
+                known = fitting.training_set(posts, encode, strict, [*filter(None, values)])
+            self.labels, self.values, self.left_out = known.labels, values, known.examples
+            usable, seed = known.encoded.posts, self.preset.train.seed
+            val_size = self.preset.val_size or (self.tuning.val_size if self.tuning else 0)
+            val_rows = split_posts(usable, val_size, seed, split_by)[1] if val_size else []
+            self.attributes.check(usable)
+            self.attributes.fit([usable[i] for i in set(range(len(usable))).difference(val_rows)])
+            if read := ", ".join(map(str, self.attributes.columns)):
+                warn(f"Attributes: {read}.", SgmftNotice)
+            features = self.attributes.add(known.encoded.features, usable)
+            data = LabelledFeatures(features, known.classes, known.weights)
+            prompts = self.method.encode_prompts(self.labels, self.encoder)
+            kind = self.encoder.info, self.method, self.preset
+            task = fitting.TrainingTask(data, len(self.labels), *kind, prompts)
+            run: dict[str, Any] = {"device": self.device, "on_step": on_step}
+            run["on_epoch"] = lambda x: (log(x._asdict(), next(steps)), on_epoch and on_epoch(x))
+            run["checkpoint"] = None if checkpoint is None else Path(checkpoint)
+            if self.tuning is None:
+                choice = fitting.fit_network(task, val_rows, **run)
+            else:
+                from sgmft.training.finetune.network import fine_tune
 
-            self.forget_encoder()  # its memory is needed
-            settings = self.encoder_settings, self.tuning
-            choice, tuned = fine_tune(task, known.encoded, *settings, val_rows, **run)
-            self.use_tuned(tuned)
-        self.network = choice.model
-        temperatures, held_out = _calibrate(choice.held_out)
+                self.forget_encoder()  # its memory is needed
+                settings = self.encoder_settings, self.tuning
+                choice, tuned = fine_tune(task, known.encoded, *settings, val_rows, **run)
+                self.use_tuned(tuned)
+            log(metrics := fitting.validation_metrics(choice.selected), next(steps))
+        self.network, out = choice.model, choice.held_out
+        temperatures, held_out = _calibrate(out)
         digests = np.unique(digest_keys(known.encoded.keys))
         self.held_out = dataclasses.replace(held_out, digests=digests)
-        texts = [post.text for post in known.encoded.posts]
+        texts = [post.text for post in usable]
         window = window_of(texts, get_cleaning(self.encoder.info.cleaning))
         digest = fingerprint(zip(known.encoded.keys, known.names, strict=True))
         counts = len(known.names), len(known.names) - len(val_rows), len(val_rows)
-        out = choice.held_out
         probs = temper(out.logits, np.array(temperatures)[out.parts])
         traits = count_traits(texts, features.parts, probs, self.labels)
         record = saved.TrainingData(digest, *counts, known.skipped, window, traits)
         history = [epoch._asdict() for epoch in choice.history]
-        metrics = fitting.validation_metrics(choice.selected)
         self.training = saved.TrainingRecord(record, metrics, temperatures, history)
         if self.tuning is not None and self.tuned is not None:
             self.training.tuning = dataclasses.asdict(self.tuning) | {"better": self.tuned.better}

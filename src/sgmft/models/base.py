@@ -1,7 +1,7 @@
 """What every model is: a configuration, an output, and a way to predict. No torch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -68,7 +68,7 @@ class Output(NamedTuple):
     logits: Any  # (B, K)
     fused: Any  # (B, D) the representation behind them, which figures of a comparison show
     guidance: Guidance | None = None  # None where the model has no similarity guidance
-    parts: Mapping[str, Any] | None = None  # further values, for the model's own objective
+    parts: Any = None  # further values by their names, for the model's own objective
 
 
 class SolveStep(NamedTuple):

@@ -67,7 +67,6 @@ class RunOptions(TypedDict, total=False):
     """How a training runs; see `train`. `on_step` is called while a closed-form model is fitted."""
 
     checkpoint: Path | None
-    track: str | Path | None
     device: str | None
     on_epoch: Callable[[Epoch], None] | None
     on_step: Callable[[SolveStep], None] | None

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
 from sgmft.errors import warn
@@ -66,7 +66,6 @@ def train(
     *,
     objective: Objective = CLASSIFICATION,  # what is logged and chosen by
     checkpoint: Path | None = None,  # folder for the state after each epoch, which stays there
-    track: str | Path | None = None,  # folder for TensorBoard logs; needs the extra `sgmft[track]`
     device: str | None = None,  # by default what accelerate finds: a GPU if there is one
     on_epoch: Callable[[Epoch], None] | None = None,  # also for those restored from a checkpoint
     on_step: object = None,  # of `RunOptions`; only models without epochs call it
@@ -81,14 +80,10 @@ def train(
 
     keep_freed_memory()
     distributed.join(device)
-    logs: Any = {"log_with": "tensorboard", "project_dir": track} if track else {}
-    accelerator = Accelerator(cpu=distributed.on_cpu(device), **logs)
-    if track:
-        accelerator.init_trackers("logs", config=asdict(config))
-    settings: dict[str, Any] = {"weight_decay": config.weight_decay}
-    settings["fused"] = objective.fused and accelerator.device.type in ("cpu", "cuda")
+    accelerator = Accelerator(cpu=distributed.on_cpu(device))
+    fused = objective.fused and accelerator.device.type in ("cpu", "cuda")
     groups, betas = model.parameter_groups(config.learning_rate), (config.beta1, config.beta2)
-    optimizer = torch.optim.AdamW(groups, betas=betas, **settings)
+    optimizer = optim.AdamW(groups, betas=betas, weight_decay=config.weight_decay, fused=fused)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     model.to(accelerator.device)
@@ -164,7 +159,6 @@ def train(
             if val_figures.loss < min([initial_loss, *(line.val_loss for line in history)]):
                 best = copy.deepcopy(model.state_dict())
         history.append(Epoch(len(history) + 1, config.epochs, *figures, *val_figures, *guidance))
-        accelerator.log(history[-1]._asdict(), step=len(history))
         if checkpoint:
             random = distributed.gather(torch.get_rng_state(), accelerator.device)
             if distributed.is_main():
@@ -175,8 +169,6 @@ def train(
             on_epoch(history[-1])
     if config.patience and best is not None:
         model.load_state_dict(best)
-    for tracker in accelerator.trackers:  # `end_training` would part the processes as well
-        tracker.finish()
     model.eval()
     return history
 

@@ -200,11 +200,8 @@ def _text_encoder(folder: Path, manifest: Manifest) -> TextEncoder:
 
 
 def _tokenized_texts(folder: Path, manifest: Manifest) -> TextEncoder:
-    try:
+    with raising(f"{folder} needs the package tokenizers: pip install tokenizers.", ImportError):
         from tokenizers import Tokenizer
-    except ImportError as error:
-        fix = "pip install tokenizers"
-        raise SgmftError(f"{folder} needs the package tokenizers: {fix}.") from error
     with raising(f"{folder / TOKENIZER} is damaged: {FIX}.", Exception):  # which tokenizers raises
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     tower = Session(folder / TEXTS)

@@ -46,11 +46,10 @@ def write_graph(
     try:
         quiet = warnings.catch_warnings(action="ignore")  # the exporter's, on its own future
         with PARSING, quiet, torch.no_grad(), _quiet_and_plain():
-            program = torch.onnx.export(_Positional(module, run or module), tensors, **how)
+            program: Any = torch.onnx.export(_Positional(module, run or module), tensors, **how)
     except torch.onnx.OnnxExporterError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise SgmftError(f"This network cannot be written as ONNX: {reason}") from error
-    assert program is not None
     with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         program.save(Path(folder) / path.name)
         for file in sorted(Path(folder).iterdir(), reverse=True):  # the graph last

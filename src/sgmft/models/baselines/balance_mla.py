@@ -75,7 +75,6 @@ class BalanceMLA(BimodalNetwork):
         As in OGM-GE, all gradients of the dominant modality's projection, null token and image
         index are scaled by `branch_coefficients`; what both share, and the heads, learn unscaled.
         """
-        assert output.parts is not None
         inputs = output.parts["text"], output.parts["image"]  # (B, n, D), (B, m, D)
         alone = output.parts["text_logits"], output.parts["image_logits"]
         y_t, y_v, y = (criterion.gather(x) for x in (*alone, labels))  # of all posts of the step

@@ -74,7 +74,6 @@ class UniSMMC(BimodalNetwork):
 
     def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
         """L_text + L_image + L_multi + lambda L_mmc."""
-        assert output.parts is not None
         parts, tau = output.parts, self.config.contrast_temperature
         y_t, y_v = parts["text_logits"], parts["image_logits"]
         right = y_t.argmax(-1) == labels, y_v.argmax(-1) == labels
