@@ -152,7 +152,9 @@ with mlflow.start_run():
 
 model = mlflow.pyfunc.load_model(logged.model_uri)
 model.predict(pd.DataFrame({{"text": ["做完饭了"]}}))  # the columns of `predict_frame`
-model.get_raw_model()                               # the locator
+
+folder = mlflow.artifacts.download_artifacts(logged.model_uri)
+SemanticLocator.from_pretrained(f"{{folder}}/data/model")  # the locator itself
 ```
 
 MLflow's own server takes a column `text`, a column `images` with a list of pictures for each row, \
