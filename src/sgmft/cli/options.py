@@ -186,8 +186,7 @@ def load_locator(
     from sgmft.locator.locator import SemanticLocator
 
     folder = console.feature_folder(features)
-    given: Any = {"features": folder, "device": device, "encoder": encoder}
-    return SemanticLocator.from_pretrained(model, **given)
+    return SemanticLocator.from_pretrained(model, features=folder, device=device, encoder=encoder)
 
 
 def parse_pairs(items: list[str] | None, flag: str) -> dict[str, str]:

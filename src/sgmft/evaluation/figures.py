@@ -68,8 +68,7 @@ def draw_confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Fi
             axes.text(x, row + 0.56, percent, fontsize=0.8 * size, va="top", **look)
     middles = np.arange(classes) + 0.5
     axes.xaxis.tick_top()
-    turned: dict[str, Any] = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"}
-    axes.set_xticks(middles, names, fontsize=9.5, **turned)
+    axes.set_xticks(middles, names, fontsize=9.5, rotation=40, ha="left", rotation_mode="anchor")
     axes.set_yticks(middles, names, fontsize=9.5)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -24,8 +24,7 @@ from sgmft.evaluation.compare.results import (
     write_predictions,
     write_runs,
 )
-from sgmft.evaluation.compare.runs import Comparison
-from sgmft.evaluation.compare.search import suggest
+from sgmft.evaluation.compare.runs import Comparison, suggest
 from sgmft.evaluation.compare.splits import Split
 from sgmft.features.encoders.registry import ENCODERS
 from sgmft.models import registry

@@ -140,7 +140,7 @@ class ComparisonPlan:
     encoder: str = "compact"  # whose features the systems work on
     seeds: int = 5  # S; runs use seeds 0 to S - 1, trials seed 0
     trials: int = 3  # values of its tuned setting that each system tries on held-out posts
-    search: bool = False  # whether these are of several settings, as `search.suggest` finds them
+    search: bool = False  # whether these are of several settings, as `runs.suggest` finds them
     epochs: int | None = None  # at most, whatever a preset says; None leaves the presets'
     workers: int = 1  # processes
     device: str | None = None  # as in `sgmft.training.trainer.train`

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import chain
 from multiprocessing import resource_tracker
@@ -26,11 +26,10 @@ from safetensors.numpy import save_file
 
 from sgmft.data.posts import Post
 from sgmft.data.tables import open_writer
-from sgmft.errors import SgmftError, warn
+from sgmft.errors import SgmftError, needs_extra, warn
 from sgmft.evaluation.compare import prepare
 from sgmft.evaluation.compare.catalogue import FACTORS, ComparisonPlan, Row
 from sgmft.evaluation.compare.prepare import ComparisonData, EncoderSetting
-from sgmft.evaluation.compare.search import suggest
 from sgmft.evaluation.compare.splits import TEST, TRAIN, VALIDATION
 from sgmft.features.attributes import AttributeReader
 from sgmft.features.encoders.base import EncoderInfo
@@ -46,6 +45,7 @@ from sgmft.utils.runtime import SIGNALS, end_with_parent
 
 Record = dict[str, Any]  # what a run found, as its file in cells/ has it
 OnProgress = Callable[[int, int, str], None]  # done, in all, what was done last
+LEAST_DECAY = 1e-4  # of the weights, also where a preset has none
 
 
 @dataclass(frozen=True)
@@ -325,6 +325,48 @@ class Comparison:
         changes["keep_fused"] = row.key in self._drawn and changes.get("seed", 1) == division == 0
         changes |= {"most_epochs": self.plan.epochs, "device": self.plan.device}
         return Run(str(self.folder), row, features, division, plugins=tuple(LOADED), **changes)
+
+
+def suggest(
+    row: Row, tried: Sequence[Mapping[str, Any]], losses: Sequence[float]
+) -> dict[str, Any]:
+    """Return what a row should try next: its own settings first, then what the losses suggest.
+
+    Searched by a tree-structured Parzen estimator (Bergstra et al. 2011) are the learning rate (30
+    times less to more), the weight decay (1e-4 to 0.3), dropout (0 to 0.5) and the width (half, as
+    it is, or double), but for what the row itself sets. A trial that failed has a loss of infinity.
+    The same trials give the same suggestion.
+    """
+    with needs_extra("search", "sgmft compare --search"):
+        import optuna
+        from optuna.distributions import CategoricalDistribution, FloatDistribution
+    method = get_method(row.method)
+    preset = method.preset(row.preset, row.settings)
+    own = {x: preset.model.get(x, getattr(method.config, x, None)) for x in ("dropout", "width")}
+    own["learning_rate"] = rate = preset.train.learning_rate
+    own["weight_decay"] = max(LEAST_DECAY, preset.train.weight_decay)
+    space: dict[str, Any] = {
+        "learning_rate": FloatDistribution(rate / 30, rate * 30, log=True),
+        "weight_decay": FloatDistribution(LEAST_DECAY, 0.3, log=True),
+    }
+    if own["dropout"] is not None:
+        space["dropout"] = FloatDistribution(0, 0.5)
+    if own["width"]:
+        widths = []
+        for width in (own["width"] // 2, own["width"], 2 * own["width"]):
+            with suppress(SgmftError):  # heads have to divide it
+                method.preset(row.preset, {**row.settings, "width": width})
+                widths.append(width)
+        space["width"] = CategoricalDistribution(widths)
+    space = {name: kind for name, kind in space.items() if name not in row.settings}
+    if not tried:
+        return {name: own[name] for name in space}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=len(tried)))
+    for settings, loss in zip(tried, losses, strict=True):
+        failed = {"state": optuna.trial.TrialState.FAIL} if math.isinf(loss) else {"value": loss}
+        study.add_trial(optuna.create_trial(params={**settings}, distributions=space, **failed))
+    return dict(study.ask(space).params)
 
 
 @contextmanager

@@ -14,16 +14,15 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sgmft.utils.checksums import MALFORMED
+
 TYPES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "Long": "<i8"}
 STORAGES = {f"torch {name}Storage": dtype for name, dtype in TYPES.items()}
 DICTIONARY, TENSOR = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
 MAGIC = 0x1950A86A20F9469CFC6C  # of torch's files
 # How many values an opcode takes from the top of the stack; others take those behind the last mark.
 COUNTS = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "APPEND": 1, "SETITEM": 2}
-UNREADABLE = (  # what taking apart a damaged file may raise
-    *(OSError, ArithmeticError, AttributeError, LookupError),
-    *(MemoryError, TypeError, ValueError),
-)
+UNREADABLE = (*MALFORMED, ArithmeticError, MemoryError)  # what a damaged file may raise
 
 
 class _Storage(NamedTuple):

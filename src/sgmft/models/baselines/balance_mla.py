@@ -86,8 +86,7 @@ class BalanceMLA(BimodalNetwork):
 
     def _attend(self, queries: Tensor, other: Tensor, mask: Tensor) -> Tensor:
         """Attend from (B, n, D) to the other modality (B, m, D), whose mask is True where real."""
-        masked = {"key_padding_mask": ~mask, "need_weights": False}
-        return self.attention(queries, other, other, **masked)[0]
+        return self.attention(queries, other, other, key_padding_mask=~mask, need_weights=False)[0]
 
 
 METHOD = Method.of("balance-mla", BalanceMLA, BalanceMLAConfig, tokens=True)
