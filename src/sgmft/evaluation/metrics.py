@@ -33,8 +33,7 @@ class Interval:
 @dataclass(frozen=True)
 class ClassScore:
     """One label: of the posts given it, the share that are it (precision); of those that are it,
-    the share that were given it (recall); their harmonic mean (F1). 0 where there are none.
-    The interval is of F1.
+    the share that were given it (recall); their harmonic mean (F1), with its interval. 0 if none.
     """
 
     label: str

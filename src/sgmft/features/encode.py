@@ -1,7 +1,5 @@
 """Encode posts: clean texts, decode images, compute what the store does not have."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
@@ -55,7 +53,7 @@ class EncodedPosts(NamedTuple):
     refused: list[Post]  # each with its `error`
     keys: list[str]  # content keys of `posts`
     features: Features
-    files: MappedFeatures | None = None  # that the features are in, to be removed after use
+    files: "MappedFeatures | None" = None  # that the features are in, to be removed after use
 
 
 class PreparedPost(NamedTuple):
@@ -75,9 +73,9 @@ def encode_posts(
     encoder: Encoder,
     *,
     tokens: bool = False,  # whether word and region features are wanted beside the pooled ones
-    store: FeatureStore | None = None,
+    store: "FeatureStore | None" = None,
     # of the same `image_key`: images of posts that it has are not encoded; not for joint features
-    image_store: FeatureStore | None = None,
+    image_store: "FeatureStore | None" = None,
     chunk: int = CHUNK,
     rows: bool = True,  # whether the chunks have the features; else they are left in the store
 ) -> Iterator[Chunk]:
@@ -154,7 +152,7 @@ def encode_windows(
     window: int,
     *,
     tokens: bool = False,
-    store: FeatureStore | None = None,
+    store: "FeatureStore | None" = None,
 ) -> Iterator[Chunk]:
     """Encode posts as `encode_posts` does; those of more than `window` words have a row for each.
 
@@ -197,7 +195,7 @@ def encode_all(
     encoder: Encoder,
     *,
     tokens: bool = False,
-    store: FeatureStore | None = None,
+    store: "FeatureStore | None" = None,
     on_encoded: Callable[[int], None] | None = None,  # called with the number done so far
     on_disk: bool = False,
 ) -> EncodedPosts:
@@ -227,7 +225,7 @@ def encode_all(
     return EncodedPosts(good, refused, keys, files.features(), files)
 
 
-def _look_up(posts: list[Post], source: FeaturesTable, store: FeatureStore | None) -> Chunk:
+def _look_up(posts: list[Post], source: "FeaturesTable", store: "FeatureStore | None") -> Chunk:
     good: dict[int, tuple[str, PostFeatures]] = {}
     for i, found in enumerate(source.look_up(posts)):
         if isinstance(found, str):
@@ -243,7 +241,7 @@ def _look_up(posts: list[Post], source: FeaturesTable, store: FeatureStore | Non
 def prepare_post(
     post: Post,
     info: EncoderInfo,
-    stores: Sequence[FeatureStore] = (),
+    stores: Sequence["FeatureStore"] = (),
     prepare: Callable[[Pixels], Any] = np.asarray,
 ) -> PreparedPost | str:
     """Read and decode a post for an encoder, or return why it cannot be; several threads may.

@@ -1,7 +1,5 @@
 """Features of many posts, and batches cut from them: the input of a model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
@@ -56,17 +54,17 @@ class Batch(NamedTuple):
         """Which posts have attributes (B,): all, of which those that are missing are 0."""
         return self.has_text | True
 
-    def drop_modalities(self, share: float, draws: Any) -> Batch:
+    def drop_modalities(self, share: float, draws: Any) -> "Batch":
         """Drop one modality of a share of posts with both; draws (2, B) say whether, and which."""
         has_text, has_image = keep_modalities(self.has_text, self.has_image, share, draws)
         return self._replace(has_text=has_text, has_image=has_image)
 
-    def with_parts(self, parts: int) -> Batch:
+    def with_parts(self, parts: int) -> "Batch":
         """Return the posts as if they had no others than these `PARTS`."""
         has_text, has_image = self.has_text & bool(parts & 1), self.has_image & bool(parts & 2)
         return self._replace(has_text=has_text, has_image=has_image)
 
-    def to(self, device: Any) -> Batch:
+    def to(self, device: Any) -> "Batch":
         """Return the batch as tensors on a device."""
         import torch
 
@@ -102,7 +100,7 @@ class Features:
     attributes: FloatArray | None = None  # (N, A), see `Batch`
 
     @classmethod
-    def of(cls, rows: Sequence[PostFeatures], info: EncoderInfo, tokens: bool) -> Features:
+    def of(cls, rows: Sequence[PostFeatures], info: EncoderInfo, tokens: bool) -> "Features":
         """Stack the features of posts, in order; `info` has the widths, also of none."""
         text = np.zeros((len(rows), info.text_width), np.float32)
         image = np.zeros((len(rows), info.image_width), np.float32)
@@ -131,7 +129,7 @@ class Features:
     def __len__(self) -> int:
         return len(self.has_text)
 
-    def take(self, rows: Positions) -> Features:
+    def take(self, rows: Positions) -> "Features":
         """Choose the posts at these positions, in that order."""
         names = ("has_text", "has_image", "words", "regions", "ngrams", "attributes")
         chosen = {name: x[rows] for name in names if (x := getattr(self, name)) is not None}
@@ -142,7 +140,7 @@ class Features:
         """What each post has, a place in `PARTS`, (N,)."""
         return parts_of(self.has_text, self.has_image)
 
-    def with_parts(self, parts: int) -> Features:
+    def with_parts(self, parts: int) -> "Features":
         """Return the posts as if they had no others than these `PARTS`."""
         has_text, has_image = self.has_text & bool(parts & 1), self.has_image & bool(parts & 2)
         return replace(self, has_text=has_text, has_image=has_image)
@@ -229,13 +227,13 @@ class LabelledPosts(NamedTuple, Generic[_Posts]):
     labels: Positions  # classes 0..K-1, or what numbers different contents
     weights: NDArray[np.float64] | None = None  # (N,) how much each counts; None: all the same
 
-    def take(self, rows: Positions | Mask) -> LabelledPosts[_Posts]:
+    def take(self, rows: Positions | Mask) -> "LabelledPosts[_Posts]":
         """Choose the posts at these positions, or where a mask (N,) is True."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         weights = None if self.weights is None else self.weights[rows]
         return LabelledPosts(self.features.take(rows), self.labels[rows], weights)
 
-    def balanced(self) -> LabelledPosts[_Posts]:
+    def balanced(self) -> "LabelledPosts[_Posts]":
         """Weigh each label by its inverse frequency, so that all count the same."""
         weights = np.ones(len(self.labels)) if self.weights is None else self.weights
         counts = np.bincount(self.labels, weights)

@@ -3,8 +3,7 @@
 A shard is written under a temporary name and then renamed, so a shard that is there is whole; a
 process killed at any moment loses at most the shard it was computing. Its name has the digest of
 its bytes, so damage is seen on reading: the shard is set aside, and its posts are no longer in the
-store. Nothing is keyed by a post's place in a table, so features are found again from any table
-that holds the same post.
+store. Nothing is keyed by a post's place: any table that holds the same post finds its features.
 """
 
 import errno

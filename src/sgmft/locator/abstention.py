@@ -1,8 +1,7 @@
 """Abstention: prediction sets of a promised coverage, and the rejection of posts of no class.
 
 Both rest on probabilities of labelled posts that the model has not learned from, and on new posts
-being drawn like those (exchangeability): Vovk, Gammerman & Shafer, Algorithmic Learning in a Random
-World, 2005.
+being drawn like those (exchangeability; Vovk, Gammerman & Shafer 2005).
 """
 
 import math

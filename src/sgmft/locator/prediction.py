@@ -240,8 +240,7 @@ def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, s
 def pool_windows(batch: PredictionBatch) -> PredictionBatch:
     """Pool what was predicted for the windows of each post into one row.
 
-    Log-probabilities are averaged with weights exp(-6 H), H the entropy of the prediction for the
-    window's text alone.
+    Log-probabilities are averaged by weights exp(-6 H), H the entropy by the window's text alone.
     """
     chunk, probs, guidance, parts = batch
     if not any(chunk.windows):

@@ -68,8 +68,7 @@ def logistic_paths(
 
     Each minimises the mean cross-entropy of its rows plus penalty |w|^2 / 2 (intercepts free; with
     two classes, w is the difference of their rows), as scikit-learn's `LogisticRegression` does
-    with C = 1 / (sum of weights x penalty), to within about 1e-7. Classes without posts get no
-    weight and a bias of ABSENT.
+    with C = 1 / (sum of weights x penalty), to about 1e-7. Classes without posts have bias ABSENT.
     """
     several = x if isinstance(x, tuple) else (x,)
     longest = max(1, len(labels), sum(matrix.shape[1] for matrix in several))

@@ -1,7 +1,6 @@
 """SG-MFT, the network of arXiv 2405.05760, from features to logits; see docs/method.md.
 
-`similarity` has equations 1 to 5, `attention` 6 to 13, `rank_one` 14 in the elements view,
-`fusions` 17.
+`similarity` has equations 1 to 5, `attention` 6 to 13, `rank_one` 14 for elements, `fusions` 17.
 """
 
 from dataclasses import dataclass

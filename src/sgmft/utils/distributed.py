@@ -136,8 +136,7 @@ class BatchShard(NamedTuple):
     def gather(self, x: Tensor) -> Tensor:
         """Return the rows (B, ...) of all ranks in the order of the batch, given the own ones.
 
-        All ranks call it together. Its gradient reaches own rows, times the number of ranks, since
-        gradients are averaged over them.
+        All ranks call it together. Its gradient reaches own rows, times the ranks that average it.
         """
         if self.world_size == 1:
             return x

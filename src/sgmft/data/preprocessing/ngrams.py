@@ -21,8 +21,7 @@ def hash_ngrams(text: str) -> NDArray[np.int32]:
     """Hash the n-grams of a text to 0..2^24-1, in order, repeats kept: (g,).
 
     Case is ignored. Runs of scripts without spaces give every 1 to 3 characters; of other
-    words, with a space at both ends, every 2 to 5. The hash is a CRC-32 of the UTF-8 bytes, the
-    same on every machine.
+    words, with a space at both ends, every 2 to 5. The hash is a CRC-32 of the UTF-8 bytes.
     """
     runs = list[tuple[str, range]]()
     for i, part in enumerate(_UNSPACED.split(text[:MAX_CHARACTERS].casefold())):  # odd: such a run

@@ -256,8 +256,7 @@ class _ColumnFinder:
 class _SeenPosts:
     """The row in which each id came first, and what each table holds.
 
-    SQLite keeps its private database "" in memory while it is small and on disk beyond that
-    (sqlite.org/inmemorydb.html).
+    SQLite's private database "" is in memory while small, then on disk: sqlite.org/inmemorydb.html
     """
 
     def __init__(self) -> None:

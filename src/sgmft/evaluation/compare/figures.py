@@ -60,9 +60,8 @@ def project_representations(key: str, title: str, fused: Array, labels: Sequence
     perplexity min(30, (N - 1) / 3); for 4 posts or fewer, the principal components themselves. The
     mean silhouette (Rousseeuw, 1987), NaN unless there are 2 to N - 1 labels, and the separation,
     trace(S_b) / trace(S_w) of Fisher's scatter matrices, NaN where all posts are alike and infinite
-    where all posts of each label are, are measured on the D numbers, not on the map, in Euclidean
-    distances, not standardised, so that noise is not blown up. SgmftError where not all of `fused`
-    (N, D) is finite.
+    where all posts of each label are, are of the D numbers, not the map: Euclidean distances, not
+    standardised, so that noise is not blown up. SgmftError where not all of `fused` is finite.
     """
     features = np.asarray(fused, dtype=np.float64)
     if not np.isfinite(features).all():
