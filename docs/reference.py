@@ -170,7 +170,7 @@ curl localhost:5001/invocations -H 'Content-Type: application/json' \\
 
 A folder may be logged, too: `log_model("exported/")` of what `sgmft export` wrote, which serves \
 any network without PyTorch and with the encoder inside. A locator's encoder is not in its files: \
-one from the hub is found there again.
+one from the hub is found there again. `examples/from_python.py` does all of this page.
 """
 
 SECTIONS: dict[str, tuple[Any, ...]] = {

@@ -167,3 +167,14 @@ def test_without_mlflow_a_sentence_says_what_to_install(trained, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(SgmftError, match=r"pip install 'sgmft\[mlflow\]'"):
         sgmft.mlflow.log_model(trained)
+
+
+@pytest.mark.slow
+def test_the_example_does_what_it_says(tmp_path):
+    script = Path(__file__).parents[1] / "examples" / "from_python.py"
+    command = [sys.executable, script, tmp_path / "tools"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    for start in ("a lost picture: ", "best of 4: ", "from MLflow, models:/"):
+        assert sum(line.startswith(start) for line in lines) == 1, done.stdout
