@@ -18,6 +18,9 @@ EXAMPLES = {"/v1/predict": 120, "/v1/explain": 30}  # of each kind; of all other
 ADDRESSES = [
     ("POST", "/v1/predict"),
     ("POST", "/v1/explain"),
+    ("POST", "/setup"),
+    ("POST", "/predict"),
+    ("POST", "/webhook"),
     ("GET", "/v1/model"),
     ("GET", "/health"),
     ("GET", "/ready"),

@@ -122,7 +122,9 @@ def test_no_file_is_left_behind(server):
     assert [sorted(place.rglob("*")) for place in places] == before
 
 
-@pytest.mark.parametrize("path", ["/v1/model", "/metrics", "/openapi.json", "/problems/busy", "/x"])
+@pytest.mark.parametrize(
+    "path", ["/v1/model", "/metrics", "/openapi.json", "/problems/busy", "/predict", "/x"]
+)
 @pytest.mark.parametrize(
     "headers",
     [

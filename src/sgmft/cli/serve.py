@@ -17,6 +17,7 @@ def serve_command(
     reject: Annotated[float | None, Option(help="As for predict.")] = None,
     page: Annotated[bool, Option(help="With a page for people beside the API.")] = True,
     api_key: Annotated[str | None, Option(help=opt.HELP["api_key"], envvar="SGMFT_API_KEY")] = None,
+    annotations: Annotated[str | None, Option(help=opt.HELP["annotations"])] = None,
     max_body: Annotated[float, Option(help="MiB of one request.")] = 32,
     max_posts: Annotated[int, Option(help="Posts of one request.")] = 64,
     max_pictures: Annotated[int, Option(help="Pictures of one post.")] = 16,
@@ -37,6 +38,7 @@ def serve_command(
 
     check_model(model, runtime)  # before seconds are spent on what it takes to serve it
     from sgmft.serving.engine import InferenceEngine
+    from sgmft.serving.label_studio import LabelStudio
     from sgmft.serving.problems import Limits
     from sgmft.serving.server import serve_model
 
@@ -45,12 +47,14 @@ def serve_command(
     counts |= {"connections": max_connections, "batch": batch}
     limits = Limits(**sizes, **counts, seconds=max_seconds)
     rules = Abstention(coverage, min_probability, reject)
+    engine = InferenceEngine(model, limits, rules, runtime=runtime, device=device)
     serve_model(
-        InferenceEngine(model, limits, rules, runtime=runtime, device=device),
+        engine,
         host,
         port,
         page=page,
         key=api_key or None,
+        studio=LabelStudio(engine, annotations or ""),
         on_start=lambda address: console.print_line(f"sgmft serves {model} at {address}"),
     )
 

@@ -18,12 +18,14 @@ from starlette.requests import ClientDisconnect
 from sgmft.serving import responses
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import Guard, ServerMetrics
+from sgmft.serving.label_studio import LabelStudio
 from sgmft.serving.problems import MEDIA_TYPE, PROBLEMS, Problem
 from sgmft.serving.requests import ExplainedPost, ManyPosts, OnePost, parse_request
 from sgmft.utils.templates import render
 
 Result = TypeVar("Result")
 _SCHEMAS = "#/components/schemas/"
+_OBJECT = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 
 # Ways to show the key, for the OpenAPI document: it is `Guard` that checks it.
 _KEYS = (
@@ -35,7 +37,9 @@ _KEYS = (
 )
 
 
-def create_app(engine: InferenceEngine, key: str | None = None) -> FastAPI:
+def create_app(
+    engine: InferenceEngine, key: str | None = None, studio: LabelStudio | None = None
+) -> FastAPI:
     """Create the application around a started engine; with a `key`, requests must show it."""
 
     @asynccontextmanager
@@ -54,6 +58,10 @@ def create_app(engine: InferenceEngine, key: str | None = None) -> FastAPI:
     if key is not None:
         closed = APIRouter(dependencies=[Security(x) for x in _KEYS], responses=_problems(401))
     _add_inference(closed, engine, metrics)
+    studio = studio or LabelStudio(engine)
+    for answer in (studio.setup, studio.predict, studio.webhook):
+        how: Any = {"responses": _problems(400, 408, 413, 415, 422, 503), "openapi_extra": _OBJECT}
+        closed.add_api_route(f"/{answer.__name__}", answer, methods=["POST"], **how)
     _add_information(closed, app, engine, metrics)
     app.include_router(closed)
     for status, kind in ((404, "not-found"), (405, "not-allowed")):

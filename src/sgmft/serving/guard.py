@@ -124,7 +124,7 @@ class Guard:
 
         For the API the time of the whole body is bounded, for the page that between two parts.
         """
-        api = scope["path"].startswith("/v1/")
+        api = not scope["path"].startswith(("/en/", "/zh/"))
         end, read, complete = time.monotonic() + self.limits.seconds, 0, False
 
         async def guarded_receive() -> Message:

@@ -123,6 +123,16 @@ async def parse_request(request: Request, limits: Limits, single: type[OnePost])
     return await asyncio.to_thread(_from_form, fields, files, limits, single)
 
 
+async def parse_object(request: Request, limits: Limits) -> dict[str, Any]:
+    """Read a request's body, a JSON object; else Problem."""
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        raise Problem("unknown-media-type")  # pages of others can send all but that
+    found = await asyncio.to_thread(_parse, await request.body(), limits)
+    if not isinstance(found, dict):
+        raise Problem("invalid-request", "The body is no object.")
+    return found
+
+
 class _Parser(MultiPartParser):
     complete = False
 

@@ -16,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.serving.app import create_app
 from sgmft.serving.engine import InferenceEngine
+from sgmft.serving.label_studio import LabelStudio
 from sgmft.serving.page.routes import add_page
 from sgmft.serving.problems import Problem
 
@@ -27,13 +28,14 @@ def serve_model(
     *,
     page: bool = True,
     key: str | None = None,
+    studio: LabelStudio | None = None,
     on_start: Callable[[str], None] = print,
 ) -> None:
     """Serve a model until SIGINT or SIGTERM; requests accepted by then are answered first."""
     with _listen(host, port) as listening:
         engine.start()
         limits = engine.limits
-        app = create_app(engine, key)
+        app = create_app(engine, key, studio)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
         logging.getLogger("sgmft").setLevel(logging.INFO)
         for name in ("uvicorn", "python_multipart"):  # a line for each odd request, or its bytes

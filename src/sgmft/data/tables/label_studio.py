@@ -113,10 +113,7 @@ def write_tasks(
     for i, post in enumerate(posts):
         task: dict[str, Any] = {"data": _data(post, folder, several)}
         if predictions and (predicted := predictions[i]) is not None:
-            choice = {"type": "choices", "from_name": CONTROL, "to_name": shown}
-            result = [choice | {"value": {"choices": [predicted[0]]}}]
-            made = {"model_version": model_version, "score": predicted[1], "result": result}
-            task["predictions"] = [made]
+            task["predictions"] = [make_prediction(*predicted, model_version, shown)]
         tasks.append(task)
     beside = [x for post in posts for x in _paths(post) if os.sep not in os.path.relpath(x, folder)]
     if beside:
@@ -131,6 +128,15 @@ def write_tasks(
     write_file(config, render("data/tables/label_studio.xml", labels=names, **own).encode())
     write_file(path, replace_surrogates(text).encode())
     return config
+
+
+def make_prediction(
+    label: str | None, score: float | None, version: str, shown: str, control: str = CONTROL
+) -> dict[str, Any]:
+    """Return a prediction as a task has it: the choice of a label."""
+    choice = {"type": "choices", "from_name": control, "to_name": shown}
+    result = [choice | {"value": {"choices": [label]}}]
+    return {"model_version": version, "score": score, "result": result}
 
 
 def _merge(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -61,9 +61,7 @@ def _checked(entry: zipfile.ZipInfo) -> PurePosixPath | None:
 
 def _name(entry: zipfile.ZipInfo) -> str:
     """Return the name as it was given: not every program records its encoding."""
-    if entry.flag_bits & 0x800:
-        return entry.filename
-    for encoding in ("utf-8", "gb18030"):
+    for encoding in () if entry.flag_bits & 0x800 else ("utf-8", "gb18030"):
         with suppress(UnicodeError):
             return entry.filename.encode("cp437").decode(encoding)
     return entry.filename

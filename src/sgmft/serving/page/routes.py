@@ -69,14 +69,9 @@ async def choose_language(
     request: Request, accept_language: Annotated[str, Header()] = ""
 ) -> RedirectResponse:
     """Redirect to the page in the language that an `Accept-Language` header prefers."""
-    best, most = "en", 0.0
-    for part in accept_language.split(","):
-        tag, _, weight = part.partition(";")
-        code = tag.strip().lower().split("-")[0]
-        number = re.fullmatch(r"\s*q=(\d(?:\.\d{1,3})?)\s*", weight)
-        wanted = float(number[1]) if number else 1.0
-        if code in LANGUAGES and wanted > most:
-            best, most = code, wanted
+    code = rf"(?:^|,)\s*({'|'.join(LANGUAGES)})\b[^,;]*(?:;\s*q=(\d(?:\.\d{{1,3}})?)\s*(?=,|$))?"
+    found = re.findall(code, accept_language.lower())  # with weights, "" for 1
+    best, _ = max([("en", "0"), *found], key=lambda x: float(x[1] or 1))
     address = f"{request.scope.get('root_path', '')}/{best}/"
     return RedirectResponse(address, headers={"Vary": "Accept-Language"})
 

@@ -1,0 +1,319 @@
+"""Label Studio's machine-learning backend, as Label Studio 1.23 calls it."""
+
+import base64
+import copy
+import json
+import subprocess
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+from loopback import problem
+
+from conftest import SGMFT
+from image_files import encoded, plain
+from sgmft import Post, SemanticLocator, read_posts
+from sgmft.data.tables.label_studio import write_tasks
+
+QUIET = settings(
+    max_examples=40,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+CHOICES = "<View><Choices name='place' toName='t'>{}</Choices></View>"
+BOMB = "<!DOCTYPE x [<!ENTITY a 'aaaaaaaaaa'>{}]><View>&z;</View>".format(
+    "".join(f"<!ENTITY {y} '{f'&{x};' * 10}'>" for x, y in zip("abcdefgh", "bcdefghz", strict=True))
+)
+
+
+@pytest.fixture(scope="module")
+def posts(sample):
+    return [post for post in read_posts(sample) if post.images and post.text][:6]
+
+
+@pytest.fixture(scope="module")
+def locator(trained):
+    return SemanticLocator.from_pretrained(trained)
+
+
+@pytest.fixture(scope="module")
+def project(sample, posts, locator, tmp_path_factory):
+    """The tasks that `sgmft suggest` writes, with ids as they are given in Label Studio."""
+    path = tmp_path_factory.mktemp("project") / "tasks.json"
+    config = write_tasks(path, posts, locator.labels, sample.parent)
+    tasks = json.loads(path.read_text("utf-8"))
+    return config.read_text("utf-8"), [{"id": i, **x} for i, x in enumerate(tasks, 1)]
+
+
+@pytest.fixture(scope="module")
+def export(sample):
+    """The file, beside the pictures, to which annotations are added."""
+    return sample.parent / "export.json"
+
+
+@pytest.fixture(scope="module")
+def studio(serving, trained, export):
+    """A server for a project, which takes three posts at a time."""
+    return serving(trained, "--no-page", "--max-posts", 3, "--annotations", export)
+
+
+@pytest.fixture
+def events(studio, export):
+    """Sends an event and returns what is kept then; in the end nothing is."""
+
+    def send(action, **what):
+        answer = studio.post("/webhook", json={"action": action, "project": {"id": 1}} | what)
+        assert answer.json() == {"status": "kept"}, answer.text
+        return {x.id: x.label for x in read_posts(export)} if export.stat().st_size > 2 else {}
+
+    yield send
+    export.unlink(missing_ok=True)
+
+
+def asked(server, config, tasks):
+    answer = server.post("/predict", json={"label_config": config, "tasks": tasks, "project": "1"})
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert len(found["results"]) == len(found["warnings"]) == len(tasks)
+    return found["results"], found["warnings"]
+
+
+def chosen(results):
+    return [x[0]["result"][0]["value"]["choices"] if x else None for x in results]
+
+
+def annotation(number, *choices, cancelled=False):
+    result = [{"from_name": "label", "to_name": "text", "type": "choices"}]
+    result[0]["value"] = {"choices": list(choices)}
+    return {"id": number, "result": result, "was_cancelled": cancelled, "lead_time": 2.5}
+
+
+def test_tasks_get_the_labels_of_the_locator(studio, project, locator, posts):
+    config, tasks = project
+    results, warnings = asked(studio, config, tasks)
+    version = studio.post("/setup", json={"schema": config, "project": "1.17"}).json()
+    assert chosen(results) == [[x] for x in locator.predict(posts)]
+    scores = [x[0]["score"] for x in results]
+    assert scores == pytest.approx(locator.predict_proba(posts).max(1).tolist(), abs=1e-5)
+    assert {x[0]["model_version"] for x in results} == {version["model_version"]}
+    places = [(x[0]["result"][0]["from_name"], x[0]["result"][0]["to_name"]) for x in results]
+    assert set(places) == {("label", "text")} and not any(warnings)
+
+
+def test_another_configuration_is_filled_by_its_names(studio, project, locator, posts):
+    first, *others = locator.predict(posts)
+    choice = f"<Choice value='x' alias='{first}'/><Choice value='Gym'/>"
+    config = "<!-- ours --><View><Choices name='mood'><Choice value='sad'/></Choices>"
+    results, warnings = asked(studio, config + CHOICES.format(choice) + "</View>", project[1])
+    assert chosen(results) == [[x] if x == first else None for x in (first, *others)]
+    assert results[0][0]["result"][0]["from_name"] == "place"
+    assert all(bool(x) is not bool(y) for x, y in zip(results, warnings, strict=True))
+    assert all("is no choice" in x for why in warnings for x in why)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (CHOICES.format("<Choice value='Gym'/><Choice value='操场'/>"), "Gym, 操场"),
+        (CHOICES.format(""), "none"),
+        ("<View/>", "none"),
+        ("<View><Choices", "The labelling configuration"),
+        (BOMB, "The labelling configuration"),
+        (BOMB.replace("DOC", "DOC<!DOCTYPE"), "The labelling configuration"),
+        ("<View>" * 300_000, "The labelling configuration"),
+        ("<?xml version='1.0' encoding='x'?><View\0/>", "The labelling configuration"),
+        (None, "The labelling configuration"),
+        ({"a": ["b"]}, "The labelling configuration"),
+    ],
+    ids=lambda x: str(x)[:30],
+)
+def test_a_configuration_that_cannot_be_filled_is_refused_in_a_sentence(studio, config, words):
+    for path, key in (("/setup", "schema"), ("/predict", "label_config")):
+        answer = studio.post(path, json={key: config, "tasks": []})
+        assert problem(answer) == (422, "invalid-request")
+        assert words in answer.json()["detail"] and answer.json()["detail"].endswith(".")
+
+
+def test_bad_tasks_cost_the_others_nothing(studio, project):
+    config, tasks = project
+    bad = [None, 3, [], {}, {"data": "text"}, {"data": {}}, {"data": {"text": ["a", {"b": [1]}]}}]
+    bad += [{"data": {"text": "x" * 30_000}}, {"data": {"text": None, "image": {"a": 1}}}]
+    mixed = [x for pair in zip(bad, tasks * 2, strict=False) for x in pair]
+    results, warnings = asked(studio, config, mixed)
+    good = asked(studio, config, [mixed[i] for i in range(1, len(mixed), 2)])[0]
+    assert chosen(results)[1::2] == chosen(good) and None not in chosen(good)
+    assert all(warnings[i] for i, x in enumerate(results) if not x)
+    assert results[0] == results[2] == results[10] == []
+
+
+@pytest.mark.parametrize("body", [b"[]", b"3", b"{", b"", b"[" * 10**6, b'{"a":' * 9000])
+@pytest.mark.parametrize("path", ["/setup", "/predict", "/webhook"])
+def test_what_is_no_object_is_refused(studio, path, body):
+    answer = studio.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422) and answer.json()["detail"]
+    answer = studio.post(path, content=b"{}", headers={"Content-Type": "text/plain"})
+    assert problem(answer) == (415, "unknown-media-type")  # what other sites' forms can send
+    answer = studio.post(path, content=b" " * (33 << 20))
+    assert problem(answer) == (413, "body-too-large")
+
+
+SECRETS = ["../secret.png", "/etc/hostname", "%2e%2e/secret.png", "link.png", "images/../../a.png"]
+SECRETS += ["http://127.0.0.1:{port}/a.png", "//127.0.0.1:{port}/a.png", "a\0.png", "images", "."]
+PREFIXES = [
+    "",
+    "/data/local-files/?d=",
+    "/data/upload/1/",
+    "http://x/data/local-files/?d=",
+    "file:",
+]
+
+
+def test_pictures_outside_the_folder_are_missing(studio, project, sample, export):
+    """Whatever a task says, no file but the folder's is read, and no address is fetched."""
+    import socket
+
+    secret = sample.parent.parent / "secret.png"
+    plain(size=(40, 40)).save(secret)
+    (sample.parent / "link.png").unlink(missing_ok=True)
+    (sample.parent / "link.png").symlink_to(secret)
+    text = "三亚的海边，飞机刚刚落地"
+    alone = asked(studio, project[0], [{"data": {"text": text}}])[0]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        names = [x.replace("{port}", str(listener.getsockname()[1])) for x in SECRETS]
+        images = [prefix + name for prefix in PREFIXES for name in (*names, str(secret))]
+        tasks = [{"data": {"text": text, "image": x}} for x in images]
+        results, warnings = asked(studio, project[0], tasks)
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert all(warnings)
+    assert results == alone * len(tasks)
+    (sample.parent / "link.png").unlink()
+
+
+@QUIET
+@given(image=st.recursive(st.text() | st.none() | st.integers(), st.lists, max_leaves=4))
+def test_whatever_stands_for_a_picture_the_text_gets_its_label(studio, project, image):
+    tasks = [{"data": {"text": "三亚的海边", "image": x}} for x in (image, None)]
+    results, _ = asked(studio, project[0], tasks)
+    assert results[0] == results[1] != []
+
+
+def test_pictures_in_the_request_need_no_folder_and_have_limits(server, project, locator):
+    picture = encoded(plain())
+    address = "data:image/png;base64," + base64.b64encode(picture).decode()
+    large = base64.b64encode(encoded(plain(size=(10_000, 10_000)))).decode()
+    given = [address, "/data/local-files/?d=images/a.png", f"data:image/png;base64,{large}"]
+    tasks = [{"data": {"text": "在家", "image": x}} for x in given]
+    results, warnings = asked(server, project[0], tasks)
+    wanted = locator.predict_proba([Post("在家", [write(picture)]), Post("在家")]).max(1)
+    assert [x[0]["score"] for x in results] == pytest.approx([*wanted, wanted[1]], abs=1e-5)
+    assert not warnings[0] and "no file" in warnings[1][0] and "pixels" in warnings[2][0]
+
+
+def write(picture):
+    from sgmft.data.posts import Attachment
+
+    return Attachment(picture)
+
+
+def test_annotations_are_kept_as_an_export(events, project, export, locator, posts):
+    """Changed ones in the place of what they were, votes of several, without those deleted."""
+    home, work = locator.labels[:2]
+    first, second = project[1][:2]
+    a, b = posts[0].id, posts[1].id
+    assert events("ANNOTATION_CREATED", task=first, annotation=annotation(1, home)) == {a: home}
+    before = export.read_bytes()
+    events("ANNOTATION_CREATED", task=first, annotation=annotation(1, home))
+    assert export.read_bytes() == before
+    assert events("ANNOTATION_UPDATED", task=first, annotation=annotation(1, work)) == {a: work}
+    found = events("ANNOTATION_CREATED", task=second, annotation=annotation(2, home))
+    assert found == {a: work, b: home}
+    both = [annotation(3, home), annotation(4, home, cancelled=True)]
+    found = events("ANNOTATIONS_CREATED", task=[first, second], annotation=both)
+    assert found == {a: None, b: home}
+    assert events("ANNOTATIONS_DELETED", annotations=[{"id": 1}, {"id": 99}])[a] == home
+    assert events("PROJECT_UPDATED")[a] == home
+    kept = read_posts(export)
+    assert [x.images for x in kept] == [x.images for x in posts[:2]]
+    assert "lead_time" not in export.read_text()
+
+
+@QUIET
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(1, 4), st.booleans(), st.sampled_from("ab")),
+        max_size=12,
+    )
+)
+def test_any_history_leaves_the_last_state_of_each_annotation(studio, export, history):
+    export.unlink(missing_ok=True)
+    last: dict[int, tuple[int, str]] = {}
+    for task, number, deleted, label in history:
+        number += 10 * task  # an annotation stays with its task
+        event = {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": number}]}
+        last.pop(number, None)
+        if not deleted:
+            last[number] = (task, label)
+            event = {"action": "ANNOTATION_UPDATED", "annotation": annotation(number, label)}
+            event["task"] = {"id": task, "data": {"text": f"post {task}", "id": f"p{task}"}}
+        assert studio.post("/webhook", json=event).status_code == 200
+    tasks = json.loads(export.read_text()) if history else []
+    export.unlink(missing_ok=True)
+    kept = {
+        x["id"]: (task["id"], x["result"][0]["value"]["choices"][0])
+        for task in tasks
+        for x in task["annotations"]
+    }
+    assert kept == last
+    assert len({x["id"] for x in tasks}) == len(tasks)
+
+
+def test_an_export_goes_on(events, project, export, locator):
+    """What Label Studio exported stays, and is read before each event, not once."""
+    task = copy.deepcopy(project[1][0])
+    task |= {"annotations": [annotation(7, locator.labels[0])], "meta": {"x": 1}}
+    export.write_text(json.dumps([task], indent=2))
+    events("ANNOTATION_CREATED", task=project[1][1], annotation=annotation(8, locator.labels[1]))
+    assert json.loads(export.read_text())[0] == task
+
+
+BAD_EVENTS = [
+    {"annotation": {"id": 1}},
+    {"annotation": 3, "task": 4},
+    {"annotation": [annotation(1)], "task": []},
+    {"annotation": {"id": []}, "task": {"id": 1, "data": {}}},
+    {"annotation": annotation(1), "task": {"id": {}, "data": {}}},
+    {"annotation": annotation(1), "task": {"id": 1, "data": "text"}},
+    {"annotations": 3},
+    {"annotations": [3]},
+    {"annotations": None},
+]
+
+
+@pytest.mark.parametrize("event", BAD_EVENTS, ids=str)
+def test_a_bad_event_changes_nothing(studio, export, event):
+    export.write_text(json.dumps([{"id": 5, "data": {"text": "a"}, "annotations": []}]))
+    before = export.read_bytes()
+    answer = studio.post("/webhook", json={"action": "ANNOTATION_CREATED", **event})
+    assert problem(answer) == (422, "invalid-request")
+    assert export.read_bytes() == before
+    export.unlink()
+
+
+def test_without_options_nothing_is_kept_and_that_is_said(server, project):
+    for action in ("ANNOTATION_CREATED", "START_TRAINING"):
+        event = {"action": action, "task": project[1][0], "annotation": annotation(1, "a")}
+        answer = server.post("/webhook", json=event)
+        assert answer.status_code == 200 and "nothing is kept" in answer.json()["status"]
+
+
+@pytest.mark.parametrize("content", ["text", "[3]", '{"a": 1}', '[{"text": "no id"}]', "[" * 9999])
+def test_a_file_that_is_no_export_is_not_written_over(trained, tmp_path, content):
+    path = tmp_path / "labels.json"
+    path.write_text(content)
+    command = [SGMFT, "serve", trained, "--port", "0", "--annotations", path]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 2 and "is no JSON export of Label Studio" in ended.stderr
+    assert path.read_text() == content
