@@ -289,6 +289,20 @@ def test_the_page_in_both_languages(language, said, tmp_path):
     assert len(figures) == len(page.all("svg")) >= len(found.by)
 
 
+def test_no_place_stands_out_where_the_lead_may_be_chance(tmp_path):
+    pages = []
+    for most in (70, 120):
+        rows = posts_of()
+        for i, row in enumerate(rows):
+            row["label"] = PLACES[0] if i < most else PLACES[1 + i % 2]
+        insight_of(rows, tmp_path, by=["city"])
+        pages.append(Page((tmp_path / "out" / "insight.html").read_text("utf-8")).text)
+    assert "No place stands out. The most posts are from Home: 35 %" in pages[0]
+    assert "No place stands out" not in pages[1] and "Most posts are from Home: 60 %" in pages[1]
+    order = [pages[1].index(x) for x in ("Shares of places", "By city", "By hour")]
+    assert order == sorted(order)
+
+
 def test_the_language_is_the_users_own(tmp_path, run, monkeypatch):
     table = write_rows(posts_of(), tmp_path / "posts.csv")
     monkeypatch.delenv("LC_ALL", raising=False)

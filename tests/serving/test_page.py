@@ -201,8 +201,11 @@ def test_a_request_that_fails_is_explained_in_the_language_of_the_page(
     page.mistakes.clear()  # the browser's own word of a broken request
 
 
-def test_the_page_has_two_languages(visit):
+def test_the_page_has_two_languages(visit, server):
+    """And a view of it one line in the log."""
     page = visit("zh")
+    until(lambda: any("GET /zh/ 200" in line for line in server.log))
+    assert not [line for line in server.log if "GET /static" in line or "GET / " in line]
     assert page.has("document.documentElement.lang") == "zh-CN"
     page.press("只有文字")
     shown = page.explained().inner_text()
@@ -258,6 +261,10 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser, server):
     context = browser.new_context(viewport=phone, is_mobile=True, has_touch=True)
     page = Visit(context, server.address, "zh")
     page.page.get_by_role("button", name="英文文字加两张图片").tap()
+    page.page.locator("#post-result .verdict").wait_for()
+    page.page.wait_for_function(
+        "document.querySelector('#post-result .verdict').getBoundingClientRect().top < 60"
+    )
     page.explained()
     assert page.has("document.documentElement.scrollWidth") == 390
     assert page.has(
@@ -353,7 +360,7 @@ def test_a_table_with_a_zip_comes_back_labelled(visit, trained, sample, tmp_path
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_columns_are_recognised_and_can_be_chosen(visit, sample, tmp_path, language):
     """Also that a picture is left out, and rows that repeat the header are told."""
-    rows = [["编号", "words", "pic", "昵称"], ["1", "在家看书", "a.jpg|gone.jpg", "u"]]
+    rows = [["编号", "words", "shots", "昵称"], ["1", "在家看书", "a.jpg|gone.jpg", "u"]]
     rows += [rows[0], ["1", "=在学校", "", "v"], ["3", "", "gone.jpg", "w"]]
     with (tmp_path / "posts.csv").open("w", encoding="utf-8", newline="") as table:
         csv.writer(table).writerows(rows + [["4", "加班", "", "x" * 2000]] * 200)
@@ -379,21 +386,29 @@ def test_columns_are_recognised_and_can_be_chosen(visit, sample, tmp_path, langu
     page.press(page.words["label"])
     assert "posts.csv" in page.problem("#table-result")
     page.page.locator("#columns select[name=text]").select_option("words")
-    page.page.locator("#columns select[name=image]").select_option("pic")
+    page.page.locator("#columns select[name=image]").select_option("shots")
     page.press(page.words["label"])
     found = read(page.download(tmp_path))
     assert [bool(row["label"]) for row in found] == [True, True, False] + [True] * 200
     result = page.page.locator("#table-result").inner_text()
     said = {
         "en": (
-            "1 × pictures not found: add the zip that holds them",
+            "1 × there is no file …",
             "repeat the header are left out: 1",
             "spreadsheet",
         ),
-        "zh": ("1 × 找不到图片：请添加图片压缩包", "有 1 行重复了标题行", "用电子表格打开时"),
+        "zh": ("1 × 找不到文件 …", "有 1 行重复了标题行", "用电子表格打开时"),
     }
     for sentence in said[language]:
         assert sentence in result
+    (tmp_path / "named.csv").write_text("text,image\n在家看书,a.jpg\n加班,b.jpg\n", "utf-8")
+    other = visit(language)
+    other.label(tmp_path / "named.csv")
+    without = {
+        "en": "2 × pictures not found: add the zip",
+        "zh": "2 × 找不到图片：请添加图片压缩包",
+    }
+    other.page.locator("#table-result").get_by_text(without[language]).wait_for()
     page.page.locator("#table-form .remove").first.click()
     assert not chosen.count(), "they are those of a table"
     assert not page.mistakes
@@ -441,10 +456,13 @@ def test_a_table_that_cannot_be_used_is_refused_and_the_page_goes_on(visit, tmp_
 
 def test_a_table_can_be_stopped(visit, server, tmp_path):
     page = visit()
+    stop = page.page.locator("#stop")
+    assert stop.is_disabled()
     page.label(write_texts(tmp_path / "long.csv", 20_000))
     page.page.locator("#table-result progress[value]").wait_for()
+    assert stop.is_enabled()
     page.press("Stop")
-    assert page.problem("#table-result") == "Stopped. Nothing was kept."
+    assert page.problem("#table-result") == "Stopped. Nothing was kept." and stop.is_disabled()
     until(lambda: server.counted("sgmft_inside") == 0)
     page.label(write_texts(tmp_path / "long.csv", 1))
     assert len(read(page.download(tmp_path))) == 1

@@ -405,7 +405,7 @@ class SemanticLocator(Estimator):
         *,
         encoder: str | None = None,
         trust_remote_code: bool = False,
-        features: str | Path | bool | None = None,
+        features: str | Path | bool | None = True,
         device: str | None = None,
         columns: Names = None,
         root: Folder = None,

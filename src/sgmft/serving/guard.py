@@ -159,7 +159,7 @@ class Guard:
         """Count and log a request, without what may hold a post: other addresses and queries."""
         route = getattr(scope.get("route"), "path", "") or "other"
         self.metrics.count_request(route, status, seconds)
-        level = logging.DEBUG if route in ("other", *OPEN, "/metrics") else logging.INFO
+        level = logging.DEBUG if route in ("other", "/", *OPEN, "/metrics") else logging.INFO
         method = scope["method"] if scope["method"] in ("GET", "POST") else "other"
         _log.log(level, "%s %s %d %.0f ms", method, route, status, 1000 * seconds)
 

@@ -56,7 +56,8 @@ def add_page(app: FastAPI, engine: InferenceEngine) -> Callable[[], None]:
     page = Page(engine)
     app.add_api_route("/", choose_language, include_in_schema=False)
     for code, language in LANGUAGES.items():
-        app.add_route(f"/{code}/", partial(page.show, language), ["GET"])
+        show = partial(page.show, language)
+        app.add_api_route(f"/{code}/", show, methods=["GET", "HEAD"], include_in_schema=False)
         for endpoint in (page.post, page.table, page.columns):
             app.add_route(f"/{code}/{endpoint.__name__}", partial(endpoint, language), ["POST"])
         app.add_route(f"/{code}", RedirectResponse(f"{code}/"), ["GET"])  # type: ignore[arg-type]

@@ -101,6 +101,7 @@ function announce(words) {
 function showProblem(result, sentence) {
   const section = make("section", { className: "card problem" }, make("h2", {}, texts.failed), make("p", {}, sentence));
   result.replaceChildren(section);
+  result.scrollIntoView({ block: "nearest" });
   announce(`${texts.failed}: ${sentence}`);
 }
 
@@ -133,6 +134,7 @@ class Sender {
   set(request) {
     this.request = request;
     this.form.classList.toggle("busy", this.busy);
+    for (const button of this.form.querySelectorAll("#stop")) button.disabled = !this.busy;
     this.result.ariaBusy = this.busy;
   }
 
@@ -142,7 +144,7 @@ class Sender {
     let shown = false;
     this.set(request);
     showProgress(this.result, texts.sending);
-    this.result.scrollIntoView({ block: "nearest" });
+    this.reveal();
     request.upload.addEventListener("progress", (event) => {
       if (event.loaded < event.total) showProgress(this.result, texts.sending, ...[event.loaded, event.total].map((x) => Math.ceil(x / 1e3)));
       else showProgress(this.result, texts.waiting);
@@ -156,7 +158,7 @@ class Sender {
           showProgress(this.result, event.progress, event.done, event.total);
         } else {
           show(this.result, event.html, event.download);
-          if (!shown) this.result.scrollIntoView({ block: "nearest", behavior: "smooth" });
+          if (!shown) this.reveal("smooth");
           shown = true;
         }
       }
@@ -171,6 +173,12 @@ class Sender {
     });
     request.open("POST", this.address);
     request.send(data);
+  }
+
+  // Beside the form it is in view, or comes near; below it, on a phone, it goes to the top.
+  reveal(behavior) {
+    const below = this.result.offsetTop > this.form.offsetTop;
+    this.result.scrollIntoView({ block: below ? "start" : "nearest", behavior });
   }
 
   stop() {
@@ -280,10 +288,7 @@ tableForm.addEventListener("submit", (event) => {
   else labelling.send(formData(tableForm, { table: table.files, pictures: pictures.files }));
 });
 
-element("stop").disabled = false;
-element("stop").addEventListener("click", () => {
-  if (labelling.busy) labelling.stop();
-});
+element("stop").addEventListener("click", () => labelling.stop());
 
 // Tabs.
 
