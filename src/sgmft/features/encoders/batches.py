@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 
 from sgmft.errors import SgmftError, needs_extra
 from sgmft.features.encoders.base import IMAGE_OUTPUTS, Encoded, FloatArray, Images
@@ -61,6 +60,8 @@ def _memory(kind: str) -> int:
         import torch
 
         return int(torch.cuda.get_device_properties("cuda").total_memory)
+    import psutil  # which exported models do without
+
     return int(psutil.virtual_memory().total)  # Apple's GPUs share it
 
 
