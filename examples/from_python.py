@@ -1,13 +1,17 @@
 """`python examples/from_python.py tools/`: a model in Python and in the tools around it.
 
 Sample posts as a DataFrame, predictions, scikit-learn's `GridSearchCV`, a round trip through
-MLflow. Beside sgmft it needs MLflow and scikit-learn: `pip install '.[mlflow]' scikit-learn`.
+MLflow, and suggestions as Label Studio asks for them. Beside sgmft it needs MLflow and
+scikit-learn: `pip install '.[mlflow]' scikit-learn`.
 """
 
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import mlflow
 import pandas as pd
@@ -16,6 +20,7 @@ from synthetic.sample import write_sample
 
 import sgmft.mlflow
 from sgmft import Post, SemanticLocator
+from sgmft.data.tables.label_studio import write_tasks
 
 
 def quickstart(train: Any, test: Any, root: Path, model: Path) -> SemanticLocator:
@@ -48,6 +53,23 @@ def through_mlflow(locator: SemanticLocator, texts: list[str], folder: Path) -> 
     print(f"from MLflow, {logged.model_uri}: {', '.join(found['label'])}")
 
 
+def for_label_studio(locator: SemanticLocator, model: Path, texts: list[str], tasks: Path) -> None:
+    """Serve the model on a free port, and ask for suggestions as Label Studio does."""
+    posts = [Post(text) for text in texts]
+    config = write_tasks(tasks, posts, locator.labels, tasks.parent).read_text("utf-8")
+    command = [sys.executable, "-m", "sgmft", "serve", str(model), "--port", "0", "--no-page"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        address = next(line for line in server.stderr or () if " at http" in line).split()[-1]
+        asked = {"schema": config, "label_config": config, "tasks": json.loads(tasks.read_bytes())}
+        for path in ("/setup", "/predict"):
+            body, kind = json.dumps(asked).encode(), {"Content-Type": "application/json"}
+            found = json.load(urlopen(Request(address + path, body, kind), timeout=60))
+            print(f"Label Studio, {path}: {found.get('model_version') or found['results'][0]}")
+        server.terminate()
+    labels = [x["result"][0]["value"]["choices"][0] for (x,) in found["results"]]
+    assert labels == locator.predict(posts), "the server suggests other labels"
+
+
 def main(folder: Path) -> None:
     """Do all of it in a folder, which is made if need be."""
     table = write_sample(folder / "posts", posts=240, seed=1)
@@ -57,6 +79,7 @@ def main(folder: Path) -> None:
     search(train, table.parent)
     texts = test["text"][test["text"] != ""].tolist()[:3]
     through_mlflow(locator, texts, folder)
+    for_label_studio(locator, folder / "model", texts, folder / "tasks.json")
 
 
 if __name__ == "__main__":

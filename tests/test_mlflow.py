@@ -176,5 +176,6 @@ def test_the_example_does_what_it_says(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    for start in ("a lost picture: ", "best of 4: ", "from MLflow, models:/"):
+    starts = ("a lost picture: ", "best of 4: ", "from MLflow, ", "Label Studio, /predict: ")
+    for start in starts:
         assert sum(line.startswith(start) for line in lines) == 1, done.stdout
