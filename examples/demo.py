@@ -25,6 +25,7 @@ from sgmft.jobs.evaluate import choose_examples, describe_locator, evaluate_tabl
 from sgmft.jobs.explain import explain_table
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction
+from sgmft.utils.templates import pick_language
 
 POSTS, DAMAGED = 1400, 16
 # The paper's network, small enough to be trained in seconds.
@@ -59,6 +60,7 @@ def run(
         report,
         default["evaluation"],
         title="Where was this post written?",
+        language=pick_language(None),
         overview=True,
         models=[default, paper],
         examples=choose_examples(good, locator.labels),

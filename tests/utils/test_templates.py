@@ -10,11 +10,11 @@ from jinja2 import Environment, nodes
 
 from sgmft.errors import SgmftError
 from sgmft.utils import templates
-from sgmft.utils.templates import pick_language, translations
+from sgmft.utils.templates import pick_language, read_texts
 
 SOURCE = Path(templates.__file__).parents[1]
 FOLDER = "evaluation/templates"
-CHINESE = translations(FOLDER, "zh")
+CHINESE = read_texts(FOLDER, "zh")
 LOCALE = ("LC_ALL", "LC_MESSAGES", "LANG")
 
 

@@ -28,15 +28,16 @@ def _translate(context: Any, sentence: str, **values: Any) -> str:
         said = {k: _translate(context, x) for k, x in sentence.values.items() if k in SENTENCES}
         values, sentence = sentence.values | said, sentence.template
     folder, language = context.name.rpartition("/")[0], context.get("language", "en")
-    found = type(sentence)(translations(folder, language).get(sentence, sentence))
+    texts = {} if language == "en" else read_texts(folder, language)
+    found = type(sentence)(texts.get(sentence, sentence))
     return found.format(**values) if values else found
 
 
 @cache
-def translations(folder: str, language: str) -> dict[str, str]:
-    """Return translations by the English sentence, of a folder of templates; of English none."""
+def read_texts(folder: str, language: str) -> dict[str, Any]:
+    """Return the texts of a language in a folder of this package, by code or English sentence."""
     file = Path(__file__).parents[1] / folder / f"{language}.json"
-    return {} if language == "en" else dict(json.loads(file.read_text("utf-8")))
+    return dict(json.loads(file.read_text("utf-8")))
 
 
 @cache

@@ -1,6 +1,5 @@
 """Explanations in words, and as one page that needs nothing beside it."""
 
-import json
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from sgmft.data.preprocessing.media import image_view
 from sgmft.evaluation.explain.explanation import Explanation, PartAttribution
-from sgmft.utils.templates import render
+from sgmft.utils.templates import read_texts, render
 
 MOSTLY = 2 / 3  # of what speaks for a label
 NOTHING = 0.005  # half a percentage point
@@ -29,8 +28,7 @@ class Wording:
     """The sentences of an explanation in a language, whose texts, by code, are in `texts/`."""
 
     def __init__(self, code: str) -> None:
-        file = Path(__file__).parent / "texts" / f"{code}.json"
-        self.texts: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        self.texts = dict(read_texts("evaluation/explain/texts", code))
 
     def text(self, code: str, **values: object) -> str:
         """Return a text, filled in."""

@@ -1,8 +1,6 @@
 """The texts of the page in one language, by code, and the sentences and results made of them."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from sgmft.errors import SENTENCES, Message, Omitted, kind_of
 from sgmft.evaluation.explain import page
@@ -10,7 +8,7 @@ from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.problems import Problem
-from sgmft.utils.templates import render, translations
+from sgmft.utils.templates import read_texts, render
 
 
 class Language(page.Wording):
@@ -18,9 +16,9 @@ class Language(page.Wording):
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
-        file = Path(__file__).parent / "texts" / f"{code}.json"
-        self.texts |= json.loads(file.read_text("utf-8"))
-        self.texts["reasons"] |= translations("evaluation/templates", code)
+        self.texts |= read_texts("serving/page/texts", code)
+        if code != "en":
+            self.texts["reasons"] = self.texts["reasons"] | read_texts("evaluation/templates", code)
 
     def translate(self, message: str, hidden: str = "", *, bare: bool = False) -> str:
         """Return a message of the library in this language; one without a translation as it is.
