@@ -24,6 +24,7 @@ from sgmft.data.posts import Post
 from tiny_encoder import TinyEncoder
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # when mlflow is
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background, as by nohup
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

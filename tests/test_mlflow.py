@@ -33,7 +33,7 @@ print(model.predict(frame).to_json(orient="split"))
 def environment(tmp_path_factory):
     """Another process's, with MLflow's file store."""
     bin = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    own = {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": bin}
+    own = {"MLFLOW_ALLOW_FILE_STORE": "true", "PATH": bin}
     own["MLFLOW_TRACKING_URI"] = (tmp_path_factory.mktemp("mlflow") / "store").as_uri()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in own.items():
