@@ -39,6 +39,7 @@ def environment(tmp_path_factory):
         for name, value in own.items():
             patch.setenv(name, value)
         yield own["MLFLOW_TRACKING_URI"]
+        mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture(scope="module")
