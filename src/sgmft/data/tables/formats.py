@@ -18,7 +18,7 @@ from sgmft.data.tables.columns import COMMENTS, IDS, find_columns, find_role, ho
 from sgmft.data.tables.csv import CSV, TSV
 from sgmft.data.tables.json import JSON, JSON_LINES, read_standard_input
 from sgmft.data.tables.sqlite import SQLITE
-from sgmft.errors import SgmftError, SgmftNotice, warn
+from sgmft.errors import SgmftError, SgmftNotice, raising, warn
 
 
 def _late(module: str, name: str) -> Any:
@@ -133,11 +133,9 @@ def open_table(
         path = Path(parts[0])
         tool = _reader_of(path, tools)
     if tool is not None and tool.read is not None:
-        with reading(path):
-            try:
-                raw = tool.read(path, tool.name)
-            except (AttributeError, KeyError, TypeError, ValueError):
-                raise SgmftError(f"{path} is not laid out as {tool.name} does it.") from None
+        wrong = f"{path} is not laid out as {tool.name} does it."
+        with reading(path), raising(wrong, AttributeError, KeyError, TypeError, ValueError):
+            raw = tool.read(path, tool.name)
     else:
         raw = _adapt(_open(path, kind), path, tools)
     raw = replace(raw, rows=_iter_rows(path, raw.rows))

@@ -15,7 +15,7 @@ from sgmft.data.tables.cells import MAX_DEPTH, is_deep, replace_surrogates, to_j
 from sgmft.data.tables.columns import COMMENTS, USUAL, find_columns, find_role, holds_posts
 from sgmft.data.tables.encoding import detect_encoding, detect_utf16, has_undecoded
 from sgmft.data.tables.label_studio import find_post, flatten, is_task, local_path
-from sgmft.errors import Message, SgmftError, SgmftNotice, warn
+from sgmft.errors import Message, SgmftError, SgmftNotice, raising, warn
 
 
 def open_json_lines(path: Path) -> RawTable:
@@ -114,13 +114,11 @@ def _iter_file(path: Path) -> Iterator[RawRow]:
 
 def _iter_lines(stream: TextIO, name: str) -> Iterator[RawRow]:
     empty = True
-    try:
+    with raising(f"{name} is not valid UTF-16: save it as UTF-8.", UnicodeError):
         for number, line in enumerate(stream, 1):
             if not line.isspace():
                 empty = False
                 yield from _parse_line(number, line.rstrip("\n"))
-    except UnicodeError as error:
-        raise SgmftError(f"{name} is not valid UTF-16: save it as UTF-8.") from error
     if empty:
         raise SgmftError(f"{name} is empty: a table needs at least one record.")
 
