@@ -327,9 +327,7 @@ class Comparison:
         return Run(str(self.folder), row, features, division, plugins=tuple(LOADED), **changes)
 
 
-def suggest(
-    row: Row, tried: Sequence[Mapping[str, Any]], losses: Sequence[float]
-) -> dict[str, Any]:
+def suggest(row: Row, tried: Sequence[Mapping[str, Any]], losses: list[float]) -> dict[str, Any]:
     """Return what a row should try next: its own settings first, then what the losses suggest.
 
     Searched by a tree-structured Parzen estimator (Bergstra et al. 2011) are the learning rate (30

@@ -43,10 +43,8 @@ class Towers(nn.Module):
             linear = [n for n, x in modules.items() if isinstance(x, nn.Linear)]
             maps = [n for n in linear if n.startswith(layers) and n.startswith(inside)]
             with lora_library() as peft:
-                config = peft.LoraConfig(
-                    r=tuning.rank, lora_alpha=tuning.alpha, target_modules=maps
-                )
-                self.adapted = peft.get_peft_model(model, config)
+                lora = peft.LoraConfig(r=tuning.rank, lora_alpha=tuning.alpha, target_modules=maps)
+                self.adapted = peft.get_peft_model(model, lora)
         else:
             # Parameters are in the order in which they are used, as far as this matters.
             waiting = {name.split(".")[0] for name in layers if tuning.last is not None}
