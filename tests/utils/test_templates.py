@@ -8,7 +8,7 @@ from string import Formatter
 import pytest
 from jinja2 import Environment, nodes
 
-from sgmft.errors import SgmftError
+from sgmft.errors import Message, SgmftError
 from sgmft.utils import templates
 from sgmft.utils.templates import pick_language, read_texts
 
@@ -65,6 +65,15 @@ def test_every_sentence_of_the_templates_is_translated():
     for english in found:
         assert names(CHINESE[english]) <= names(english) | others, english
         assert ("<" in english) == ("<" in CHINESE[english]), english
+
+
+def test_so_are_kinds_of_reasons_as_summaries_count_them():
+    for reason in (
+        Message("there is no file {name}", name="a.jpg"),
+        Message("the text has more than {most:,} characters", most=5000),
+        Message("the id {id!r} is already that of row {row}", id="a", row=1),
+    ):
+        assert "…" in CHINESE[reason.kind] and not re.search("[a-z{]", CHINESE[reason.kind])
 
 
 def test_so_are_titles_and_notes_of_rows_and_methods():

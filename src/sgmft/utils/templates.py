@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,17 @@ def _translate(context: Any, sentence: str, **values: Any) -> str:
         said = {k: _translate(context, x) for k, x in sentence.values.items() if k in SENTENCES}
         values, sentence = sentence.values | said, sentence.template
     folder, language = context.name.rpartition("/")[0], context.get("language", "en")
-    texts = {} if language == "en" else read_texts(folder, language)
-    found = type(sentence)(texts.get(sentence, sentence))
+    found = type(sentence)(read_texts(folder, language).get(sentence, sentence))
     return found.format(**values) if values else found
 
 
 @cache
 def read_texts(folder: str, language: str) -> dict[str, Any]:
-    """Return the texts of a language in a folder of this package, by code or English sentence."""
+    """Return texts in a folder of this package, by code, or English sentence and its kind."""
     file = Path(__file__).parents[1] / folder / f"{language}.json"
-    return dict(json.loads(file.read_text("utf-8")))
+    texts: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    kinds = {re.sub("{.*?}", "…", k): re.sub("{.*?}", "…", x) for k, x in texts.items() if "{" in k}
+    return texts | kinds
 
 
 @cache

@@ -17,8 +17,7 @@ class Language(page.Wording):
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.texts |= read_texts("serving/page/texts", code)
-        if code != "en":
-            self.texts["reasons"] = self.texts["reasons"] | read_texts("evaluation/templates", code)
+        self.texts["reasons"] = read_texts("evaluation/templates", code) | self.texts["reasons"]
 
     def translate(self, message: str, hidden: str = "", *, bare: bool = False) -> str:
         """Return a message of the library in this language; one without a translation as it is.
