@@ -55,7 +55,14 @@ SYSTEMS = {  # what is trained, its title, and how it is drawn: colour, marker, 
     "image-only": ("Image only", COLOURS[4], "D", ":"),
     "linear-probe": ("Linear probe", COLOURS[1], "s", "--"),
     "late-average": ("Late averaging", COLOURS[6], "P", "--"),
+    "linear-probe lexical=true": ("Linear probe + n-grams", COLOURS[1], "s", "-"),
+    "late-average lexical=true": ("Late averaging + n-grams", COLOURS[6], "P", "-"),
     "unis-mmc": ("UniS-MMC", COLOURS[4], "X", "--"),
+    "balance-mla": ("BalanceMLA (reconstruction)", COLOURS[5], "P", "--"),
+    "mplug": ("mPLUG", COLOURS[6], "<", "--"),
+    "bridgetower": ("BridgeTower", COLOURS[3], ">", "--"),
+    "paper": ("SG-MFT (paper)", COLOURS[2], "v", ":"),
+    "tokens": ("SG-MFT (tokens)", COLOURS[2], "D", "--"),
     "mlp": ("MLP", COLOURS[3], "X", "--"),
     "elements sim=False": ("Elements, no guidance", COLOURS[6], "p", "-"),
     "elements": ("SG-MFT (elements)", COLOURS[2], "^", "-"),
@@ -77,7 +84,8 @@ def main() -> None:
     options = parser.parse_args()
     for item in options.tables:
         name, file = item.split("=", 1)
-        table = read_table(file, options.features)
+        methods = options.methods.split(",")
+        table = read_table(file, options.features, tokens=any(map(reads_tokens, methods)))
         train = [i for i, post in enumerate(table.posts) if post.row["split"] == "train"]
         wanted = [len(train) if n == "all" else int(n) for n in options.sizes.split(",")]
         sizes = [n for n in wanted if n <= len(train)]
@@ -90,7 +98,7 @@ def main() -> None:
                 for i in range(options.draws)
             ]
             for size in sizes
-            for method in options.methods.split(",")
+            for method in methods
         }
         report(name, table, sizes, cells)
         if options.figures:
@@ -106,10 +114,15 @@ class Table(NamedTuple):
     info: EncoderInfo
 
 
-def read_table(file: str | Path, features: Path) -> Table:
+def reads_tokens(name: str) -> bool:
+    method, preset, settings = parse(name)
+    return method.uses_tokens(method.preset(preset, settings))
+
+
+def read_table(file: str | Path, features: Path, tokens: bool = False) -> Table:
     posts = read_posts(file)
     locator = SemanticLocator(features=features)
-    encoded = locator.encode(posts)
+    encoded = locator.encode(posts, tokens=tokens)
     assert not encoded.refused, encoded.refused[0].error
     labels = sorted({str(post.label) for post in posts})
     classes = np.array([labels.index(str(post.label)) for post in posts])
