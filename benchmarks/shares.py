@@ -3,7 +3,7 @@
     python benchmarks/shares.py runs/ masked=place/index_masked.jsonl ... --features features/ \
         --figures docs/figures
 
-Five times a model learns one stratified half of a set; samples are drawn from the other. The
+Twenty times a model learns one stratified half of a set; samples are drawn from the other. The
 artificial-prevalence protocol: shares from a flat Dirichlet distribution (*shifted*), or those of
 the set (*as trained*); of each label a multinomial number of posts, without replacement, 500 in
 all, or as many as the rarest label allows. 1,000 samples of each kind and set.
@@ -32,7 +32,7 @@ from sgmft.data.splits import split_posts
 from sgmft.evaluation.figures import CELL, INK, drawing_style, svg_text
 from sgmft.evaluation.shares import ShareEstimator, maximise, onto_simplex
 
-HALVES, SAMPLES, POSTS = 5, 1000, 500
+HALVES, SAMPLES, POSTS = 20, 1000, 500
 METHODS = ("counted", "averaged", "ACC", "PACC", "EMQ", "ours")
 
 

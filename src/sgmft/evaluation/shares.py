@@ -20,8 +20,8 @@ REPLICATES, WEIGHTS = 400, 10**8  # of the bootstrap; fewer where there would be
 LEAST = 20  # held-out posts of one kind of parts; posts of a rarer kind count as the commonest
 MIXED = 0.05  # share of the held-out posts in what probabilities are adapted to: none is 0 there
 # Of the gamma distribution of held-out posts' weights, whose variance is its inverse: 1 for the
-# draw of these posts, and 1 as the fits of cross-fitting predicted them, and not the model itself.
-SHAPE = 0.5
+# draw of these posts, 1.5 as the fits of cross-fitting predicted them, and not the model itself.
+SHAPE = 0.4
 UNSEEN = 0.5  # posts of each label that intervals allow for beside those seen (Jeffreys' prior)
 TINY, SURE = 1e-6, 1e-3  # the latter of labels that cannot be mistaken, so that all can be told
 
