@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from loopback import problem
+from loopback import problem, until
 
 from conftest import SGMFT
 from image_files import encoded, plain
@@ -317,3 +317,32 @@ def test_a_file_that_is_no_export_is_not_written_over(trained, tmp_path, content
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 2 and "is no JSON export of Label Studio" in ended.stderr
     assert path.read_text() == content
+
+
+def test_training_is_started_and_the_new_model_answers(serving, trained, sample, store, tmp_path):
+    """Once at a time; a training that fails leaves the model as it is."""
+    model, other, gate = tmp_path / "model", tmp_path / "other", tmp_path / "gate"
+    renamed = [Post(x.text, x.images, label=f"new {x.label}") for x in read_posts(sample)]
+    SemanticLocator(features=store).fit(renamed).save_pretrained(other)
+    subprocess.run(["cp", "-r", trained, model], check=True)
+    words = f"echo >> {gate}; test $(wc -l < {gate}) -gt 1 && cp {other}/* {model}/"
+    server = serving(model, "--no-page", "--retrain", words)
+    config = "".join(f"<Choice value='{x.label}'/><Choice value='{x.label[4:]}'/>" for x in renamed)
+    ask = {"label_config": CHOICES.format(config), "tasks": [{"data": {"text": "在家里"}}]}
+    first = server.post("/predict", json=ask).json()["results"][0][0]
+
+    def train():
+        started = server.post("/webhook", json={"action": "START_TRAINING", "project": {"id": 1}})
+        assert started.json() == {"status": "training"}
+
+    train()
+    until(gate.exists)
+    assert server.post("/predict", json=ask).json()["results"][0][0] == first
+    until(lambda: train() or len(gate.read_text()) > 1)  # pressed too early, it does nothing
+    until(lambda: server.get("/v1/model").json()["labels"][0].startswith("new "))
+    (new,) = server.post("/predict", json=ask).json()["results"][0]
+    assert new["result"][0]["value"]["choices"][0].startswith("new ")
+    assert new["model_version"] != first["model_version"]
+    found = server.post("/v1/predict", json={"text": "在家里"}).json()["predictions"][0]
+    assert set(found["probabilities"]) == {x.label for x in renamed}
+    assert server.counted("sgmft_traits") > 0 and not server.complaints()

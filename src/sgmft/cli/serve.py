@@ -18,6 +18,7 @@ def serve_command(
     page: Annotated[bool, Option(help="With a page for people beside the API.")] = True,
     api_key: Annotated[str | None, Option(help=opt.HELP["api_key"], envvar="SGMFT_API_KEY")] = None,
     annotations: Annotated[str | None, Option(help=opt.HELP["annotations"])] = None,
+    retrain: Annotated[str | None, Option(help=opt.HELP["retrain"])] = None,
     max_body: Annotated[float, Option(help="MiB of one request.")] = 32,
     max_posts: Annotated[int, Option(help="Posts of one request.")] = 64,
     max_pictures: Annotated[int, Option(help="Pictures of one post.")] = 16,
@@ -42,7 +43,8 @@ def serve_command(
     from sgmft.serving.problems import Limits
     from sgmft.serving.server import serve_model
 
-    sizes = {"body": _whole(max_body, 2**20), "pixels": _whole(max_pixels, 10**6)}
+    units = ("body", max_body, 2**20), ("pixels", max_pixels, 10**6)
+    sizes = {key: int(x * unit) if math.isfinite(x) else 0 for key, x, unit in units}
     counts = {"posts": max_posts, "pictures": max_pictures, "requests": max_requests}
     counts |= {"connections": max_connections, "batch": batch}
     limits = Limits(**sizes, **counts, seconds=max_seconds)
@@ -54,11 +56,6 @@ def serve_command(
         port,
         page=page,
         key=api_key or None,
-        studio=LabelStudio(engine, annotations or ""),
+        studio=LabelStudio(engine, annotations or "", retrain or ""),
         on_start=lambda address: console.print_line(f"sgmft serves {model} at {address}"),
     )
-
-
-def _whole(value: float, unit: int) -> int:
-    """Return so many units; 0, which no limit may be, for what is no number of them."""
-    return int(value * unit) if math.isfinite(value) else 0

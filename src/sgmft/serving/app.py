@@ -82,7 +82,6 @@ def create_app(
 
 
 def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMetrics) -> None:
-    labels = engine.model.labels
     problems = _problems(400, 408, 413, 415, 422, 500, 503)
     pages = {"content": {"text/html": {"schema": {"type": "string"}}}}
 
@@ -93,6 +92,7 @@ def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMe
             given = await parse_request(request, engine.limits, OnePost)
             found = await unless_gone(request, engine.predict(given.posts, given.rules))
         metrics.count_posts(found)
+        labels = engine.model.labels  # training may change them
         predictions = [responses.PredictionResponse.of(x, labels) for x in found]
         return responses.PredictionsResponse(predictions=predictions)
 
@@ -115,7 +115,7 @@ def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMe
             from sgmft.evaluation.explain.page import explanation_page
 
             return HTMLResponse(explanation_page([explanation]))
-        answer = responses.PredictionResponse.of(prediction, labels)
+        answer = responses.PredictionResponse.of(prediction, engine.model.labels)
         return {"prediction": answer, "explanation": explanation.to_dict()}
 
 

@@ -94,6 +94,11 @@ class InferenceEngine:
         """Begin to answer, in the running event loop."""
         self._task = asyncio.get_running_loop().create_task(self._work())
 
+    def reload(self) -> None:
+        """Load the model again, from its folder, when what the worker computes is done."""
+        self._loaded = False
+        self._wake.set()
+
     async def close(self) -> None:
         """End the worker; requests that still wait get a problem."""
         if self._task is not None:
@@ -225,7 +230,7 @@ class InferenceEngine:
         self._loaded = False
         self.restarts += 1
         _kill_workers()
-        _log.warning("the worker stopped; starting it again")
+        _log.warning("the worker is started again")
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._pool = _new_pool()
         start = time.monotonic()

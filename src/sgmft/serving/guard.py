@@ -39,7 +39,7 @@ class ServerMetrics:
         self._seconds = Histogram("request_seconds", "Time to answer.", ["route"], **long)
         outcomes = "Posts predicted: label, abstained or error."
         self._posts = Counter("posts", outcomes, ["outcome"], **own)
-        self._labels, trait = engine.model.labels, ["trait", "value"]
+        self._engine, trait = engine, ["trait", "value"]
         self._traits = Counter("traits", "Posts predicted with each trait.", trait, **own)
         trained = Gauge("training_traits", "Posts of the training with each.", trait, **own)
         for key, count in engine.model.traits.items():
@@ -61,7 +61,7 @@ class ServerMetrics:
     def count_posts(self, predictions: Iterable[Prediction]) -> None:
         """Count posts that are predicted."""
         for x in predictions:
-            for trait in drift.traits_of(x, self._labels):
+            for trait in drift.traits_of(x, self._engine.model.labels):
                 self._traits.labels(*trait.split(": ", 1)).inc()
             outcome = "error" if x.error else "abstained" if x.abstained else "label"
             self._posts.labels(outcome).inc()

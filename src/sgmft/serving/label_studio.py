@@ -1,4 +1,4 @@
-"""Label Studio's machine-learning backend: suggestions, and annotations that are kept."""
+"""Label Studio's machine-learning backend: suggestions, annotations that are kept, training."""
 
 import asyncio
 import json
@@ -29,11 +29,13 @@ class LabelStudio:
     """Answers one project of Label Studio.
 
     With its JSON `export`, which may be still to be made, pictures of tasks are read in the folder
-    of that file, and annotations are added to it.
+    of that file, and annotations are added to it. The shell's `command` trains the model again.
     """
 
-    def __init__(self, engine: InferenceEngine, export: str = "") -> None:
-        self._engine, self._export = engine, Path(export) if export else None
+    def __init__(self, engine: InferenceEngine, export: str = "", command: str = "") -> None:
+        self._engine, self._command = engine, command
+        self._export = Path(export) if export else None
+        self._training: asyncio.Task[None] | None = None
         if self._export is not None:
             _keep(self._export, {})  # to see that it can
 
@@ -63,8 +65,12 @@ class LabelStudio:
         return {"results": results, "warnings": warnings}
 
     async def webhook(self, request: Request) -> dict[str, str]:
-        """Keep or delete annotations of Label Studio, if the server is to do so."""
+        """Keep or delete annotations of Label Studio, or train, if the server is to do so."""
         event = await parse_object(request, self._engine.limits)
+        if self._command and event.get("action") == "START_TRAINING":
+            if self._training is None or self._training.done():
+                self._training = asyncio.create_task(self._train())
+            return {"status": "training"}
         if self._export is None:
             return {"status": "nothing is kept: the server was started without --annotations"}
         _keep(self._export, event)
@@ -96,6 +102,11 @@ class LabelStudio:
         raw = RawTable("tasks", folder, [], rows, to_path=local_path)
         return list(iter_table(raw, USUAL_COLUMNS, outside=False))
 
+    async def _train(self) -> None:
+        process = await asyncio.create_subprocess_shell(self._command)
+        if await process.wait() == 0:  # else it has said why
+            self._engine.reload()
+
 
 def _keep(export: Path, event: dict[str, Any]) -> None:
     """Add annotations to an export, each in the place of what it was before, or delete them."""
@@ -114,6 +125,5 @@ def _keep(export: Path, event: dict[str, Any]) -> None:
     except (*MALFORMED, RecursionError) as error:
         if event:
             raise Problem("invalid-request", "The event has no task with annotation.") from None
-        wrong = f"{export} is no JSON export of Label Studio: give another file."
-        raise SgmftError(wrong) from error
+        raise SgmftError(f"{export} is no JSON export of Label Studio: name another.") from error
     write_json(export, [*kept.values()])

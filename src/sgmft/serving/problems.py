@@ -81,11 +81,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not 1 <= value <= 10**12:  # NaN is neither
-                raise SgmftError(f"The limit of {name} must be from 1 to 10^12, not {value:g}.")
-        for name, most in (("pictures", MAX_IMAGES), ("pixels", MAX_PIXELS)):
-            if (value := vars(self)[name]) > most:
-                raise SgmftError(f"The limit of {name} must be at most {most:,}, not {value:,}.")
+            most = {"pictures": MAX_IMAGES, "pixels": MAX_PIXELS}.get(name, 10**12)
+            if not 1 <= value <= most:  # NaN is neither
+                raise SgmftError(f"The limit of {name} must be from 1 to {most:,}, not {value:,}.")
 
 
 class Places:

@@ -26,12 +26,9 @@ def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
     they are too many or more bytes than `most`.
     """
     with raising("The zip is damaged, or no zip.", *_DAMAGE), zipfile.ZipFile(file) as packed:
-        found = {}
-        for entry in packed.infolist():
-            if path := _checked(entry):
-                found[path] = entry
-            if len(found) > FILES:
-                raise SgmftError("The zip has too many files.")
+        found = {path: entry for entry in packed.infolist() if (path := _checked(entry))}
+        if len(found) > FILES:
+            raise SgmftError("The zip has too many files.")
         if sum(entry.file_size for entry in found.values()) > most:
             raise SgmftError(_TOO_LARGE)
         for path, entry in found.items():
