@@ -157,9 +157,10 @@ folder = mlflow.artifacts.download_artifacts(logged.model_uri)
 SemanticLocator.from_pretrained(f"{{folder}}/data/model")  # the locator itself
 ```
 
-MLflow's own server takes a column `text`, a column `images` with a list of pictures for each row, \
-and the columns that `attributes` named. Pictures are in the request, as `data:` addresses or \
-Base64. Paths and web addresses are not followed, neither there nor in `predict` of a loaded \
+MLflow's own server takes a column `text`, a column `image`, or `images` with a list for each row, \
+a column `time`, and the columns that `attributes` named; it leaves out others. Pictures \
+are in the request, as `data:` addresses or Base64. Paths \
+and web addresses are not followed, neither there nor in `predict` of a loaded \
 model; they are a row's `error`, or its `warning` beside a text.
 
 ```bash
@@ -170,7 +171,8 @@ curl localhost:5001/invocations -H 'Content-Type: application/json' \\
 
 A folder may be logged, too: `log_model("exported/")` of what `sgmft export` wrote, which serves \
 any network without PyTorch and with the encoder inside. A locator's encoder is not in its files: \
-one from the hub is found there again. `examples/from_python.py` does all of this page.
+one from the hub is found there again. `python examples/from_python.py tools/` does \
+all of this page, in a folder.
 """
 
 SECTIONS: dict[str, tuple[Any, ...]] = {

@@ -74,7 +74,8 @@ def check(found, rows, locator: Predictor) -> None:
 
 def test_the_saved_form_is_logged_with_what_it_takes_and_needs(logged):
     info, folder = logged
-    assert {x.name: x.required for x in info.signature.inputs} == {"text": False, "images": False}
+    columns = ("text", "image", "images", "time")
+    assert {x.name: x.required for x in info.signature.inputs} == dict.fromkeys(columns, False)
     outputs = info.signature.outputs.input_names()
     assert outputs[:3] == ["label", "probability", "error"] and "p_Home" in outputs
     assert [*map(repr, info.signature.outputs.input_types()[:2])] == ["string", "double"]
@@ -121,6 +122,16 @@ def test_mlflow_serves_it_and_follows_no_path(logged, rows, trained, tmp_path):
     finally:
         os.killpg(server.pid, 15)
         server.wait(30)
+
+
+def test_a_request_without_posts_is_refused_and_image_is_a_column(logged, rows, trained):
+    model = mlflow.pyfunc.load_model(logged[0].model_uri)
+    with pytest.raises(SgmftError, match="need a column text, image or images"):
+        model.predict(pd.DataFrame({"tweet": ["做完饭了"]}))
+    one = pd.DataFrame([{"text": rows[0][0]["text"], "image": rows[0][0]["images"][0]}])
+    found = model.predict(one)
+    expected = model.predict(pd.DataFrame(rows[0][:1]))
+    pd.testing.assert_frame_equal(found, expected)
 
 
 def test_an_exported_model_is_saved_from_its_folder(trained, rows, tmp_path):

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sgmft.data.frames import to_posts
-from sgmft.errors import needs_extra
+from sgmft.errors import SgmftError, needs_extra
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.loading import load_predictor
 from sgmft.locator.prediction import OutputColumns, Predictor
@@ -36,7 +36,8 @@ def _write(way: str, locator: Any, options: dict[str, Any]) -> Any:
         from pandas import DataFrame
     model: Any = locator if isinstance(locator, Predictor) else load_predictor(str(locator))
     # Any type: MLflow would refuse a request where one row has no list of pictures.
-    given = [ColSpec(AnyType(), x, False) for x in ("text", "images", *model.attributes.names)]
+    known = dict.fromkeys(("text", "image", "images", "time", *model.attributes.names))
+    given = [ColSpec(AnyType(), x, False) for x in known]
     added = OutputColumns.of((), model.labels, Abstention()).types({}).items()
     found = [ColSpec(str(kind), name, False) for name, kind in added]
     picture = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
@@ -60,6 +61,8 @@ class LoggedModel:
 
     def predict(self, frame: Any, params: Any = None) -> Any:
         """Return the columns of `predict_frame`."""
+        if not len(frame.columns):  # as MLflow leaves others out
+            raise SgmftError("Posts need a column text, image or images.")
         found = self.locator.predict_frame(to_posts(frame, root=False))
         return type(frame)(found, frame.index, dtype=object)  # None, not NaN, which is no JSON
 

@@ -209,3 +209,13 @@ def test_everything_is_shown_where_it_may():
         len(rule.choose(cells, [cells])) == 2
     )  # a second is hidden: else the total tells the third
     assert [rule.round(x) for x in (0, 7, 8, 12.4)] == [0, 5, 10, 10]
+
+
+@pytest.mark.parametrize("labels", [1, 30])
+def test_shares_lie_within_their_intervals_with_one_label_and_with_many(labels):
+    probs, rows = np.eye(labels)[[labels - 1] * 10], np.arange(10)
+    for held_out in (None, HeldOutProbabilities(probs, probs.argmax(1), np.full(10, 3))):
+        shares = estimator_of(probs, held_out=held_out)
+        found = shares.draw(shares.estimate(rows), rows)
+        assert found.share.sum() == pytest.approx(1)
+        assert ((found.low <= found.share) & (found.share <= found.high)).all()

@@ -87,10 +87,10 @@ def test_killed_between_the_files_of_a_model_and_run_again(table, tiny, tmp_path
     class KilledError(BaseException):
         pass
 
-    def stop(*_):
+    def stop(*_, **__):
         raise KilledError
 
-    for name in ("file_digests", "make_whole", "write_whole"):
+    for name in ("file_digests", "make_whole", "write_json"):
         with monkeypatch.context() as patch, pytest.raises(KilledError):
             patch.setattr(f"sgmft.locator.locator.{name}", stop)
             train_table(Source(str(table)), tmp_path / "m", tiny(preset="default"))

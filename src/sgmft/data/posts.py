@@ -1,12 +1,12 @@
 """A post: the unit everything else works on."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sgmft.errors import SgmftError, check_name, warn
+from sgmft.errors import Message, SgmftError, check_name, warn
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,12 @@ def require_label(post: Post, reason: str | None = None) -> Post:
         if template in SEEN_BEFORE or (template == BAD_LABEL and post.label is None):
             return replace(post, error=warning, warnings=())
     return post if post.label is not None or reason is None else replace(post, error=reason)
+
+
+def require_known(post: Post, known: Container[str | None]) -> Post:
+    """Return a post, with an error where its label is none of those a model has learned."""
+    error = Message("the model never learned the label {label!r}", label=post.label)
+    return post if post.error or post.label in known else replace(post, error=error)
 
 
 def require_columns(posts: Sequence[Post], columns: Sequence[str]) -> None:

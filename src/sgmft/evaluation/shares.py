@@ -5,8 +5,6 @@ has not learned from tell how, and correct the shares, if posts of one label loo
 that only the labels' shares differ (label shift).
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +13,7 @@ from scipy.special import erfc
 from sgmft.evaluation.compare.statistics import holm
 from sgmft.models.arrays import Doubles, Integers
 
+Weights = Doubles | None  # (n,) of posts
 LEVELS = (0.025, 0.975)  # of a 95 % interval
 REPLICATES, WEIGHTS = 400, 10**8  # of the bootstrap; fewer where there would be more weights
 LEAST = 20  # held-out posts of one kind of parts; posts of a rarer kind count as the commonest
@@ -46,7 +45,7 @@ class Change(NamedTuple):
     p: Doubles  # (K,) that there is no difference; Holm-corrected over the labels
 
     @classmethod
-    def between(cls, before: Shares, after: Shares) -> Change:
+    def between(cls, before: Shares, after: Shares) -> "Change":
         """Test the change of each label, from shares by one `ShareEstimator`."""
         drawn = after.replicates - before.replicates
         p = erfc(np.abs(drawn.mean(0)) / drawn.std(0).clip(TINY) / np.sqrt(2))
@@ -86,7 +85,7 @@ class ShareEstimator:
             own = (known[kinds == kind] if n else known for kind, n in enumerate(self._count))
             self._usual = np.array([x.mean(0) for x in own], float).clip(TINY)  # by parts
 
-    def estimate(self, rows: Integers, weights: Doubles | None = None) -> Shares:
+    def estimate(self, rows: Integers, weights: Weights = None) -> Shares:
         """Estimate shares among the posts `rows` (n,), which may have weights (n,)."""
         v = np.ones(len(rows)) if weights is None else weights / weights.mean()
         labels, classes = self.labels[rows], self.probs.shape[1]
@@ -105,14 +104,11 @@ class ShareEstimator:
         unseen = np.random.default_rng(1).gamma(UNSEEN, size=replicates.shape)
         likely = onto_simplex(replicates) * drawn.sum(1, keepdims=True) + unseen
         low, high = np.quantile(likely / likely.sum(1, keepdims=True), LEVELS, axis=0)
+        low, high = np.minimum(low, share), np.maximum(high, share)
         return Shares(counted / max(counted.sum(), TINY), share, low, high, replicates, len(users))
 
     def draw(
-        self,
-        found: Shares,
-        rows: Integers,
-        weights: Doubles | None = None,
-        whole: Shares | None = None,
+        self, found: Shares, rows: Integers, weights: Weights = None, whole: Shares | None = None
     ) -> Shares:
         """Draw shares to means of the posts' probabilities, as far as chance explains the distance.
 
@@ -131,7 +127,7 @@ class ShareEstimator:
         distance = far @ np.linalg.pinv(spread, 1e-8, hermitian=True) @ far
         x = self._density(rows) * expected
         means = np.average(x / x.sum(1, keepdims=True), axis=0, weights=weights)
-        share = found.share + (means - found.share) * freedom / max(distance, freedom)
+        share = found.share + (means - found.share) * freedom / max(distance, freedom, TINY)
         ends = {"low": np.minimum(found.low, share), "high": np.maximum(found.high, share)}
         return found._replace(share=share, **ends)
 

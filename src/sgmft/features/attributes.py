@@ -174,7 +174,7 @@ def parse_time(cell: str) -> tuple[datetime, datetime]:
         cell = str(datetime(1899, 12, 30) + timedelta(float(cell.replace(",", ".")), 30))
     for made, pattern in WORDS.items():
         cell = re.sub(pattern, made, cell)
-    unsaid = datetime(2000, 1, 1, 0), datetime(2001, 2, 2, 1)
+    unsaid = datetime(2000, 1, 1, 0), datetime(2004, 2, 2, 1)  # leap years
     swapped = DAY_OR_MONTH.match(cell.strip()) is not None  # then no day is known
     try:
         one = parse(cell, default=unsaid[0], ignoretz=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sgmft.data.fixes import apply_fixes
-from sgmft.data.posts import Post, raise_first_error, require_columns
+from sgmft.data.posts import Post, raise_first_error, require_columns, require_known
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.data.tables import open_writer
@@ -43,14 +43,9 @@ def evaluate_table(
     """
     source.refuse_overwriting(Path(output) / "predictions.parquet")
     page: Any = {"language": pick_language(language)}
-    known = set(locator.labels)
-    posts = []
     given = source.read_labelled("has no label to compare with")
-    for post in apply_fixes(given, fixes, source.strict):
-        if post.error is None and post.label not in known:
-            error = Message("the model never learned the label {label!r}", label=post.label)
-            post = replace(post, error=error)
-        posts.append(post)
+    known = set(locator.labels)
+    posts = [require_known(post, known) for post in apply_fixes(given, fixes, source.strict)]
     if source.strict:
         raise_first_error(posts)
     predictions: list[Prediction] = []

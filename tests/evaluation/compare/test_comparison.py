@@ -172,6 +172,15 @@ def test_a_post_that_one_encoder_cannot_use_is_left_out_for_all(data_of, small_p
     assert data.examples["there is no file …"] == "t.csv, row 3: there is no file gone.jpg"
 
 
+def test_a_label_without_training_posts_is_left_out(data_of, small_posts):
+    posts = [replace(x, row={"part": "train"}) for x in small_posts]
+    posts[3:6] = (replace(x, row={"part": "test"}) for x in posts[3:6])
+    posts.append(replace(posts[4], id="moon", label="Moon"))
+    data = data_of(posts, Split(test=("part", "test")))
+    assert "Moon" not in data.labels and data.classes.count(-1) == 0
+    assert data.left_out == {"the model never learned the label …": 1}
+
+
 def test_encoders_are_compared_on_the_same_posts(compare, monkeypatch):
     monkeypatch.setitem(ENCODERS, "other", ENCODERS["tiny"])
     comparison = compare(None, tables="6", encoders=["tiny", "other"], seeds=1)

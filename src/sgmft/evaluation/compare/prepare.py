@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgmft.data.posts import Post, raise_first_error, require_columns, require_label
+from sgmft.data.posts import Post, raise_first_error, require_columns, require_known, require_label
 from sgmft.data.summary import JobSummary
 from sgmft.data.tables import open_table
 from sgmft.data.tables.cells import to_text
@@ -125,7 +125,9 @@ def prepare_comparison(
     """
     posts = [require_label(post, "has no label to learn from") for post in posts]
     readable = [post for post in posts if post.error is None]
-    divide(posts, split)  # a mistake in the split is reported now, not after an hour of encoding
+    # A mistake in the split is reported now, not after an hour of encoding.
+    seen = {readable[i].label for division in divide(posts, split) for i in division.train}
+    posts = [require_known(post, seen) for post in posts]
     require_columns(readable, by)
     (reader := AttributeReader(attributes)).check(readable)
     told = {name: _read_answers(name, x, posts) for name, x in (answers or {}).items()}
