@@ -163,7 +163,8 @@ def test_evaluation_report(tmp_path, picture):
 def test_a_report_in_chinese_has_the_same_numbers_and_labels(tmp_path, picture):
     groups, parts = {"mood": ["good", "text"] * 45}, ["text", "text and pictures"] * 45
     evaluation = evaluation_of(["Home", "School"], groups=groups, parts=parts, temperature=1.7)
-    given = {"about": {"method": "Experts"}, "history": EPOCHS, "overview": False}
+    about = {"method": "Text only (logistic regression)", "encoder": "x, cleaning y"}
+    given = {"about": about, "history": EPOCHS, "overview": False}
     given["examples"] = [(Post("late again", [picture], label="Home", id="p 7"), SURE)]
     pages = {}
     for language in ("en", "zh"):
@@ -175,7 +176,8 @@ def test_a_report_in_chinese_has_the_same_numbers_and_labels(tmp_path, picture):
     assert chinese.all("html") == [{"lang": "zh-CN"}] and "评估报告：posts.csv" in chinese.text
     assert all(x in chinese.text for x in ("每 100 条帖子中", "概率可信吗？", "真实 ↓", "训练"))
     assert pages["en"].numbers() == chinese.numbers()
-    kept = "Home|School|late again|posts.csv|mood|good|text|Experts|F1|ROC|T|Brier|p"
+    assert "仅文字（逻辑回归）" in chinese.text and "x，清洗方式 y" in chinese.text
+    kept = "Home|School|late again|posts.csv|mood|good|text|F1|ROC|T|Brier|p|x|y"
     assert re.findall("[A-Za-z]+", re.sub(kept, "", chinese.text)) == []
     assert "p 7" in pages["en"].text and "1 of " in pages["en"].text
 

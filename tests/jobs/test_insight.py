@@ -15,6 +15,7 @@ from sgmft.data.source import Source
 from sgmft.data.tables import Columns
 from sgmft.errors import NoUsableRowError, SgmftError
 from sgmft.jobs.insight import DAYS, GRID, _read_time, insight_table
+from sgmft.utils.templates import render
 from small_tables import read_rows, write_rows
 
 PLACES = ("Home", "School", "Work")
@@ -274,19 +275,43 @@ def test_texts_are_shown_where_they_are_asked_for(tmp_path):
 @pytest.mark.parametrize(("language", "said"), [("en", "Shares of places"), ("zh", "各地点的份额")])
 def test_the_page_in_both_languages(language, said, tmp_path):
     rows = predicted_of([row | {"label": row["label"]} for row in posts_of()])
+    odd = (None, "yesterday", "45421.3569", "2024-01-01T20:00:00Z")
+    for i, row in enumerate(rows[:80]):
+        row["time"] = odd[i % 4]
+    rows[4]["label"] = "Home" if rows[4]["label"] == "Work" else "Work"
+    rows += [{**row, "id": None, "p_Home": "x"} for row in rows[5:6]]
+    rows[5]["label"] = None
     found = insight_of(rows, tmp_path, by=["city"], change="2024-03-01", language=language)
+    assert len(found.summary.warnings) == 5 and len(found.summary.errors) == 2
     page = Page((tmp_path / "out" / "insight.html").read_text("utf-8"))
     assert page.all("html") == [{"lang": {"en": "en", "zh": "zh-CN"}[language]}]
     assert said in page.text
     words = set(re.findall(r"[A-Za-z]{3,}", page.text))
     if language == "zh":
         known = {"Home", "School", "Work", "docs", "ethics", "posts", "jsonl", "city", "Holm"}
+        known |= {"UTC", "utc", "offset"}
         known |= {"sgmft", "insight", "MODEL", "TABLE", "cityWorkSchoolHome"}
         assert words <= known
     else:
         assert not re.search("[\u4e00-\u9fff]", page.text)
     figures = list((tmp_path / "out" / "figures").iterdir())
     assert len(figures) == len(page.all("svg")) >= len(found.by)
+
+
+@pytest.mark.parametrize(("lacking", "said"), [(100, ["100"] * 4), (1, [])])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_posts_without_a_day_are_counted_where_they_may_be(lacking, said, language, tmp_path):
+    rows = posts_of()
+    for row in rows[:lacking]:
+        row["time"] = row["time"][11:]  # an hour
+    found = insight_of(rows, tmp_path, language=language)
+    text = Page((tmp_path / "out" / "insight.html").read_text("utf-8")).text
+    words = {"en": r"About (\d+) posts without a day", "zh": r"约 (\d+) 条帖子没有可以读取的日期"}
+    assert re.findall(words[language], text) == said
+    told = re.findall(
+        r"Not in (.+): about 100 posts", render("cli/templates/insight.txt", found=found)
+    )
+    assert told == (["weekday", "weekday, hour", "week", "month"] if said else [])
 
 
 def test_no_place_stands_out_where_the_lead_may_be_chance(tmp_path):

@@ -141,13 +141,13 @@ def test_a_problem_is_translated_by_its_kind(kind, detail, sentence):
 def test_a_rule_is_shown_in_percent():
     reason = Message("no label has a probability of {least:g}", least=0.9)
     assert ENGLISH.translate(reason) == "No label has a probability of 90\u00a0%."
-    assert CHINESE.translate(reason) == "没有标签的概率达到 90%。"
+    assert CHINESE.translate(reason) == "没有标签的概率达到 90\u00a0%。"
 
 
-@pytest.mark.parametrize(("share", "shown"), [(0, "0%"), (0.001, "不到 1%"), (0.87, "87%")])
+@pytest.mark.parametrize(("share", "shown"), [(0, "0"), (0.001, "不到 1"), (0.87, "87")])
 def test_shares_in_percent(share, shown):
-    assert CHINESE.percent(share) == shown
-    assert CHINESE.percent(1 - share) in ("100%", "超过 99%", "13%")
+    assert CHINESE.percent(share) == f"{shown}\u00a0%"
+    assert CHINESE.percent(1 - share) in ("100\u00a0%", "超过 99\u00a0%", "13\u00a0%")
 
 
 def test_an_explanation_is_summarized_with_the_same_names_and_numbers(trained, sample):

@@ -9,6 +9,7 @@ from sgmft.models.base import ClosedFormModel
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.network import Network
 from sgmft.models.registry import DEFAULT as REFERENCE, METHODS
+from sgmft.utils.templates import render
 
 ALL = "1,2,3,4,5"
 ROWS, TABLES, FIGURES = read_catalogue()
@@ -28,6 +29,27 @@ def test_tables_show_the_papers_own_figures():
             TABLES[number].paper[x] for x in TABLES[number].rows if x in TABLES[number].paper
         ] == figures
     assert not TABLES["5"].paper
+
+
+@pytest.mark.parametrize(
+    ("tables", "methods", "said"),
+    [
+        (
+            "1,2,3",
+            None,
+            ["mPLUG, BridgeTower, the attention", "(Tables 2, 4", "penalties", "printed"],
+        ),
+        ("3", "co-attention", [": the attention"]),
+        ("1", "mplug,text-only", [": mPLUG.", "penalties"]),
+    ],
+)
+def test_notes_are_of_rows_that_are_there(tables, methods, said):
+    plan = make_plan(tables, "", methods, epochs=2)
+    notes = render("evaluation/templates/compare_notes.txt", plan=plan)
+    every = {"mPLUG", "BridgeTower", "the attention", "(Tables 2, 4", "penalties", "printed"}
+    assert all(words in notes for words in said)
+    assert not [words for words in every if words in notes and words not in "".join(said)]
+    assert "\n\n" not in notes and 'column "Reads"' in notes
 
 
 def test_table_1_has_every_method_and_every_preset():

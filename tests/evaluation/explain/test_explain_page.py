@@ -87,7 +87,11 @@ def test_in_chinese_it_has_the_same_numbers_and_names(found):
     other = replace(found, post=post, label="Work", similarity=similar, exact=False)
     bad = Post("", id="p2", error="nothing to go on: no text and no picture")
     english, chinese = (Page(explanation_page([found, other], [bad], x)) for x in ("en", "zh"))
-    for words in ("为什么是这里？", "模型自己的答案是 Restaurant，87%。", "找不到文件 b.png。"):
+    for words in (
+        "为什么是这里？",
+        "模型自己的答案是 Restaurant，87\u00a0%。",
+        "找不到文件 b.png。",
+    ):
         assert words in chinese.text
     assert english.numbers() == chinese.numbers()
     kept = "p1|p2|Home|Work|Restaurant|P|is not a desk|desk|b.png|m|e"
