@@ -37,13 +37,16 @@ def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -
         except (KeyError, ValueError) as error:
             why = row.error or f"the columns {', '.join(COLUMNS)} are needed, with one text each"
             raise SgmftError(f"{path}, row {row.number}: {why}.") from error
-        found = known.get(name) or numbers.get(plain_number(name), [])
+        found = numbers.get(plain_number(name), [])
+        if name[:1] == "0":  # it has its zeros still
+            found = known.get(name, found)
         if len(same := [x for x in labels if plain_number(x) == plain_number(new)]) == 1:
             restored[new] = same[0]
             new = same[0]
         if len(found) != 1:
+            named = len({posts[i].id for i in found})
             reason = f"{'several posts have' if found else 'no post has'} id {name}"
-            reason += ", as programs shorten ids: import ids as text there" * ("E+" in name)
+            reason += ", as programs shorten ids: import ids as text there" * (named > 1 or "E+" in name)
         elif (own := posts[found[0]].label) is None or plain_number(own) != plain_number(old):
             reason = f"the label of {name} is {own!r}, not {old!r}"
         elif fixes.setdefault(found[0], new) != new:

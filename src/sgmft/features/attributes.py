@@ -3,6 +3,7 @@
 import math
 import re
 import tomllib
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -147,17 +148,20 @@ def read_cell(post: Post, name: str) -> str | None:
 
 
 def to_number(cell: str) -> float:
-    """Return the finite number that a cell is, as 1,234.5, else NaN."""
+    """Return the finite number that a cell is, as 1,234.5, else NaN, as of 0,125 and 1234,567."""
     with suppress(ValueError):
-        x = float(re.sub(r"(?<=\d),(?=\d{3}\b)", "", cell))
+        x = float(re.sub(r"(?<=\d)(?<!\b0)(?<!\d{4}),(?=\d{3}\b)", "", cell))
         return x if abs(x) < 1e300 else math.nan
     return math.nan
 
 
 @lru_cache(1 << 17)
 def read_time(cell: str) -> tuple[float, float]:
-    """Return hour and weekday, 0 for Monday, as written, of a timestamp in UTC; NaN for none."""
-    if 0 <= (number := to_number(cell)) <= 24:
+    """Return hour and weekday, 0 for Monday, as written, of a timestamp in UTC; NaN for none.
+
+    A number between 0 and 1 is none: it may be a part of an hour, or of a spreadsheet's day.
+    """
+    if (number := to_number(cell)) == 0 or 1 <= number <= 24:
         return number, number
     one, other = parse_time(cell)
     hour = one.hour + one.minute / 60 if one.hour == other.hour else math.nan
@@ -172,12 +176,13 @@ def parse_time(cell: str) -> tuple[datetime, datetime]:
         cell = str(datetime.fromtimestamp(int(stamp[1]), UTC))
     elif SERIAL.fullmatch(cell):  # with 30 seconds more, so that its minute is the nearest
         cell = str(datetime(1899, 12, 30) + timedelta(float(cell.replace(",", ".")), 30))
+    cell = unicodedata.normalize("NFKC", cell)
     for made, pattern in WORDS.items():
         cell = re.sub(pattern, made, cell)
     unsaid = datetime(2000, 1, 1, 0), datetime(2004, 2, 2, 1)  # leap years
     swapped = DAY_OR_MONTH.match(cell.strip()) is not None  # then no day is known
-    try:
+    with suppress(ValueError, OverflowError, TypeError, LookupError):
         one = parse(cell, default=unsaid[0], ignoretz=True)
-        return one, parse(cell, default=unsaid[1], ignoretz=True, dayfirst=swapped)
-    except (ValueError, OverflowError, TypeError, LookupError):
-        return unsaid
+        if 1900 < one.year < 2100:  # else it stands for none, as 0001-01-01
+            return one, parse(cell, default=unsaid[1], ignoretz=True, dayfirst=swapped)
+    return unsaid

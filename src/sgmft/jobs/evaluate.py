@@ -16,6 +16,7 @@ from sgmft.data.tables import open_writer
 from sgmft.errors import Message, NoUsableRowError, warn
 from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.evaluation.report import write_evaluation
+from sgmft.features.attributes import read_cell
 from sgmft.features.features import PARTS
 from sgmft.features.table import describe_vectors
 from sgmft.locator.abstention import Abstention
@@ -73,7 +74,7 @@ def evaluate_table(
     parts = np.array([p.parts for p in good])
     probs, truth = np.array([p.probabilities for p in good]), [str(p.post.label) for p in good]
     how: Any = {"temperature": locator.temperatures[parts], "parts": [PARTS[x] for x in parts]}
-    how["groups"] = {name: [str(p.post.row.get(name, "")) for p in good] for name in by}
+    how["groups"] = {name: [read_cell(p.post, name) or "" for p in good] for name in by}
     how["sets"] = lambda probs, coverage: locator.held_out.sets(probs, coverage, parts)
     evaluation = evaluate(probs, truth, locator.labels, **how)
     page |= {"title": Message("Evaluation on {name}", name=Path(source.table).name)}

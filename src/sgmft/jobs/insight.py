@@ -34,7 +34,10 @@ MOST_LABELS = 200  # by hand: a column with more holds something else
 ROUNDED = 0.02  # by which probabilities with few digits may miss a sum of 1
 EXAMPLES, LONGEST = 2, 90  # texts of a label in a cell, and characters of each
 _PERSONAL = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.\w+|@[\w-]+|\d{5,}")
-_UTC = re.compile(TIMESTAMP.pattern + r"|.*\d ?(Z|UTC|GMT|[+-]00:?00)( .*)?")
+_UTC = re.compile(
+    TIMESTAMP.pattern + r"|(?i:.*\d(\s?[ap]m)?\s*"
+    r"((z|utc|gmt)(\s*[+-]00?(:?00)?)?|[+-]00:?00|[+]00)(\s+[^\s+-].*)?)"
+)
 _FIGURE = re.compile(r"<svg.*?</svg>", re.DOTALL)
 Time = tuple[date | None, int | None]  # day and hour, as far as they are known
 
@@ -194,6 +197,8 @@ def _read_periods(
     """Return the period of each post, by the name of the breakdown; None of those without."""
     days = [day for day, _ in times]
     hours = [None if hour is None else f"{hour:02}:00" for _, hour in times]
+    if {*hours} <= {None, "00:00"}:  # as programs write days
+        hours = [None] * len(hours)
     starts = [x and f"{int(x[:2]) // block * block:02}:00" for x in hours]
     weekdays = [[*DAYS][day.weekday()] if day else None for day in days]
     found: dict[str, list[str | None]] = {

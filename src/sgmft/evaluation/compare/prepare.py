@@ -154,7 +154,7 @@ def prepare_comparison(
         classes=[labels.index(str(post.label)) for post in usable],
         divisions=divisions,
         places=[(post.place, post.id or "") for post in usable],
-        groups={column: [str(post.row.get(column, "")) for post in usable] for column in by},
+        groups={column: [read_cell(post, column) or "" for post in usable] for column in by},
         store=str(store.absolute()),
         encoded=encoded,
         read=len(posts),
