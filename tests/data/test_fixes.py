@@ -70,6 +70,13 @@ def test_an_id_that_a_spreadsheet_program_changed_is_known(tmp_path, name, known
     assert (said in str(told[0].message)) == changed
 
 
+def test_an_id_with_its_zeros_is_that_of_one_post(tmp_path):
+    posts = [Post("x", id=x, label="Home") for x in ("00272", "272")]
+    with pytest.warns(SgmftWarning, match="several posts have id 272, as programs shorten ids"):
+        found = apply_fixes(posts, written(tmp_path, "00272,Home,Work\n272,Home,School\n"))
+    assert [x.label for x in found] == ["Work", "Home"]
+
+
 def test_a_label_that_a_spreadsheet_program_changed_is_known(tmp_path):
     posts = [Post("x", id=f"{i}", label=x) for i, x in enumerate(("1", "01", "2", "Home"))]
     path = written(tmp_path, "0,1,2.0\n2,2.0,01\n3,Home,1.0\n")

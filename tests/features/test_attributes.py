@@ -138,6 +138,43 @@ TIMES = {  # hour and weekday, None where they are not said
     "3h": (None, None),
     "2天前": (None, None),
     "": (None, None),
+    "24年12月5日 8:30": (8.5, 3),
+    "24/12/05 08:30": (8.5, None),  # or of 2005
+    "24-12-05T08:30": (8.5, None),
+    "8:30 05/12/24": (8.5, None),
+    "24.12.5": (None, None),
+    "241205": (None, None),
+    "113/12/05 08:30": (8.5, None),  # of Taiwan
+    "民國113年12月5日 8:30": (8.5, None),
+    "98年12月5日 8:30": (8.5, None),
+    "8:30 11/05/2020": (8.5, None),
+    "0001-01-01T00:00:00Z": (None, None),
+    "9999-12-31T23:59:59Z": (None, None),
+    "0.354166667": (None, None),
+    "上午 9:00-下午5:00": (None, None),
+    "2020-12-05 9:00-17:00": (None, None),
+    "9:00-10:00": (None, None),
+    "9 AM - 5 PM": (None, None),
+    "9点-17点": (None, None),
+    "2020-12-05 09:00:00-10:00": (9, 5),  # a zone
+    "2020/12/5 下午 3 時": (15, 5),
+    "2020-12-05 24:00": (0, None),
+    "午夜12点": (0, None),
+    "半夜1点": (None, None),
+    "夜里11点": (23, None),
+    "12月5日 晚11点": (23, None),
+    "早8点": (8, None),
+    "昨晚8点一刻": (20.25, None),
+    "8点钟": (8, None),
+    "3 点 05 分": (3 + 5 / 60, None),
+    "2020-12-05 PM 3:30": (15.5, 5),
+    "午後3時": (15, None),
+    "２０２０－１２－０５　０８：３０": (8.5, 5),
+    "8:30 PM · Dec 5, 2020": (20.5, 5),
+    "8:30 PM - 5 Dec 2020": (20.5, 5),
+    "2020-12-05 08:30 来自 iPhone": (8.5, 5),
+    "Sat Dec 05 2020 08:30:00 GMT+0800 (China Standard Time)": (8.5, 5),
+    "2020:12:05 08:30:00": (8.5, 5),  # of a camera
 }
 
 
@@ -146,6 +183,20 @@ def test_times_as_collectors_write_them(cell):
     expected = [math.nan if x is None else x for x in TIMES[cell]]
     np.testing.assert_array_equal(read_time(cell), expected)
     assert read_time("14") == (14, 14)  # a column of hours
+
+
+@pytest.mark.parametrize(
+    ("cell", "number"),
+    [
+        ("1,234,567.5", 1234567.5),
+        ("-10,000", -10000),
+        ("0,125", None),  # a decimal comma
+        ("-0,012", None),
+        ("1234,567", None),
+    ],
+)
+def test_thousands_are_told_from_decimals(cell, number):
+    np.testing.assert_equal(to_number(cell), math.nan if number is None else number)
 
 
 @given(st.one_of(st.text(max_size=30), NUMBERS.map(str)))

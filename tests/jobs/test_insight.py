@@ -412,6 +412,15 @@ def test_files_of_an_earlier_run_go(tmp_path):
         ("1715243640", "2024-05-09", 8, True),
         ("2024-05-09 08:34:00 UTC", "2024-05-09", 8, True),
         ("2024-05-09T08:34:00Z", "2024-05-09", 8, True),
+        ("2024-05-09 08:34:00+00", "2024-05-09", 8, True),
+        ("2024-05-09 08:34:00z", "2024-05-09", 8, True),
+        ("2024-05-09 08:34 AM utc", "2024-05-09", 8, True),
+        ("2024-05-09 08:34:00 GMT+0", "2024-05-09", 8, True),
+        ("2024-05-09 08:34:00  +0000", "2024-05-09", 8, True),
+        ("Thu May 09 2024 08:34:00 GMT+0000 (UTC)", "2024-05-09", 8, True),
+        ("2024-05-09 08:34:00 GMT +0800", "2024-05-09", 8, False),
+        ("2024-05-09 08:34:00+0030", "2024-05-09", 8, False),
+        ("2024-05-09 08:34:00 UTC-05:00", "2024-05-09", 8, False),
         ("13/02/2024 08:34", "2024-02-13", 8, False),
         ("05/09/2024 08:34", None, 8, False),  # May or September
         ("05月09日 08:34", None, 8, False),
@@ -434,12 +443,20 @@ def test_a_time_says_what_is_certain(time, day, hour, in_utc):
         ("晚上1:30", None, "the time '晚上1:30' cannot be read"),
         ("05/09/2024", None, "the time '05/09/2024' cannot be read"),
         ("45421", None, "the time '45421' cannot be read"),
+        ("9999-12-31T23:59:59Z", None, "the time '9999-12-31T23:59:59Z' cannot be read"),
+        ("上午9:00-下午5:00", None, "the time .* cannot be read"),
         ("45421.3333", "2024-05-09", "the time 45421.3333 is taken for .*, 2024-05-09 08:00"),
     ],
 )
 def test_a_time_that_may_mean_something_else_is_a_warning(time, day, note):
     (found, _), (warning,) = _read_time(Post("a", time=time), 8)
     assert (found and str(found)) == day and re.fullmatch(note, warning)
+
+
+def test_days_that_a_program_wrote_as_midnights_have_no_hours(tmp_path):
+    rows = [row | {"time": f"{row['time'][:10]} 00:00:00"} for row in posts_of()]
+    found = insight_of(rows, tmp_path)
+    assert {"weekday", "month"} <= found.by.keys() and not {"hour", GRID} & found.by.keys()
 
 
 def test_hours_are_shown_without_days(tmp_path):

@@ -242,6 +242,17 @@ def test_evaluation_files_hold_the_right_figures(rows, small_posts, small_model,
     assert "Evaluation on truth.csv" in page and "data fingerprint" in page
 
 
+def test_posts_without_a_value_are_one_group(small_model, small_posts, tmp_path):
+    values = [None, "", "A"] * len(small_posts)
+    rows = [
+        {"text": f"{post.text} again", "label": post.label, "city": value}
+        for post, value in zip(small_posts, values, strict=False)
+    ]
+    source = Source(str(write_rows(rows, tmp_path / "new.jsonl")))
+    _, evaluation, _ = evaluate_table(source, tmp_path / "e", small_model, by=["city"])
+    assert evaluation.to_dict()["groups"]["city"].keys() == {"", "A"}
+
+
 def test_labels_are_missed_before_anything_is_encoded(tiny, small_model, tmp_path, monkeypatch):
     monkeypatch.setattr(small_model, "_predict_batches", None)
     monkeypatch.setattr("sgmft.locator.locator.encode_all", None)

@@ -19,7 +19,7 @@ def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -
     """Return posts with the labels of a table of `COLUMNS`; those with an empty `new_label` go.
 
     A post without an id is named by its place, as `Post.place` has it. A fix is not applied where
-    no post, or more than one, has its id, where its `label` is not the post's, or where an earlier
+    its id may be of no post or of several, where its `label` is not the post's, or where an earlier
     one says otherwise: a warning says so; SgmftError with `strict`, or where none can be applied.
     """
     if path is None:
@@ -37,16 +37,14 @@ def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -
         except (KeyError, ValueError) as error:
             why = row.error or f"the columns {', '.join(COLUMNS)} are needed, with one text each"
             raise SgmftError(f"{path}, row {row.number}: {why}.") from error
-        found = numbers.get(plain_number(name), [])
-        if name[:1] == "0":  # it has its zeros still
-            found = known.get(name, found)
+        found = (name[:1] == "0" and known.get(name)) or numbers.get(plain_number(name), [])
         if len(same := [x for x in labels if plain_number(x) == plain_number(new)]) == 1:
             restored[new] = same[0]
             new = same[0]
         if len(found) != 1:
-            named = len({posts[i].id for i in found})
             reason = f"{'several posts have' if found else 'no post has'} id {name}"
-            reason += ", as programs shorten ids: import ids as text there" * (named > 1 or "E+" in name)
+            if found != known.get(name, []) or "E+" in name:
+                reason += ", as programs shorten ids: import ids as text there"
         elif (own := posts[found[0]].label) is None or plain_number(own) != plain_number(old):
             reason = f"the label of {name} is {own!r}, not {old!r}"
         elif fixes.setdefault(found[0], new) != new:

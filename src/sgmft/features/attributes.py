@@ -28,10 +28,7 @@ MIN_POSTS = 5  # training posts that must have a category for it to be told from
 MAX_CATEGORIES = 256  # the most frequent
 OTHERS = ""  # stands for all rare categories
 PERIODS = {"hour": 24, "weekday": 7}  # attributes of a post's time
-TIMESTAMP = re.compile(r"(\d{10})(\d{3}){0,3}(\.\d*)?")  # of seconds, milliseconds, ...
-SERIAL = re.compile(r"(3[89]|4\d|5[0-4])\d{3}[.,]\d+")  # a spreadsheet's days, of 2004 to 2050
-WORDS = tomllib.loads(Path(__file__).with_name("times.toml").read_text("utf-8"))
-DAY_OR_MONTH = re.compile(r"\d{1,2}([/.-])\d{1,2}\1\d{2,4}\b")  # first, in a date as 03/04/2024
+TIMES = tomllib.loads(Path(__file__).with_name("times.toml").read_text("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,7 @@ class Attribute:
         else:
             kept = sorted(x for x, n in count.most_common(MAX_CATEGORIES) if n >= MIN_POSTS)
             made = cls(name, "category", kept + [OTHERS] * (len(kept) < len(count)))
-        missing = replace(made, gaps=True).read(cells)[:, -1]
-        return replace(made, gaps=bool(missing.any()))
+        return replace(made, gaps=bool(replace(made, gaps=True).read(cells)[:, -1].any()))
 
     def read(self, cells: Sequence[str]) -> FloatArray:
         """Return the numbers of N posts (N, width); of one without it they are 0.
@@ -157,11 +153,8 @@ def to_number(cell: str) -> float:
 
 @lru_cache(1 << 17)
 def read_time(cell: str) -> tuple[float, float]:
-    """Return hour and weekday, 0 for Monday, as written, of a timestamp in UTC; NaN for none.
-
-    A number between 0 and 1 is none: it may be a part of an hour, or of a spreadsheet's day.
-    """
-    if (number := to_number(cell)) == 0 or 1 <= number <= 24:
+    """Return hour and weekday, 0 for Monday, as written, of a timestamp in UTC; NaN for none."""
+    if (number := to_number(cell)) == 0 or 1 <= number <= 24:  # 0.5 may be of an hour, or a day
         return number, number
     one, other = parse_time(cell)
     hour = one.hour + one.minute / 60 if one.hour == other.hour else math.nan
@@ -172,15 +165,17 @@ def parse_time(cell: str) -> tuple[datetime, datetime]:
     """Return a time as written, of a timestamp in UTC, twice; what is not said is not the same."""
     from dateutil.parser import parse
 
-    if (stamp := TIMESTAMP.fullmatch(cell)) is not None:
+    if (stamp := re.fullmatch(TIMES["timestamp"], cell)) is not None:
         cell = str(datetime.fromtimestamp(int(stamp[1]), UTC))
-    elif SERIAL.fullmatch(cell):  # with 30 seconds more, so that its minute is the nearest
+    elif re.fullmatch(
+        TIMES["serial"], cell
+    ):  # with 30 seconds more, so that its minute is the nearest
         cell = str(datetime(1899, 12, 30) + timedelta(float(cell.replace(",", ".")), 30))
     cell = unicodedata.normalize("NFKC", cell)
-    for made, pattern in WORDS.items():
+    for made, pattern in TIMES["words"].items():
         cell = re.sub(pattern, made, cell)
     unsaid = datetime(2000, 1, 1, 0), datetime(2004, 2, 2, 1)  # leap years
-    swapped = DAY_OR_MONTH.match(cell.strip()) is not None  # then no day is known
+    swapped = re.search(TIMES["day or month"], cell) is not None  # then no day is known
     with suppress(ValueError, OverflowError, TypeError, LookupError):
         one = parse(cell, default=unsaid[0], ignoretz=True)
         if 1900 < one.year < 2100:  # else it stands for none, as 0001-01-01

@@ -45,8 +45,7 @@ def evaluate_table(
     source.refuse_overwriting(Path(output) / "predictions.parquet")
     page: Any = {"language": pick_language(language)}
     given = source.read_labelled("has no label to compare with")
-    known = set(locator.labels)
-    posts = [require_known(post, known) for post in apply_fixes(given, fixes, source.strict)]
+    posts = [require_known(x, locator.labels) for x in apply_fixes(given, fixes, source.strict)]
     if source.strict:
         raise_first_error(posts)
     predictions: list[Prediction] = []
@@ -58,10 +57,8 @@ def evaluate_table(
     summary = JobSummary.of(p.post for p in predictions)
     good = [p for p in predictions if p.probabilities is not None]
     if not good:
-        reasons = describe_errors(summary.errors)
-        labels = ", ".join(locator.labels[:20])
-        why = f"No row of {source.table} can be evaluated: {reasons}"
-        refusal = NoUsableRowError(f"{why}. The model's labels: {labels}.")
+        why = f"No row of {source.table} can be evaluated: {describe_errors(summary.errors)}"
+        refusal = NoUsableRowError(f"{why}. The model's labels: {', '.join(locator.labels[:20])}.")
         refusal.summary = summary
         raise refusal
     require_columns([p.post for p in good], by)

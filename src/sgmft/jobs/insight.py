@@ -18,7 +18,7 @@ from sgmft.data.tables.formats import is_predicted
 from sgmft.errors import Message, NoUsableRowError, SgmftError, raising
 from sgmft.evaluation.cells import PrivacyRule
 from sgmft.evaluation.shares import LEAST, Change, ShareEstimator, Shares
-from sgmft.features.attributes import SERIAL, TIMESTAMP, parse_time, read_cell, to_number
+from sgmft.features.attributes import TIMES, parse_time, read_cell, to_number
 from sgmft.locator import drift
 from sgmft.locator.abstention import OF_NONE, Abstention
 from sgmft.locator.prediction import Prediction, Predictor
@@ -34,10 +34,6 @@ MOST_LABELS = 200  # by hand: a column with more holds something else
 ROUNDED = 0.02  # by which probabilities with few digits may miss a sum of 1
 EXAMPLES, LONGEST = 2, 90  # texts of a label in a cell, and characters of each
 _PERSONAL = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.\w+|@[\w-]+|\d{5,}")
-_UTC = re.compile(
-    TIMESTAMP.pattern + r"|(?i:.*\d(\s?[ap]m)?\s*"
-    r"((z|utc|gmt)(\s*[+-]00?(:?00)?)?|[+-]00:?00|[+]00)(\s+[^\s+-].*)?)"
-)
 _FIGURE = re.compile(r"<svg.*?</svg>", re.DOTALL)
 Time = tuple[date | None, int | None]  # day and hour, as far as they are known
 
@@ -196,9 +192,8 @@ def _read_periods(
 ) -> dict[str, list[str | None]]:
     """Return the period of each post, by the name of the breakdown; None of those without."""
     days = [day for day, _ in times]
-    hours = [None if hour is None else f"{hour:02}:00" for _, hour in times]
-    if {*hours} <= {None, "00:00"}:  # as programs write days
-        hours = [None] * len(hours)
+    known = any(hour for _, hour in times)  # else they are days, which programs write as midnights
+    hours = [f"{hour:02}:00" if known and hour is not None else None for _, hour in times]
     starts = [x and f"{int(x[:2]) // block * block:02}:00" for x in hours]
     weekdays = [[*DAYS][day.weekday()] if day else None for day in days]
     found: dict[str, list[str | None]] = {
@@ -259,14 +254,14 @@ def _read_table(source: Source) -> tuple[list[str], Iterator[Prediction], bool]:
 def _read_time(post: Post, offset: float) -> tuple[Time, list[Message]]:
     """Return the day and the hour of a post, None for what its time does not say, and warnings."""
     text = (post.time or "").strip()
-    in_utc = _UTC.fullmatch(text) is not None
+    in_utc = re.fullmatch(TIMES["utc"], text) is not None
     one, other = (x + timedelta(hours=offset * in_utc) for x in parse_time(text))
     day = one.date() if one.date() == other.date() else None
     time = day, one.hour if one.hour == other.hour else None
     template = "its time is in UTC, and {offset:g} hours were added: see --utc-offset"
     if time == (None, None):
         template = "the time {time!r} cannot be read" if text else "has no time"
-    elif SERIAL.fullmatch(text):
+    elif re.fullmatch(TIMES["serial"], text):
         template = "the time {time} is taken for days of a spreadsheet, {found:%Y-%m-%d %H:%M}"
     elif not in_utc:
         return time, []

@@ -44,6 +44,26 @@ def test_a_workbook_is_a_table(tmp_path: Path) -> None:
     assert [post.text for post in read_posts(tmp_path)] == ["在家", "看电影"], "alone in a folder"
 
 
+@pytest.mark.parametrize(
+    ("style", "text"),
+    [
+        ("yyyy/m/d", "2025-09-01"),
+        ("YYYY\\-MM\\-DD", "2025-09-01"),
+        ('[$-x-sysdate]dddd, mmmm dd "hs"', "2025-09-01"),
+        ("yyyy-mm-dd h:mm", "2025-09-01 00:00:00"),
+        ("YYYY-MM-DD HH:MM:SS", "2025-09-01 00:00:00"),
+    ],
+)
+def test_a_day_is_no_midnight(tmp_path: Path, style: str, text: str) -> None:
+    path = workbook(tmp_path / "p.xlsx", a=[["text", "time"], ["a", 1], ["b", 1]])
+    book = load_workbook(path)
+    for row, hour in ((2, 0), (3, 8)):
+        cell = book["a"].cell(row, 2, datetime.datetime(2025, 9, 1, hour))
+        cell.number_format = style
+    book.save(path)
+    assert [post.time for post in read_posts(path)] == [text, "2025-09-01 08:00:00"]
+
+
 def test_a_title_above_the_header(tmp_path: Path) -> None:
     rows = [["2025年9月微博数据"], [], ["id", "正文"], ["1", "在家"]]
     (post,) = read_posts(workbook(tmp_path / "p.xlsx", a=rows))

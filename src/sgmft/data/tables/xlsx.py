@@ -5,7 +5,6 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from sgmft.errors import SgmftError, warn
 MAX_ROWS, MAX_CELL = 2**20, 2**15 - 1  # of a sheet, and UTF-16 units of a cell: Excel's limits
 MAX_UNPACKED = 2**31  # bytes
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-_DATE = re.compile(r'(?i)(?:"[^"]*"|\[[^]]*\]|\\.|[^hs"\\[])*')  # a format without hours
+_DAY = re.compile(r'(?i)\S+ 00:00:00 (?:"[^"]*"|\[[^]]*\]|\\.|[^hs"\\[])*')  # and its format
 _EXACT = 10**15  # Excel keeps 15 digits of a number
 
 
@@ -108,7 +107,10 @@ def _iter_cells(sheet: Any, merged: bool = False) -> Iterator[tuple[int, list[An
     for name, top, bottom in re.findall(rb'<mergeCell ref="([A-Z]+)(\d+):\1(\d+)"', end):
         starts[int(top)].append((column_index_from_string(name.decode()) - 1, int(bottom)))
     for number, row in enumerate(sheet.iter_rows(max_row=MAX_ROWS), 1):
-        cells = [*map(_read, row)]
+        cells = [cell.value for cell in row]
+        for i, cell in enumerate(row):  # openpyxl makes midnights of days
+            if cell.data_type == "d" and _DAY.fullmatch(f"{cell.value} {cell.number_format}"):
+                cells[i] = cell.value.date()
         held |= {i: (bottom, cells[i]) for i, bottom in starts[number] if i < len(cells)}
         for i, (bottom, value) in held.items():
             if number <= bottom:
@@ -117,12 +119,6 @@ def _iter_cells(sheet: Any, merged: bool = False) -> Iterator[tuple[int, list[An
         while cells and is_missing(cells[-1]):
             cells.pop()
         yield number, cells
-
-
-def _read(cell: Any) -> Any:
-    """Return a cell's value; a date is no midnight, as which openpyxl reads it."""
-    day = isinstance(cell.value, datetime) and cell.value.time() == time()
-    return cell.value.date() if day and _DATE.fullmatch(cell.number_format) else cell.value
 
 
 def _iter_rows(file: Path, title: str, columns: list[str]) -> Iterator[RawRow]:
