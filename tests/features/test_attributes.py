@@ -153,6 +153,7 @@ TIMES = {  # hour and weekday, None where they are not said
     "0.354166667": (None, None),
     "上午 9:00-下午5:00": (None, None),
     "2020-12-05 9:00-17:00": (None, None),
+    "2020-12-05 8:05-8:50": (None, None),
     "9:00-10:00": (None, None),
     "9 AM - 5 PM": (None, None),
     "9点-17点": (None, None),
