@@ -4,6 +4,8 @@ import base64
 import copy
 import json
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -13,6 +15,8 @@ from conftest import SGMFT
 from image_files import encoded, plain
 from sgmft import Post, SemanticLocator, read_posts
 from sgmft.data.tables.label_studio import write_tasks
+from sgmft.errors import SgmftError
+from sgmft.serving.label_studio import LabelStudio
 
 QUIET = settings(
     max_examples=40,
@@ -122,6 +126,8 @@ def test_another_configuration_is_filled_by_its_names(studio, project, locator, 
         (BOMB, "The labelling configuration"),
         (BOMB.replace("DOC", "DOC<!DOCTYPE"), "The labelling configuration"),
         ("<View>" * 300_000, "The labelling configuration"),
+        ("<View>" * 80_000 + "</View>" * 80_000, "none"),
+        ("<Choices>" * 50_000 + "</Choices>" * 50_000, "Choices in Choices"),
         ("<?xml version='1.0' encoding='x'?><View\0/>", "The labelling configuration"),
         (None, "The labelling configuration"),
         ({"a": ["b"]}, "The labelling configuration"),
@@ -234,7 +240,6 @@ def test_annotations_are_kept_as_an_export(events, project, export, locator, pos
     found = events("ANNOTATIONS_CREATED", task=[first, second], annotation=both)
     assert found == {a: None, b: home}
     assert events("ANNOTATIONS_DELETED", annotations=[{"id": 1}, {"id": 99}])[a] == home
-    assert events("PROJECT_UPDATED")[a] == home
     kept = read_posts(export)
     assert [x.images for x in kept] == [x.images for x in posts[:2]]
     assert "lead_time" not in export.read_text()
@@ -306,17 +311,117 @@ def test_without_options_nothing_is_kept_and_that_is_said(server, project):
     for action in ("ANNOTATION_CREATED", "START_TRAINING"):
         event = {"action": action, "task": project[1][0], "annotation": annotation(1, "a")}
         answer = server.post("/webhook", json=event)
-        assert answer.status_code == 200 and "nothing is kept" in answer.json()["status"]
+        assert answer.status_code == 200 and "nothing to keep" in answer.json()["status"]
 
 
-@pytest.mark.parametrize("content", ["text", "[3]", '{"a": 1}', '[{"text": "no id"}]', "[" * 9999])
-def test_a_file_that_is_no_export_is_not_written_over(trained, tmp_path, content):
+def task(number, text, *annotations):
+    return {"id": number, "data": {"text": text}, "annotations": [*annotations]}
+
+
+NO_EXPORTS = {
+    "text": "text",
+    "numbers": "[3]",
+    "object": '{"a": 1}',
+    "without ids": '[{"text": "no id"}]',
+    "deep": "[" * 9999,
+    "JSON-MIN": '[{"id": 1, "text": "a", "label": "Home"}, {"id": 1, "text": "a"}]',
+    "ids of a table": '[{"id": 1, "text": "a", "label": "Home"}]',
+    "two projects": json.dumps(
+        [task(1, "a", annotation(1, "x")), task(1, "b", annotation(2, "y"))]
+    ),
+    "annotations of two": json.dumps([task(1, "a", annotation(1)), task(2, "b", annotation(1))]),
+    "annotation without id": json.dumps([task(1, "a", {"result": []})]),
+}
+
+
+@pytest.mark.parametrize("content", NO_EXPORTS.values(), ids=NO_EXPORTS)
+def test_a_file_that_is_no_export_is_not_written_over(studio, export, tmp_path, content):
+    """Neither at the start nor by an event, which is told that the server's file is to blame."""
     path = tmp_path / "labels.json"
-    path.write_text(content)
-    command = [SGMFT, "serve", trained, "--port", "0", "--annotations", path]
+    for file in (path, export):
+        file.write_text(content)
+    with pytest.raises(SgmftError, match=r"labels.json is no JSON export of .* Label Studio"):
+        LabelStudio(None, str(path))
+    event = {"task": task(7, "c"), "annotation": annotation(7, "a")}
+    answer = studio.post("/webhook", json=event)
+    assert problem(answer) == (500, "not-kept") and str(export) in answer.json()["detail"]
+    assert path.read_text() == export.read_text() == content
+    until(lambda: any(str(export) in line for line in studio.complaints()))
+    export.unlink()
+
+
+def test_a_bad_export_ends_the_start_in_a_sentence(trained, tmp_path):
+    command = [SGMFT, "serve", trained, "--port", "0", "--annotations", tmp_path]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 2 and "is no JSON export of Label Studio" in ended.stderr
-    assert path.read_text() == content
+    assert ended.returncode == 2 and f"{tmp_path} is no JSON export" in ended.stderr
+
+
+def test_the_start_writes_nothing(tmp_path):
+    path = tmp_path / "export.json"
+    LabelStudio(None, str(path))
+    assert not [*tmp_path.iterdir()]
+    text = json.dumps([task(1, "a", annotation(1, "x")), {"id": 2, "data": {}}], indent=3)
+    path.write_text(text, "utf-8-sig")  # as some editors save it
+    LabelStudio(None, str(path))
+    assert path.read_text("utf-8-sig") == text
+
+
+def test_an_export_behind_a_link_keeps_its_place_mode_and_odd_characters(events, export):
+    target = export.with_name("target.json")
+    target.write_text('[{"id": 3, "data": {"text": "\\ud800 x"}, "annotations": null}]')
+    target.chmod(0o600)
+    export.symlink_to(target.name)
+    events("ANNOTATION_CREATED", task=task(4, "在家"), annotation=annotation(1, "a"))
+    assert export.is_symlink() and target.stat().st_mode & 0o777 == 0o600
+    first, second = json.loads(target.read_text("utf-8"))
+    assert first == task(3, "\ud800 x") and second["data"] == {"text": "在家"}
+    assert "在家" in target.read_text("utf-8")
+    target.unlink()
+
+
+def test_one_event_with_an_annotation_twice_leaves_one(events, export):
+    both = {
+        "task": [task(1, "a"), task(1, "a")],
+        "annotation": [annotation(1, "x", cancelled=True)],
+    }
+    both["annotation"].append(annotation(1, "y"))
+    events("ANNOTATIONS_CREATED", **both)
+    ((kept,),) = [x["annotations"] for x in json.loads(export.read_text())]
+    assert kept["result"][0]["value"] == {"choices": ["y"]}
+
+
+@pytest.mark.parametrize("action", ["TASKS_CREATED", "TASKS_DELETED", "PROJECT_UPDATED"])
+def test_an_event_without_annotations_changes_nothing(studio, export, action):
+    answer = studio.post("/webhook", json={"action": action, "tasks": [{"id": 1}]})
+    assert answer.status_code == 200 and answer.json()["status"].startswith("nothing to keep")
+    assert not export.exists()
+
+
+def test_others_are_answered_while_a_large_export_is_written(studio, export):
+    """And events that come together lose nothing."""
+    export.write_text(
+        json.dumps([task(i, "long " * 40, annotation(i, "x")) for i in range(40_000)])
+    )
+    took = []
+
+    def send(i):
+        event = {"task": task(10**6 + i, "new"), "annotation": annotation(10**6 + i, "y")}
+        start = time.monotonic()
+        assert studio.post("/webhook", json=event).status_code == 200
+        took.append(time.monotonic() - start)
+
+    with ThreadPoolExecutor() as pool:
+        sent, waits = [pool.submit(send, i) for i in range(4)], []
+        while not all(x.done() for x in sent):
+            start = time.monotonic()
+            assert studio.get("/health").status_code == 200
+            waits.append(time.monotonic() - start)
+    for x in sent:
+        x.result()
+    kept = {x["id"] for x in json.loads(export.read_text())}
+    export.unlink()
+    assert kept >= {10**6 + i for i in range(4)} and len(kept) == 40_004
+    assert sorted(waits)[len(waits) // 2] < max(took) / 10, (waits, took)
 
 
 def test_training_is_started_and_the_new_model_answers(serving, trained, sample, store, tmp_path):

@@ -59,9 +59,9 @@ def create_app(
         closed = APIRouter(dependencies=[Security(x) for x in _KEYS], responses=_problems(401))
     _add_inference(closed, engine, metrics)
     studio = studio or LabelStudio(engine)
+    problems = _problems(400, 408, 413, 415, 422, 500, 503)
     for answer in (studio.setup, studio.predict, studio.webhook):
-        how: Any = {"responses": _problems(400, 408, 413, 415, 422, 503), "openapi_extra": _OBJECT}
-        closed.add_api_route(f"/{answer.__name__}", answer, methods=["POST"], **how)
+        closed.post(f"/{answer.__name__}", responses=problems, openapi_extra=_OBJECT)(answer)
     _add_information(closed, app, engine, metrics)
     app.include_router(closed)
     for status, kind in ((404, "not-found"), (405, "not-allowed")):
@@ -92,8 +92,7 @@ def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMe
             given = await parse_request(request, engine.limits, OnePost)
             found = await unless_gone(request, engine.predict(given.posts, given.rules))
         metrics.count_posts(found)
-        labels = engine.model.labels  # training may change them
-        predictions = [responses.PredictionResponse.of(x, labels) for x in found]
+        predictions = [responses.PredictionResponse.of(x, engine.model.labels) for x in found]
         return responses.PredictionsResponse(predictions=predictions)
 
     @router.post(

@@ -35,17 +35,16 @@ class ServerMetrics:
         self.registry = CollectorRegistry()
         own: Any = {"namespace": "sgmft", "registry": self.registry}
         self._requests = Counter("requests", "Requests answered.", ["route", "status"], **own)
-        long = {"buckets": _SECONDS, **own}
-        self._seconds = Histogram("request_seconds", "Time to answer.", ["route"], **long)
-        outcomes = "Posts predicted: label, abstained or error."
-        self._posts = Counter("posts", outcomes, ["outcome"], **own)
+        self._seconds = Histogram(
+            "request_seconds", "Duration.", ["route"], buckets=_SECONDS, **own
+        )
+        self._posts = Counter("posts", "Posts: label, abstained or error.", ["outcome"], **own)
         self._engine, trait = engine, ["trait", "value"]
         self._traits = Counter("traits", "Posts predicted with each trait.", trait, **own)
         trained = Gauge("training_traits", "Posts of the training with each.", trait, **own)
         for key, count in engine.model.traits.items():
             trained.labels(*key.split(": ", 1)).set(count)
-        together = "Posts that the model saw together."
-        engine.on_batch = Histogram("batch_posts", together, buckets=_POSTS, **own).observe
+        engine.on_batch = Histogram("batch_posts", "Posts together.", buckets=_POSTS, **own).observe
         for name, what, value in (
             ("inside", "Requests being read, waiting or answered.", lambda: engine.places.taken),
             ("ready", "Whether the model can answer.", lambda: float(engine.ready)),
@@ -63,8 +62,9 @@ class ServerMetrics:
         for x in predictions:
             for trait in drift.traits_of(x, self._engine.model.labels):
                 self._traits.labels(*trait.split(": ", 1)).inc()
-            outcome = "error" if x.error else "abstained" if x.abstained else "label"
-            self._posts.labels(outcome).inc()
+            self._posts.labels(
+                "error" if x.error else "abstained" if x.abstained else "label"
+            ).inc()
 
 
 class Guard:

@@ -14,12 +14,12 @@ from sgmft.data.posts import Post
 from sgmft.data.tables import RawRow, RawTable
 from sgmft.data.tables.label_studio import is_task, local_path, make_prediction
 from sgmft.data.tables.posts import USUAL_COLUMNS, iter_table
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, raising
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.problems import Problem
 from sgmft.serving.requests import parse_object
 from sgmft.utils.checksums import MALFORMED, short_digest
-from sgmft.utils.files import write_json
+from sgmft.utils.files import check_writable, write_file
 
 _log = logging.getLogger("sgmft")
 MAX_CONFIG = 2**20  # characters of a labelling configuration
@@ -33,23 +33,24 @@ class LabelStudio:
     """
 
     def __init__(self, engine: InferenceEngine, export: str = "", command: str = "") -> None:
-        self._engine, self._command = engine, command
+        self._engine, self._command, self._keeping = engine, command, asyncio.Lock()
         self._export = Path(export) if export else None
         self._training: asyncio.Task[None] | None = None
         if self._export is not None:
-            _keep(self._export, {})  # to see that it can
+            _keep(self._export)
+            check_writable(self._export.resolve().parent)
 
     async def setup(self, request: Request) -> dict[str, str]:
         """Connect a project of Label Studio: some choices of its `schema` must be labels here."""
         given = await parse_object(request, self._engine.limits)
-        return {"model_version": self._accept(given.get("schema"))[0]}
+        return {"model_version": (await asyncio.to_thread(self._accept, given.get("schema")))[0]}
 
     async def predict(self, request: Request) -> dict[str, list[Any]]:
         """Suggest a label, or none, for each of Label Studio's `tasks`, with `warnings`."""
         results, warnings, step = list[Any](), list[Any](), self._engine.limits.batch
         with self._engine.places.take():
             given = await parse_object(request, self._engine.limits)
-            *about, known = self._accept(given.get("label_config"))
+            *about, known = await asyncio.to_thread(self._accept, given.get("label_config"))
             tasks = given["tasks"] if isinstance(given.get("tasks"), list) else []
             for i in range(0, len(tasks), step):
                 if await request.is_disconnected():
@@ -71,9 +72,14 @@ class LabelStudio:
             if self._training is None or self._training.done():
                 self._training = asyncio.create_task(self._train())
             return {"status": "training"}
-        if self._export is None:
-            return {"status": "nothing is kept: the server was started without --annotations"}
-        _keep(self._export, event)
+        if self._export is None or not event.keys() & {"annotation", "annotations"}:
+            return {"status": "nothing to keep: the event or the server is without annotations"}
+        try:
+            async with self._keeping:  # one event at a time, in their order
+                await asyncio.to_thread(_keep, self._export, event)
+        except SgmftError as error:
+            _log.error("Label Studio: %s", error)
+            raise Problem("not-kept", str(error)) from None
         return {"status": "kept"}
 
     def _accept(self, config: Any) -> tuple[str, str, str, set[str]]:
@@ -85,6 +91,8 @@ class LabelStudio:
             tags = ElementTree.fromstring(text).findall(".//Choices")
         except (SyntaxError, LookupError, ValueError) as error:
             raise Problem("invalid-request", f"The labelling configuration: {error}.") from None
+        if any(tag.find(".//Choices") is not None for tag in tags):  # quadratic
+            raise Problem("invalid-request", "The labelling configuration: Choices in Choices.")
         for tag in tags:
             there = [x.get("alias") or x.get("value") or "" for x in tag.iter("Choice")]
             if known := {*there} & {*model.labels}:
@@ -108,22 +116,31 @@ class LabelStudio:
             self._engine.reload()
 
 
-def _keep(export: Path, event: dict[str, Any]) -> None:
+def _keep(export: Path, event: dict[str, Any] | None = None) -> None:
     """Add annotations to an export, each in the place of what it was before, or delete them."""
+    wrong = f"{export} is no JSON export of one project of Label Studio, with each id once"
+    with raising(f"{wrong}: name another.", *MALFORMED, RecursionError):
+        text = export.read_text("utf-8-sig") if export.is_symlink() or export.exists() else "[]"
+        read = json.loads(text, object_hook=lambda x: x)  # at which other threads have a turn
+        kept = {x["id"]: x | {"annotations": x.get("annotations") or []} for x in read}
+        ids = [x["id"] for task in kept.values() for x in task["annotations"]]
+        if not (len(kept) == len(read) and len({*ids}) == len(ids) and all(map(is_task, read))):
+            raise ValueError
+    if event is None:  # to see that it can
+        return
     given = (event.get(x) or [] for x in ("task", "annotation"))
     try:
-        tasks = json.loads(export.read_text("utf-8")) if export.exists() else []
-        kept = {x["id"]: x | {"annotations": x.get("annotations") or []} for x in tasks}
-        new = list(zip(*(x if isinstance(x, list) else [x] for x in given), strict=True))
-        changed = {x["id"] for x in (*(y for _, y in new), *event.get("annotations", []))}
+        pairs = zip(*(x if isinstance(x, list) else [x] for x in given), strict=True)
+        new = {annotation["id"]: (task, annotation) for task, annotation in pairs}
+        changed = {*new, *(x["id"] for x in event.get("annotations", []))}
         for task in kept.values():
             task["annotations"] = [x for x in task["annotations"] if x["id"] not in changed]
-        for task, annotation in new:
+        for task, annotation in new.values():
             first = {"id": task["id"], "data": {**task["data"]}, "annotations": []}
             own = {key: annotation[key] for key in ("id", "result", "was_cancelled")}
             kept.setdefault(task["id"], first)["annotations"].append(own)
-    except (*MALFORMED, RecursionError) as error:
-        if event:
-            raise Problem("invalid-request", "The event has no task with annotation.") from None
-        raise SgmftError(f"{export} is no JSON export of Label Studio: name another.") from error
-    write_json(export, [*kept.values()])
+    except MALFORMED:
+        raise Problem("invalid-request", "The event has no task with annotation.") from None
+    text = ",\n".join(json.dumps(x, ensure_ascii=False) for x in kept.values())
+    # Not over a link; half a character, which UTF-8 has not, is escaped as it was.
+    write_file(export.resolve(), f"[{text}]".encode(errors="backslashreplace"))

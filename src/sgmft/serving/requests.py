@@ -157,8 +157,7 @@ async def open_form(request: Request, max_files: int, max_field: int) -> AsyncIt
         parts = await parser.parse()
     except MultiPartException as error:
         raise Problem("not-a-form", error.message) from None
-    fields: dict[str, str] = {}
-    files: list[tuple[str, UploadFile]] = []
+    fields, files = dict[str, str](), list[tuple[str, UploadFile]]()
     try:
         for name, value in parts.multi_items():
             name = _decode(name, "The name of a field")

@@ -52,9 +52,7 @@ class ServedModel(BaseModel):
     preset: str | None
     encoder: str
     attributes: tuple[str, ...] = Field(description="other columns that it reads")
-    metrics: dict[str, float | None] = Field(
-        description="on posts held out in training; null where they do not allow a figure"
-    )
+    metrics: dict[str, float | None] = Field(description="on held-out posts; null where undefined")
     traits: dict[str, int] = Field(description="of the training's posts, with how many have each")
     held_out: int = Field(description="posts that prediction sets and rejection rest on")
     explains: bool

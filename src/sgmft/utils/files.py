@@ -27,6 +27,8 @@ def make_whole(path: Path, write: Callable[[Path], object]) -> None:
         temporary = temporary_of(path)
         try:
             write(temporary)
+            with suppress(OSError):  # where it is new; what others may not read stays so
+                temporary.chmod(path.stat().st_mode & 0o777)
             temporary.replace(path)
             return
         except FileNotFoundError:

@@ -25,9 +25,8 @@ class Language(page.Wording):
         Without `hidden`, the server's own folder; `bare` without its names and numbers.
         """
         reasons: dict[str, str] = self.texts["reasons"]
-        if bare and not isinstance(message, Message) and message not in reasons:
-            message = kind_of(message)
         if not isinstance(message, Message):
+            message = kind_of(message) if bare and message not in reasons else message
             return reasons.get(message, message)
         values = dict(message.values)
         for name, value in values.items():

@@ -86,8 +86,7 @@ class Page:
         atexit.register(shutil.rmtree, self.home, ignore_errors=True)
         self._uploads, self._tables = Places(UPLOADS), Places(UPLOADS)
         self._turns = asyncio.Semaphore(TABLES)
-        self._jobs: set[TableJob] = set()
-        self._labelled: dict[str, Path] = {}
+        self._jobs, self._labelled = set[TableJob](), dict[str, Path]()
 
     def stop(self) -> None:
         """End the work on tables."""
@@ -99,12 +98,11 @@ class Page:
         limits, model, own = self._engine.limits, self._engine.model, self._engine.rules.coverage
         offered = {x for x in COVERAGES if model.held_out > 1 / min(x, 1 - x)}
         offered |= set() if own is None else {own}
-        texts = language.texts
         config = {"bytes": {"post": limits.body, "table": limits.upload}}
-        config |= {"texts": {code: texts[code] for code in _DATA["script_texts"]}}
-        given: Any = {"t": texts, "formats": ",".join(READABLE), "chosen": own}
+        config |= {"texts": {code: language.texts[code] for code in _DATA["script_texts"]}}
+        given: Any = {"t": language.texts, "formats": ",".join(READABLE), "chosen": own}
         given["coverages"] = [(x, language.percent(x)) for x in sorted(offered)]
-        given["examples"] = zip(texts["example_names"], EXAMPLES.items(), strict=True)
+        given["examples"] = zip(language.texts["example_names"], EXAMPLES.items(), strict=True)
         given["config"] = config | {"pictures": limits.pictures}
         html = render("serving/page/templates/page.html", **given)
         return HTMLResponse(html, headers=HEADERS | {"Cache-Control": "no-store"})
@@ -146,9 +144,8 @@ class Page:
 
     async def download(self, token: str) -> FileResponse:
         """Return a labelled table."""
-        if token not in self._labelled:
+        if (file := self._labelled.get(token)) is None:
             raise Problem("not-found", "There is no such table, or no more.")
-        file = self._labelled[token]
         return FileResponse(file, filename=file.name, media_type="text/csv", headers=HEADERS)
 
     async def _results(self, language: Language, given: ParsedRequest) -> Events:
@@ -192,25 +189,23 @@ class Page:
     async def _label(self, language: Language, job: TableJob) -> Events:
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-
-        def put(event: dict[str, Any] | None) -> None:
-            loop.call_soon_threadsafe(events.put_nowait, event)
+        later, put = loop.call_soon_threadsafe, events.put_nowait
 
         def count(done: int, total: int) -> None:
-            put({"progress": language.texts["predicting"], "done": done, "total": total})
+            later(put, {"progress": language.texts["predicting"], "done": done, "total": total})
 
         def work() -> None:
             try:
                 file, html = job.run(count)
                 token = secrets.token_urlsafe(16)
-                loop.call_soon_threadsafe(self._keep, token, file, job.stop.is_set())
-                put({"html": html, "download": f"../tables/{token}"})
+                later(self._keep, token, file, job.stop.is_set())
+                later(put, {"html": html, "download": f"../tables/{token}"})
             except Exception as error:
                 stopped = job.stop.is_set()
                 reason = language.text("stopped") if stopped else _sentence(language, error)
-                put({"html": problem_html(language, reason)})
+                later(put, {"html": problem_html(language, reason)})
             finally:
-                put(None)
+                later(put, None)
 
         self._jobs.add(job)
         try:
@@ -226,23 +221,19 @@ class Page:
             self._jobs.discard(job)
 
     def _keep(self, token: str, file: Path, unwanted: bool) -> None:
-        def remove() -> None:
-            self._labelled.pop(token, None)
-            shutil.rmtree(file.parent, ignore_errors=True)
-
         self._labelled[token] = file
-        asyncio.get_running_loop().call_later(0 if unwanted else KEPT, remove)
+        asyncio.get_running_loop().call_later(0 if unwanted else KEPT, self._remove, token)
+
+    def _remove(self, token: str) -> None:
+        shutil.rmtree(self._labelled.pop(token).parent, ignore_errors=True)
 
 
 class EventLines(StreamingResponse):
     """Lines of JSON as they come, until the client leaves; then what they needed is closed."""
 
     def __init__(self, events: Events, needed: AsyncExitStack | None = None) -> None:
-        async def lines() -> AsyncGenerator[str, None]:
-            async for event in events:
-                yield json.dumps(event) + "\n"
-
-        super().__init__(lines(), media_type="application/x-ndjson", headers=HEADERS)
+        lines = (json.dumps(event) + "\n" async for event in events)
+        super().__init__(lines, media_type="application/x-ndjson", headers=HEADERS)
         self._events, self._needed = events, needed or AsyncExitStack()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

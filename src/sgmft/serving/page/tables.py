@@ -81,10 +81,9 @@ class TableJob:
         self.name, self.stop = safe_name(self.name), threading.Event()
         self.labels, self.traits = list(self.engine.model.labels), self.engine.model.traits
         self._loop = asyncio.get_running_loop()
-        self._notes: list[str] = []
+        self._notes, self._first = list[str](), list[Prediction]()
         self._done = self._total = 0
         self._on_progress: Callable[[int, int], None] = lambda done, total: None
-        self._first: list[Prediction] = []
         self._reasons = {kind: Counter[str]() for kind in ("withheld", "unusable", "warned")}
 
     def run(self, on_progress: Callable[[int, int], None]) -> tuple[Path, str]:
