@@ -35,9 +35,7 @@ class ServerMetrics:
         self.registry = CollectorRegistry()
         own: Any = {"namespace": "sgmft", "registry": self.registry}
         self._requests = Counter("requests", "Requests answered.", ["route", "status"], **own)
-        self._seconds = Histogram(
-            "request_seconds", "Duration.", ["route"], buckets=_SECONDS, **own
-        )
+        self._seconds = Histogram("request_seconds", "Seconds.", ["route"], buckets=_SECONDS, **own)
         self._posts = Counter("posts", "Posts: label, abstained or error.", ["outcome"], **own)
         self._engine, trait = engine, ["trait", "value"]
         self._traits = Counter("traits", "Posts predicted with each trait.", trait, **own)

@@ -81,8 +81,7 @@ class Page:
     """The page of one server, in all its languages; `home` has what it keeps for a while."""
 
     def __init__(self, engine: InferenceEngine) -> None:
-        self._engine = engine
-        self.home = Path(tempfile.mkdtemp(prefix="sgmft-page-"))
+        self._engine, self.home = engine, Path(tempfile.mkdtemp(prefix="sgmft-page-"))
         atexit.register(shutil.rmtree, self.home, ignore_errors=True)
         self._uploads, self._tables = Places(UPLOADS), Places(UPLOADS)
         self._turns = asyncio.Semaphore(TABLES)

@@ -80,9 +80,8 @@ class TableJob:
     def __post_init__(self) -> None:
         self.name, self.stop = safe_name(self.name), threading.Event()
         self.labels, self.traits = list(self.engine.model.labels), self.engine.model.traits
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._done, self._total = asyncio.get_running_loop(), 0, 0
         self._notes, self._first = list[str](), list[Prediction]()
-        self._done = self._total = 0
         self._on_progress: Callable[[int, int], None] = lambda done, total: None
         self._reasons = {kind: Counter[str]() for kind in ("withheld", "unusable", "warned")}
 
