@@ -167,9 +167,7 @@ def parse_time(cell: str) -> tuple[datetime, datetime]:
 
     if (stamp := re.fullmatch(TIMES["timestamp"], cell)) is not None:
         cell = str(datetime.fromtimestamp(int(stamp[1]), UTC))
-    elif re.fullmatch(
-        TIMES["serial"], cell
-    ):  # with 30 seconds more, so that its minute is the nearest
+    elif re.fullmatch(TIMES["serial"], cell):  # with 30 seconds more, for the nearest minute
         cell = str(datetime(1899, 12, 30) + timedelta(float(cell.replace(",", ".")), 30))
     cell = unicodedata.normalize("NFKC", cell)
     for made, pattern in TIMES["words"].items():
