@@ -1,7 +1,7 @@
 """`sgmft evaluate`: compare a model's predictions with a table's labels."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sgmft.cli import console, options as opt
 from sgmft.errors import NoUsableRowError
@@ -29,8 +29,9 @@ def evaluate_command(
     locator = opt.load_locator(model, features, device, opt.pick_encoder(None, features_table))
     with console.counter("Predicting") as done:
         try:
-            how: Any = {"by": by or (), "fixes": fixes, "language": lang, "on_predicted": done}
-            summary, found, _ = evaluate_table(source, output, locator, **how)
+            summary, found, _ = evaluate_table(
+                source, output, locator, by=by or (), fixes=fixes, language=lang, on_predicted=done
+            )
         except NoUsableRowError as error:
             console.finish(error.summary, summary_file, model, f"sgmft: {error}")
             raise

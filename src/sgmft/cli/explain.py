@@ -1,6 +1,7 @@
 """`sgmft explain`: the evidence behind predictions."""
 
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 from typer import Option
 
@@ -26,8 +27,8 @@ def explain_command(
 
     locator = opt.load_locator(model, "none", device)
     with console.counter("Explaining") as done:
-        how: Any = {"row": row, "most": posts, "label": label, "language": lang}
-        summary, lines = explain_table(source, output, locator, on_explained=done, **how)
+        explain = partial(explain_table, source, output, locator, row=row, most=posts)
+        summary, lines = explain(label=label, language=lang, on_explained=done)
     console.print_errors(summary)
     for line in (*lines, f"Explanation: {output}"):
         console.print_line(line)

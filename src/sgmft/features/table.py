@@ -158,7 +158,7 @@ def write_ids(folder: Path, keys: Iterable[tuple[str | None, str]]) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_arrays(columns, ["id", "key"]), sink)
     name = f"part-{short_digest(sink.getvalue())}.parquet"
-    write_file(folder / IDS / name, sink.getvalue())
+    write_file(folder / IDS / name, memoryview(sink.getvalue()))
 
 
 def _read_ids(folder: Path) -> dict[str, str]:

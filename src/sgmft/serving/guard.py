@@ -60,9 +60,8 @@ class ServerMetrics:
         for x in predictions:
             for trait in drift.traits_of(x, self._engine.model.labels):
                 self._traits.labels(*trait.split(": ", 1)).inc()
-            self._posts.labels(
-                "error" if x.error else "abstained" if x.abstained else "label"
-            ).inc()
+            outcome = "error" if x.error else "abstained" if x.abstained else "label"
+            self._posts.labels(outcome).inc()
 
 
 class Guard:

@@ -117,7 +117,7 @@ def make_file(path: Path, write: Callable[[Path], object]) -> None:
         make_whole(path, write)
 
 
-def write_file(path: Path, data: Any) -> None:
+def write_file(path: Path, data: bytes | memoryview) -> None:
     """Write bytes; see `make_file`."""
     make_file(path, lambda temporary: temporary.write_bytes(data))
 
