@@ -69,6 +69,7 @@ SYSTEMS = {  # what is trained, its title, and how it is drawn: colour, marker, 
     "gated-experts gate=constant": ("Gated experts, one gate", COLOURS[2], "^", "-"),
     "gated-experts": ("Similarity-gated experts", COLOURS[0], "o", "-"),
 }
+OTHER = COLOURS[3], ".", ":"  # how any other is drawn, under its own name
 CURVES = "text-only,image-only,linear-probe,mlp,elements sim=False,elements,gated-experts"
 
 
@@ -221,14 +222,14 @@ def report(name: str, table: Table, sizes: Sequence[int], cells: Cells) -> None:
     print(f"\n| {name}: accuracy on {test} test posts | {heading}")
     for method in methods:
         line = [spread([c["test"] for c in cells[method, n]]) for n in sizes]
-        print(f"| {SYSTEMS[method][0]} | {' | '.join(line)} |")
+        print(f"| {title(method)} | {' | '.join(line)} |")
     print(f"\n| {name}: training / test accuracy | {heading}")
     for method in methods:
         line = [
             " / ".join(spread([np.mean([c[part] for c in cells[method, n]])]) for part in PARTS)
             for n in sizes
         ]
-        print(f"| {SYSTEMS[method][0]} | {' | '.join(line)} |")
+        print(f"| {title(method)} | {' | '.join(line)} |")
     print(f"\n| {name}: guidance entropy, before → after training | {heading}")
     for method in methods:
         if all("before" in c for n in sizes for c in cells[method, n]):
@@ -240,7 +241,11 @@ def report(name: str, table: Table, sizes: Sequence[int], cells: Cells) -> None:
                     )
                     for n in sizes
                 ]
-                print(f"| {SYSTEMS[method][0]}, {side} | {' | '.join(line)} |", flush=True)
+                print(f"| {title(method)}, {side} | {' | '.join(line)} |", flush=True)
+
+
+def title(method: str) -> str:
+    return SYSTEMS.get(method, (method,))[0]
 
 
 def spread(values: Sequence[float]) -> str:
@@ -270,12 +275,12 @@ def figure(path: Path, name: str, sizes: Sequence[int], cells: Cells) -> None:
 def draw_lines(axes: Axes, sizes: Sequence[int], cells: Cells) -> None:
     methods = list(dict.fromkeys(method for method, _ in cells))
     for order, method in enumerate(methods):
-        title, colour, marker, line = SYSTEMS[method]
+        colour, marker, line = SYSTEMS.get(method, (method, *OTHER))[1:]
         values = 100 * np.array([[c["test"] for c in cells[method, n]] for n in sizes])
         x = np.asarray(sizes, float) * (1 + 0.006 * (order - len(methods) / 2))
         axes.vlines(x, values.min(1), values.max(1), color=colour, lw=1)
         look = {"marker": marker, "markersize": 5, "lw": 2.2 if method == "gated-experts" else 1.3}
-        axes.plot(x, values.mean(1), line, color=colour, label=title, **look)
+        axes.plot(x, values.mean(1), line, color=colour, label=title(method), **look)
     axes.set_xscale("log")
     axes.set_xticks(list(sizes), [f"{n:,}" for n in sizes])
     axes.minorticks_off()
