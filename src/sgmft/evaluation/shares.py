@@ -60,17 +60,13 @@ class ShareEstimator:
     et al. 2010) of the probabilities under what it found. Intervals are percentiles of a Bayesian
     bootstrap of users and of held-out posts (Rubin 1981).
 
-    Args:
-        probs: (N, K).
-        labels: (N,) as counted, -1 for none.
-        users: (N,) from 0 to U - 1.
-        parts: (N,) which the posts have.
-        held_out: the model's `HeldOutProbabilities`; None makes shares means of `probs`.
+    `probs` are (N, K); `labels` (N,) as counted, -1 for none; `users` (N,) from 0 to U - 1; `parts`
+    (N,) which the posts have; `held_out` None makes shares means of `probs`, not corrected.
     """
 
     def __init__(
         self, probs: Doubles, labels: Integers, users: Integers, parts: Integers, held_out: Any
-    ) -> None:
+    ) -> None:  # the latter the model's `HeldOutProbabilities`
         self.probs, self.labels, self.users, self.held_out = probs, labels, users, held_out
         rng = np.random.default_rng(0)
         number = int(np.clip(WEIGHTS // (users.max() + 1), 100, REPLICATES))

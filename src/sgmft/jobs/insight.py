@@ -89,8 +89,7 @@ def insight_table(
         least: users that a group must have to be shown; posts, where there are no users.
         utc_offset: hours that are added to times given in UTC.
 
-    Raises:
-        SgmftError: no post has a label, or they are of too few users, or before or after is none.
+    SgmftError where no post has a label, they are of too few users, or before or after is none.
     """
     with raising(f"--before-after {change}: write the day as 2024-03-01.", ValueError):
         change = change and str(date.fromisoformat(change))

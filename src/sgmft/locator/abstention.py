@@ -27,11 +27,7 @@ ROUNDING = 1e-8  # by which a probability may miss a threshold that it equals
 
 @dataclass(frozen=True)
 class Abstention:
-    """Rules under which a prediction has no label.
-
-    Raises:
-        SgmftError: a value that is not between 0 and 1.
-    """
+    """Rules under which a prediction has no label; SgmftError for a value not between 0 and 1."""
 
     # of prediction sets, in 0..1: so large a share of posts has its true label in its set. No label
     # is given where the set has not exactly one member.
@@ -189,8 +185,7 @@ def digest_keys(keys: Sequence[str]) -> NDArray[np.uint32]:
 def entropy(probabilities: Floats) -> Doubles:
     """Return the entropy, in nats, of each row of (N, K): (N,)."""
     wide = probabilities.astype(np.float64)
-    logs = np.log(wide, where=wide > 0, out=np.zeros_like(wide))
-    return np.asarray(-(wide * logs).sum(1))
+    return np.asarray(-(wide * np.log(wide.clip(np.finfo(float).tiny))).sum(1))
 
 
 def _normalized(probabilities: Floats) -> Doubles:

@@ -58,15 +58,11 @@ class TrainingRecord:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Read the entries that `to_config` wrote; an earlier sgmft wrote fewer."""
-        own = _known_fields(cls, config)
+        own, calibration = _known_fields(cls, config), config.get("calibration", {})
         own["data"] = TrainingData(**_known_fields(TrainingData, config.get("data", {})))
-        return cls(**own | {"temperatures": read_temperatures(config.get("calibration", {}))})
-
-
-def read_temperatures(config: Mapping[str, Any]) -> tuple[float, ...]:
-    """Read the entry "calibration" of config.json; an earlier sgmft had one for all posts."""
-    whole = float(config.get("temperature", 1.0))
-    return (whole, *map(float, config.get("by_parts", [whole] * 3)))
+        whole = float(calibration.get("temperature", 1.0))  # once that of all posts
+        own["temperatures"] = (whole, *map(float, calibration.get("by_parts", [whole] * 3)))
+        return cls(**own)
 
 
 @dataclass

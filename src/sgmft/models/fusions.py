@@ -103,16 +103,9 @@ class SimilarityAwareFusion(nn.Module):
         return pool(text, text_mask) + pool(image, image_mask)
 
 
-class SumFusion(SimilarityAwareFusion):
-    """The sum of both modalities' pooled features: no layers, and nothing is learned."""
-
-    def __init__(self, width: int, heads: AttentionHeads, layers: int = 0) -> None:
-        super().__init__(width, heads, 0)
-
-
 FUSIONS: dict[str, Callable[[int, AttentionHeads, int], nn.Module]] = {
     "sfm": SimilarityAwareFusion,
-    "sum": SumFusion,
+    "sum": lambda width, heads, _: SimilarityAwareFusion(width, heads, 0),  # of pooled features
     "asymmetric-co-attention": AsymmetricCoAttention,
     "merge-attention": MergeAttention,
     "co-attention": CoAttention,

@@ -17,8 +17,7 @@ LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}  # of the encoder; the second is t
 class Tuning:
     """How training goes on through both towers of an encoder, once its head is trained.
 
-    Raises:
-        SgmftError: a value that makes no sense.
+    SgmftError for a value that makes no sense.
     """
 
     # "lora" adds small matrices to linear maps and trains those (Hu et al. 2021), "full" trains the
