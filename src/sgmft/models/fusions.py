@@ -45,10 +45,9 @@ class AsymmetricCoAttention(nn.Module):
 
     def forward(self, text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor) -> Tensor:
         """M_fuse, the mean over the text tokens."""
+        masks = {"tgt_key_padding_mask": ~text_mask, "memory_key_padding_mask": ~image_mask}
         for block in self.blocks:
-            text = block(  # (B, n, D)
-                text, image, tgt_key_padding_mask=~text_mask, memory_key_padding_mask=~image_mask
-            )
+            text = block(text, image, **masks)  # (B, n, D)
         return pool(text, text_mask)
 
 

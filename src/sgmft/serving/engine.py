@@ -159,16 +159,14 @@ class InferenceEngine:
 
     def _next_batch(self) -> list[QueuedRequest]:
         batch: list[QueuedRequest] = []
+        self._waiting = deque(x for x in self._waiting if not x.result.done())
         while self._waiting:
             request = self._waiting[0]
             posts = sum(len(x.item.posts) for x in [*batch, request])
             alone = request.explain or request.alone
-            if batch and (alone or posts > self.limits.batch) and not request.result.done():
+            if batch and (alone or posts > self.limits.batch):
                 break
-            self._waiting.popleft()
-            if request.result.done():
-                continue
-            batch.append(request)
+            batch.append(self._waiting.popleft())
             if alone:
                 break
         return batch
@@ -182,9 +180,8 @@ class InferenceEngine:
         if first.explain:
             call = partial(worker.explain_item, first.item, first.label)
         try:
-            results = await asyncio.wait_for(
-                asyncio.get_running_loop().run_in_executor(self._pool, call), self.limits.seconds
-            )
+            computing = asyncio.get_running_loop().run_in_executor(self._pool, call)
+            results = await asyncio.wait_for(computing, self.limits.seconds)
         except (BrokenProcessPool, TimeoutError) as error:
             self._retry(batch, late=isinstance(error, TimeoutError))
             await self._reload()

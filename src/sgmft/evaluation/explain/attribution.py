@@ -368,10 +368,8 @@ def _places(original: str, cleaned: str) -> dict[int, int]:
     """Map positions in the cleaned text to the original's, by Ratcliff & Metzener (1988)."""
     read = enumerate(map(simplify, original))
     normal = [(x, i) for i, character in read for x in unicodedata.normalize("NFKC", character)]
-    source, target = (
-        [(character, i) for character, i in text if not character.isspace()]
-        for text in (normal, zip(map(simplify, cleaned), range(len(cleaned)), strict=True))
-    )
+    plain = zip(map(simplify, cleaned), range(len(cleaned)), strict=True)
+    source, target = ([(c, i) for c, i in text if not c.isspace()] for text in (normal, plain))
     matcher = SequenceMatcher(None, [c for c, _ in source], [c for c, _ in target])
     blocks = matcher.get_matching_blocks()
     return {target[x.b + k][1]: source[x.a + k][1] for x in blocks for k in range(x.size)}
