@@ -107,10 +107,7 @@ def save_figure(draw: Callable[[], Figure], path: Path, dpi: int) -> None:
 
 
 def svg_text(draw: Callable[[], Figure], salt: str) -> str:
-    """Draw a figure as an <svg> element for a page with others, the same every time.
-
-    Identifiers depend on `salt`, one a figure.
-    """
+    """Draw a figure as an <svg>, the same every time, for a page with others of another `salt`."""
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with _drawing_style():
         rcParams["svg.hashsalt"] = salt

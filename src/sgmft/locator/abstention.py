@@ -136,15 +136,14 @@ class HeldOutProbabilities:
         for i, row in enumerate(probs):
             chosen = None if members is None else members[i]
             seen = None if typical is None else float(typical[i])
-            reason = None
-            if seen is not None and rules.reject is not None and seen <= rules.reject:
+            reason, least = None, rules.min_probability or 0.0
+            if seen is not None and seen <= (rules.reject or 0.0):
                 reason = OF_NONE
             elif chosen is not None and chosen.sum() > 1:
                 reason = "several labels are possible"
             elif chosen is not None and not chosen.any():
                 reason = "no label is probable enough"
-            elif rules.min_probability is not None and row.max() < rules.min_probability:
-                least = rules.min_probability
+            elif row.max() < least:
                 reason = Message("no label has a probability of {least:g}", least=least)
             yield AbstentionDecision(chosen, seen, reason)
 

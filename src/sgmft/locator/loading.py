@@ -11,16 +11,11 @@ from sgmft.locator.state import REPOSITORY, read_state
 def load_predictor(
     model: str, runtime: str | None = None, features: Path | None = None, device: str | None = None
 ) -> Predictor:
-    """Load the model of a folder.
+    """Load the model of a folder that `sgmft train` or `export` wrote, or of a hub repository.
 
-    Args:
-        model: a folder that `sgmft train` or `sgmft export` wrote, or a hub repository.
-        runtime: "torch" or "onnx"; None is what the folder holds.
-        features: folder of a feature store; an exported model keeps none.
-        device: "cpu", "cuda", ...; an exported model runs on the CPU.
-
-    Raises:
-        SgmftError: there is no such model or runtime, or the model is damaged.
+    `runtime` is "torch" or "onnx", by default what the folder holds; `features` the folder of a
+    feature store, and `device` "cpu", "cuda", ...: an exported model keeps no store and runs on the
+    CPU. SgmftError where there is no such model or runtime, or it is damaged.
     """
     if _runtime(model, runtime) == "torch":
         from sgmft.locator.locator import SemanticLocator

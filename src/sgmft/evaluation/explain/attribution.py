@@ -351,12 +351,9 @@ def find_words(original: str, cleaned: str, most: int) -> list[Word]:
 
 def without(cleaned: str, found: Sequence[Word], kept: Flags) -> str:
     """Return the cleaned text with the words that are `kept` (n,); a space where others were."""
-    text, gap = "", False
-    for word, stays in zip(found, kept, strict=True):
-        if stays:
-            text += (" " if gap else "") + cleaned[word.start : word.end]
-        gap = not stays
-    return " ".join(text.split())
+    pairs = zip(found, kept, strict=True)
+    pieces = (cleaned[word.start : word.end] if stays else " " for word, stays in pairs)
+    return " ".join("".join(pieces).split())
 
 
 def is_word(piece: str) -> bool:

@@ -101,17 +101,14 @@ class OnnxLocator(Predictor):
         self._temperatures = np.array(manifest.training.temperatures)
         self._model = _load_model(folder, manifest) if (folder / WEIGHTS).is_file() else None
         self._head: Any = Session(folder / HEAD) if self._model is None else None
-        if self._head is not None and "ngrams" in self._head.inputs:
-            raise SgmftError(f"{folder} was exported by an earlier sgmft: {FIX}.")
         self.held_out = HeldOutProbabilities.load(folder / HELD_OUT, len(self.labels))
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Load a model that `sgmft export` wrote.
 
-        Raises:
-            SgmftError: the folder holds none, or one that is damaged or of a newer format, or a
-                package that it needs is not installed.
+        SgmftError where the folder holds none, or one that is damaged or of a newer format, or a
+        package that it needs is not installed.
         """
         return cls(Path(folder))
 
