@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, check_name
 from sgmft.locator.onnx.locator import Manifest, OnnxLocator, is_exported
 from sgmft.locator.prediction import Predictor
 from sgmft.locator.state import REPOSITORY, read_state
@@ -36,6 +36,5 @@ def check_model(model: str, runtime: str | None = None) -> None:
 
 def _runtime(model: str, wanted: str | None) -> str:
     runtime = wanted or ("onnx" if is_exported(model) else "torch")
-    if runtime not in ("torch", "onnx"):
-        raise SgmftError(f"There is no runtime {runtime!r}: use torch or onnx.")
+    check_name(runtime, ("torch", "onnx"), "There is no runtime")
     return runtime

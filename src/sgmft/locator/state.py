@@ -144,13 +144,11 @@ def read_state(model_id: str, hub: Mapping[str, Any]) -> tuple[ModelState, Path]
 def model_file(model_id: str, name: str, hub: Mapping[str, Any]) -> Path:
     """Return a file of a saved model; SgmftError where there is none, or it may not be read."""
     folder = Path(model_id)
-    try:
+    with raising(f"{model_id} cannot be read ({{error}}).", OSError):
         if folder.is_dir():
             if not (folder / name).is_file():
                 raise SgmftError(f"{model_id} is not a model saved by sgmft: it has no {name}.")
             return folder / name
-    except OSError as error:
-        raise SgmftError(f"{model_id} cannot be read ({error.strerror}).") from error
     if not REPOSITORY.fullmatch(model_id):  # the hub's client would try for half a minute
         raise SgmftError(f"There is no model {model_id}: no such folder.")
     from huggingface_hub import hf_hub_download

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from sgmft.data.posts import Post
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, raising
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
@@ -82,9 +82,8 @@ class InferenceEngine:
         """Load the model; blocks. Raises SgmftError where it cannot be loaded."""
         start = time.monotonic()
         try:
-            self.model, self._pid = self._pool.submit(self._load).result()
-        except BrokenProcessPool:
-            raise SgmftError("The worker stopped while it loaded the model.") from None
+            with raising("The worker stopped while it loaded the model.", BrokenProcessPool):
+                self.model, self._pid = self._pool.submit(self._load).result()
         except BaseException:
             self._pool.shutdown()
             raise

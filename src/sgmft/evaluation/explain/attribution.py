@@ -15,7 +15,7 @@ from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.images import Pixels
 from sgmft.data.preprocessing.media import make_thumbnail, to_data_url
 from sgmft.data.preprocessing.text import CLEANINGS, simplify, split_words
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, check_name
 from sgmft.evaluation.calibration import temper
 from sgmft.evaluation.explain import explanation as result
 from sgmft.features.attributes import AttributeReader
@@ -140,12 +140,6 @@ def _keep_rows(rows: Array | None, kept: Flags) -> Array | None:
     return rows[np.repeat(kept, len(rows) // len(kept))]
 
 
-def check_label(label: str | None, labels: Sequence[str]) -> None:
-    """Raise SgmftError for a label that a model does not have; None is any."""
-    if label is not None and label not in labels:
-        raise SgmftError(f"The model has no label {label!r}: its labels are {', '.join(labels)}.")
-
-
 def explain_post(post: Post, model: ExplainedModel, label: str | None = None) -> result.Explanation:
     """Attribute the probability of a label, by default the most probable, to parts of a post.
 
@@ -154,12 +148,12 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
     pictures for each picture. SgmftError where the model cannot predict it, or has no such label.
     """
     labels = list(model.labels)
-    check_label(label, labels)
     predictor = MaskedPredictor(post, model)
     post = replace(post, warnings=(*post.warnings, *predictor.warnings))
     probs = predictor.predict_proba([predictor.whole])[0]
     predicted = labels[int(probs.argmax())]
     label = predicted if label is None else label
+    check_name(label, labels, "The model has no label")
     k = labels.index(label)
     parts, exact = _parts(predictor, k)
     words = find_words(post.text, predictor.text, MOST_WORDS)

@@ -46,10 +46,8 @@ TextEncoder = Callable[[Sequence[str], bool], Encoded]
 
 def is_exported(folder: str | Path) -> bool:
     """Return whether a folder holds an exported model; SgmftError where it may not be read."""
-    try:
+    with raising(f"{folder} cannot be read ({{error}}).", OSError):
         return (Path(folder) / MANIFEST).is_file()
-    except OSError as error:
-        raise SgmftError(f"{folder} cannot be read ({error.strerror}).") from error
 
 
 class Manifest(NamedTuple):

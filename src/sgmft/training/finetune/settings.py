@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, check_name
 from sgmft.models import presets
 from sgmft.models.presets import NotNegative, Positive, Range, Share, TrainConfig
 
@@ -70,16 +70,13 @@ class Tuning:
 
 def tuning_of(kind: str, settings: Mapping[str, Any]) -> Tuning | None:
     """Return a fine-tuning of this kind, by settings or their text; None for "head"."""
+    check_name(kind, ("head", *LEARNING_RATES), "There is no --tune")
+    if kind == "head" and settings:
+        raise SgmftError(f"tune.{next(iter(settings))} is for --tune lora or --tune full.")
     if kind == "head":
-        if settings:
-            name = next(iter(settings))
-            raise SgmftError(f"tune.{name} is for --tune lora or --tune full.")
         return None
     kinds = {k: v for k, v in typing.get_type_hints(Tuning).items() if k != "kind"}
-    if unknown := settings.keys() - kinds:
-        names = ", ".join(sorted(kinds))
-        raise SgmftError(f"There is no setting tune.{unknown.pop()}: use one of {names}.")
-    if kind not in LEARNING_RATES:
-        raise SgmftError(f"--tune {kind}: use head, lora or full.")
+    for name in settings:
+        check_name(name, kinds, f"--tune {kind} has no setting")
     values = {name: presets.parse_setting(name, x, kinds[name]) for name, x in settings.items()}
     return Tuning(kind, **values)  # type: ignore[arg-type]
