@@ -16,8 +16,7 @@ from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.formats import is_predicted
 from sgmft.errors import Message, NoUsableRowError, SgmftError, raising
-from sgmft.evaluation.cells import PrivacyRule
-from sgmft.evaluation.shares import LEAST, Change, ShareEstimator, Shares
+from sgmft.evaluation.shares import LEAST, Change, PrivacyRule, ShareEstimator, Shares
 from sgmft.features.attributes import TIMES, parse_time, read_cell, to_number
 from sgmft.locator import drift
 from sgmft.locator.abstention import OF_NONE, Abstention
