@@ -159,8 +159,7 @@ def difference(
     hits = (probabilities.argmax(axis=2) == truth).sum(axis=0)
     other_hits = (reference.argmax(axis=2) == truth).sum(axis=0)
     scale = len(probabilities) * len(reference) * len(truth)
-    # (N,), whole so that ties are exact
-    whole = hits * len(reference) - other_hits * len(probabilities)
+    whole = hits * len(reference) - other_hits * len(probabilities)  # (N,), so ties are exact
     # Posts of the same difference are alike: drawing posts is drawing how many there are of each.
     values, posts = np.unique(whole, return_counts=True)
     rng = np.random.default_rng([0, 0])

@@ -243,8 +243,7 @@ class WordAverageConfig(WordConfig):
 
     dropout: Dropout = 0.1
     width: int = 256  # D
-    # the classifier's hidden widths; four make five layers
-    classifier_widths: tuple[int, ...] = (512, 256, 128, 64)
+    classifier_widths: tuple[int, ...] = (512, 256, 128, 64)  # hidden; four make five layers
 
 
 class ProjectedMean(nn.Module):

@@ -25,8 +25,7 @@ class Tuning:
     kind: Literal["lora", "full"] = "lora"
     rank: int = 8  # of LoRA; a map W becomes W + alpha / rank B A
     alpha: Positive = 16.0  # of LoRA; a map W becomes W + alpha / rank B A
-    # which linear maps LoRA changes: those of "attention", or "all" in a layer
-    maps: Literal["attention", "all"] = "attention"
+    maps: Literal["attention", "all"] = "attention"  # linear maps of a layer that LoRA changes
     # layers of each tower that are trained, counted from its end; None trains all, and with "full"
     # the embeddings too
     last: int | None = None
@@ -38,11 +37,9 @@ class Tuning:
     micro_batch: int | None = None
     encoder_learning_rate: Positive | None = None  # None is 1e-4 for "lora" and 1e-5 for "full"
     head_learning_rate: Positive = 1e-4  # of the network behind the encoder
-    # share of all steps over which the rates rise; after it they fall as a cosine
-    warmup: Share = 0.1
+    warmup: Share = 0.1  # share of all steps over which rates rise; then they fall as a cosine
     weight_decay: NotNegative = 0.01  # decoupled, as in AdamW
-    # keep the input of each layer only, and compute it again when going back
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = False  # keep layers' inputs only, and compute the rest again
     # "bfloat16" computes the towers in it, weights that are trained stay float32; "auto" is
     # bfloat16 where the hardware computes it natively
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
