@@ -243,7 +243,8 @@ class WordAverageConfig(WordConfig):
 
     dropout: Dropout = 0.1
     width: int = 256  # D
-    classifier_widths: tuple[int, ...] = (512, 256, 128, 64)  # hidden; four make five layers
+    # the classifier's hidden widths; four make five layers
+    classifier_widths: tuple[int, ...] = (512, 256, 128, 64)
 
 
 class ProjectedMean(nn.Module):

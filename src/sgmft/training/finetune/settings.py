@@ -25,7 +25,7 @@ class Tuning:
     kind: Literal["lora", "full"] = "lora"
     rank: int = 8  # of LoRA; a map W becomes W + alpha / rank B A
     alpha: Positive = 16.0  # of LoRA; a map W becomes W + alpha / rank B A
-    maps: Literal["attention", "all"] = "attention"  # linear maps of a layer that LoRA changes
+    maps: Literal["attention", "all"] = "attention"  # which of a layer's linear maps LoRA changes
     # layers of each tower that are trained, counted from its end; None trains all, and with "full"
     # the embeddings too
     last: int | None = None
