@@ -58,11 +58,12 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
 
 @contextmanager
 def raising(message: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Raise SgmftError with this message where one of these exceptions is raised in the block."""
+    """Raise SgmftError, perhaps with the {error}, where one of these is raised in the block."""
     try:
         yield
     except kinds as error:
-        raise SgmftError(message) from error
+        why = getattr(error, "strerror", None) or error  # without the file's name
+        raise SgmftError(message.replace("{error}", str(why))) from error
 
 
 class SgmftWarning(UserWarning):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.font_manager import fontManager
 from PIL import Image
 
 from html_page import EVIL, Page, svg_words
@@ -83,7 +84,8 @@ def test_figures_are_the_same_every_time_and_follow_the_page():
 @pytest.mark.parametrize("fonts", [True, False])
 def test_save_confusion(tmp_path, monkeypatch, caplog, fonts):
     if not fonts:
-        monkeypatch.setattr("sgmft.evaluation.figures._CJK_FONTS", "")
+        own = [font for font in fontManager.ttflist if font.name == "DejaVu Sans"]
+        monkeypatch.setattr(fontManager, "ttflist", own)
     evaluation = evaluation_of(["家", "学校", "Shopping Center"])
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from sgmft.evaluation.cells import PrivacyRule
-from sgmft.evaluation.shares import Change, ShareEstimator, maximise, onto_simplex
+from sgmft.evaluation.shares import Change, PrivacyRule, ShareEstimator, maximise, onto_simplex
 from sgmft.locator.abstention import HeldOutProbabilities
 
 TRAINED = np.array([0.5, 0.3, 0.2])

@@ -207,7 +207,7 @@ def test_a_folder_that_is_not_there(tmp_path, name):
 
 def test_what_is_none_is_refused(tmp_path):
     assert "no onnx.json" in refusal(tmp_path, "onnx")
-    assert "torch or onnx" in refusal(tmp_path, "tensorflow")
+    assert "torch, onnx" in refusal(tmp_path, "tensorflow")
     assert re.search(r"x cannot be read|There is no model", refusal("x" * 300, "torch"))
 
 

@@ -14,7 +14,7 @@ from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerBert
 from reference_loops import bridgetower_layer, transformer_block
 from sgmft.errors import SgmftError
 from sgmft.models.attention import AttentionHeads
-from sgmft.models.fusions import FUSIONS, SimilarityAwareFusion, SumFusion, pool
+from sgmft.models.fusions import FUSIONS, SimilarityAwareFusion, pool
 from sgmft.models.layers import CrossModalLayer, additive_mask
 from sgmft.models.sgmft import SGMFT, SGMFTConfig
 from token_batches import (
@@ -84,7 +84,7 @@ def test_fusion_is_equation_17(text, image, width, layers):
 
 
 def test_without_the_module_the_pooled_features_are_added(text, image):
-    fusion = SumFusion(D, AttentionHeads(HEADS), 3)
+    fusion = FUSIONS["sum"](D, AttentionHeads(HEADS), 3)
     expected = pool(text, TEXT_MASK) + pool(image, IMAGE_MASK)
     assert torch.equal(fusion(text, image, *MASKS), expected)
     assert torch.equal(fusion(text[:, 0], image[:, 0]), text[:, 0] + image[:, 0])

@@ -437,9 +437,9 @@ def test_rates_by_kind_and_the_heads_other_settings_stay():
 @pytest.mark.parametrize(
     ("kind", "settings", "told"),
     [
-        ("half", {}, "use head, lora or full"),
+        ("half", {}, "use head, lora, full"),
         ("head", {"tune.rank": "2"}, "tune.rank is for --tune lora or --tune full"),
-        ("lora", {"tune.ranks": "2"}, "no setting tune.ranks: use one of alpha"),
+        ("lora", {"tune.ranks": "2"}, "no setting 'ranks': use rank"),
         ("lora", {"tune.rank": "two"}, "a whole number"),
         ("lora", {"tune.rank": "0"}, "tune.rank must be at least 1"),
         ("lora", {"tune.maps": "some"}, "attention or all"),

@@ -4,15 +4,15 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParams
 from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager
 from matplotlib.patches import Rectangle
 from rich.cells import cell_len, chop_cells
 
@@ -22,22 +22,16 @@ INK = "#1d2733"  # in SVG text it becomes the page's own text colour, for light 
 CELL = "#1a5fb4"  # one hue, more opaque for more posts: safe for every kind of colour vision
 STYLE = Path(__file__).with_suffix(".mplstyle")  # with the same ink
 LONGEST_LABEL, HEAD, TAIL = 24, 13, 9  # in columns of a terminal: a Chinese character takes two
-_CJK_FONTS = (
-    "Noto Sans CJK SC|Noto Sans SC|Source Han Sans SC|Microsoft YaHei|PingFang SC|Hiragino Sans GB|"
-    "Heiti SC|SimHei|WenQuanYi Micro Hei|WenQuanYi Zen Hei|Noto Sans CJK JP|Arial Unicode MS"
-)
 
 
 def confusion_figure(labels: Sequence[str], counts: Sequence[Sequence[int]], salt: str = "") -> str:
     """Return a confusion matrix (K, K) as SVG text: posts and row percentages, truth as rows."""
-    with drawing_style([], f"sgmft{salt}"):
-        return svg_text(draw_confusion(labels, counts))
+    return svg_text(partial(draw_confusion, labels, counts), f"sgmft{salt}")
 
 
 def save_confusion(labels: Sequence[str], counts: Sequence[Sequence[int]], path: Path) -> None:
     """Write a confusion matrix (K, K) as a file of the kind that its name says, on white."""
-    with drawing_style(cjk_fonts()):
-        save_figure(draw_confusion(labels, counts), path, 160)
+    save_figure(partial(draw_confusion, labels, counts), path, 160)
 
 
 def draw_confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Figure:
@@ -87,19 +81,12 @@ def shorten(label: str) -> str:
     return f"{head.rstrip()}…{tail.lstrip()}"
 
 
-def cjk_fonts() -> list[str]:
-    """Return fonts on this machine that have Chinese characters, best first."""
-    known = set(fontManager.get_font_names())
-    return [font for font in _CJK_FONTS.split("|") if font in known]
-
-
 @contextmanager
-def drawing_style(fonts: list[str], salt: str = "sgmft") -> Iterator[None]:
-    """Apply the settings of our figures; identifiers in SVG text depend on `salt`, one a figure."""
-    settings: dict[Any, Any] = {"font.family": ["DejaVu Sans", *fonts], "svg.hashsalt": salt}
-    fonts_log = logging.getLogger("matplotlib.font_manager")  # notes each weight a font lacks
+def _drawing_style() -> Iterator[None]:
+    """Apply the settings of our figures."""
+    fonts_log = logging.getLogger("matplotlib.font_manager")  # notes fonts and weights it lacks
     level = fonts_log.level
-    with rc_context(settings, STYLE), warnings.catch_warnings():
+    with rc_context(fname=STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         fonts_log.setLevel(logging.ERROR)
         try:
@@ -108,19 +95,23 @@ def drawing_style(fonts: list[str], salt: str = "sgmft") -> Iterator[None]:
             fonts_log.setLevel(level)
 
 
-def save_figure(figure: Figure, path: Path, dpi: int) -> None:
-    """Write a figure as a PNG or PDF file, on white, whole; see `make_file`."""
+def save_figure(draw: Callable[[], Figure], path: Path, dpi: int) -> None:
+    """Draw a figure into a PNG or PDF file, on white, whole; see `make_file`."""
     kind = path.suffix[1:]
     options: dict[str, Any] = {"metadata": {"CreationDate": None}} if kind == "pdf" else {}
     options |= {"format": kind, "dpi": dpi, "facecolor": "white"}
-    make_file(path, lambda at: figure.savefig(at, **options))
+    with _drawing_style():
+        rcParams["font.family"] = rcParams["font.sans-serif"]
+        figure = draw()
+        make_file(path, lambda at: figure.savefig(at, **options))
 
 
-def svg_text(figure: Figure) -> str:
-    """Render a figure to an <svg> element for a page with others, the same every time."""
-    out = io.StringIO()
+def svg_text(draw: Callable[[], Figure], salt: str) -> str:
+    """Draw a figure as an <svg>, the same every time, for a page with others of another `salt`."""
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(out, format="svg", transparent=True, metadata=nothing)
+    with _drawing_style():
+        rcParams["svg.hashsalt"] = salt
+        draw().savefig(out := io.StringIO(), format="svg", transparent=True, metadata=nothing)
     text = out.getvalue()
     text = re.sub(r' id="[\w.]+_\d+"', "", text[text.index("<svg") :])  # nothing refers to these
     text = text.replace("*{stroke-linejoin", "svg *{stroke-linejoin")

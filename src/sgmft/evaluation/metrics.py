@@ -1,6 +1,6 @@
 """Metrics of predictions: accuracy and macro-F1 with intervals, by class and group, selective."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -147,7 +147,12 @@ def evaluate(
     true = _check(probs, truth, labels)
     predicted = probs.argmax(axis=1)  # (N,)
     confusion = count_confusions(true, predicted, len(labels))
-    accuracy, macro_f1, *of_labels = _intervals(confusion, np.random.default_rng([0, 0]))
+    rows, cells = np.nonzero(confusion)
+    counts = confusion[rows, cells]  # of posts, which are drawn anew
+    shares = counts / len(truth)
+    drawn = np.random.default_rng([0, 0]).multinomial(len(truth), shares, size=RESAMPLES)
+    table = accuracy_and_f1(np.vstack([counts, drawn]), rows, cells, len(labels))
+    accuracy, macro_f1, *of_labels = (_interval(x[0], x[1:]) for x in table)
     per_class = class_scores(confusion, labels, of_labels)
     eps = np.finfo(np.float64).eps
     likely = np.clip(probs[np.arange(len(truth)), true], eps, 1 - eps)
@@ -202,15 +207,6 @@ def check_probabilities(probs: Reals) -> None:
     sums_to_1 = np.allclose(probs.sum(axis=-1), 1, atol=1e-2)
     if not sums_to_1 or probs.min() < 0:  # NaN fails the first test
         raise SgmftError("these are not probabilities: each row must be 0 or more and sum to 1")
-
-
-def _intervals(confusion: Integers, rng: _Rng) -> Iterator[Interval]:
-    """Yield accuracy, macro-F1 and each label's F1 of a confusion matrix (K, K) of posts."""
-    rows, columns = np.nonzero(confusion)
-    counts = confusion[rows, columns]  # (cells,)
-    drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)
-    for x in accuracy_and_f1(np.vstack([counts, drawn]), rows, columns, len(confusion)):
-        yield _interval(x[0], x[1:])
 
 
 def accuracy_and_f1(counts: Integers, rows: Integers, columns: Integers, classes: int) -> Doubles:

@@ -44,13 +44,11 @@ def write_page(
     language: str = "en",  # or zh
 ) -> None:
     """Write an evaluation's page."""
-    given: dict[str, Any] = {"title": title, "about": about, "notice": notice, "errors": errors}
-    given |= {"models": models, "evaluation": evaluation, "history": history, "language": language}
-    given |= {"overview": overview, "most_values": MOST_VALUES}
+    given = locals() | {"most_values": MOST_VALUES}
     given["confusion"] = figures.confusion_figure(evaluation.labels, evaluation.confusion)
     given |= {"mistakes": _mistakes(evaluation), "blind_loss": math.log(len(evaluation.labels))}
     views = ((x, _top(probs), list(map(image_view, x.images))) for x, probs in examples)
-    page = render("evaluation/templates/report.html", **given, examples=[*views])
+    page = render("evaluation/templates/report.html", **given | {"examples": [*views]})
     write_file(path, page.encode(errors="replace"))
 
 

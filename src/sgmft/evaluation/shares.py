@@ -2,9 +2,11 @@
 
 A model that takes Home for Work shifts the counts of both. Probabilities of labelled posts that it
 has not learned from tell how, and correct the shares, if posts of one label look as those did, so
-that only the labels' shares differ (label shift).
+that only the labels' shares differ (label shift). What is shown must not tell of a single person.
 """
 
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,17 +62,13 @@ class ShareEstimator:
     et al. 2010) of the probabilities under what it found. Intervals are percentiles of a Bayesian
     bootstrap of users and of held-out posts (Rubin 1981).
 
-    Args:
-        probs: (N, K).
-        labels: (N,) as counted, -1 for none.
-        users: (N,) from 0 to U - 1.
-        parts: (N,) which the posts have.
-        held_out: the model's `HeldOutProbabilities`; None makes shares means of `probs`.
+    `probs` are (N, K); `labels` (N,) as counted, -1 for none; `users` (N,) from 0 to U - 1; `parts`
+    (N,) which the posts have; `held_out` None makes shares means of `probs`, not corrected.
     """
 
     def __init__(
         self, probs: Doubles, labels: Integers, users: Integers, parts: Integers, held_out: Any
-    ) -> None:
+    ) -> None:  # the latter the model's `HeldOutProbabilities`
         self.probs, self.labels, self.users, self.held_out = probs, labels, users, held_out
         rng = np.random.default_rng(0)
         number = int(np.clip(WEIGHTS // (users.max() + 1), 100, REPLICATES))
@@ -175,3 +173,39 @@ def onto_simplex(x: Doubles) -> Doubles:
     excess = (np.cumsum(ordered, 1) - 1) / np.arange(1, x.shape[1] + 1)
     last = (ordered > excess).sum(1, keepdims=True) - 1
     return np.maximum(x - np.take_along_axis(excess, last, 1), 0)
+
+
+@dataclass(frozen=True)
+class PrivacyRule:
+    """The least number of users behind what is shown; of posts, where there are no users."""
+
+    users: Integers  # (N,) of the posts; -1 of all without one, which may be one person's
+    least: int
+
+    def allows(self, rows: Integers) -> bool:
+        """Return whether posts are of enough users, of whom none wrote more than half."""
+        posts = np.unique_counts(self.users[rows]).counts
+        return len(posts) >= self.least and (self.least == 1 or 2 * posts.max() <= posts.sum())
+
+    def choose(
+        self, cells: Mapping[Any, Integers], lines: Sequence[Collection[Any]]
+    ) -> dict[Any, Integers]:
+        """Return the cells that may be shown; a line is cells whose sum is known from elsewhere.
+
+        What is hidden of a line must be of enough users, too, for the sum less what is shown would
+        tell it: else the smallest of the others is hidden with it.
+        """
+        shown = {key: rows for key, rows in cells.items() if self.allows(rows)}
+        waiting = list(lines)
+        while waiting:
+            line = waiting.pop()
+            hidden = [cells[key] for key in line if key not in shown]
+            others = [key for key in line if key in shown]
+            if hidden and others and not self.allows(np.concatenate(hidden)):
+                del shown[min(others, key=lambda key: len(cells[key]))]
+                waiting = list(lines)
+        return shown
+
+    def round(self, number: float) -> int:
+        """Return a number of posts to a multiple of the least, so that differences tell little."""
+        return int(self.least * round(number / self.least))

@@ -32,8 +32,7 @@ class AlignmentResult:
     pairs: int  # number of pairs learned from
     held_out: int  # number of pairs that recall is measured on
     skipped: dict[str, int]  # number of posts left out, by reason
-    # recall among the held-out pairs before; None where the modalities share no space
-    before: dict[str, float] | None
+    before: dict[str, float] | None  # recall among the held-out pairs; None without a shared space
     after: dict[str, float]  # the same with the adapted one
     history: list[Epoch]
 

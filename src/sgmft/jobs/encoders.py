@@ -79,17 +79,14 @@ def check_encoder(name: str, device: str | None = None) -> Iterator[tuple[str, b
         return again
 
     widths = {"text": info.text_width, "images": info.image_width, "joint": info.joint_width}
+    of_tokens = {"words": info.word_width, "regions": info.image_width}
     checks: dict[str, Callable[[], str]] = {
         "shapes": lambda: _check(rows(), **widths),
         "determinism": lambda: _compare(rows(), encode(posts), 1e-6),
         "batches": lambda: _compare(rows(), {k: x for y in posts for k, x in encode([y]).items()}),
         "order": lambda: _compare(rows(), encode(posts[::-1])),
         "missing sides": lambda: _compare(rows(), parts()),
-        "tokens": lambda: (
-            _check(encode(posts, True), words=info.word_width, regions=info.image_width)
-            if info.has_tokens
-            else "none"
-        ),
+        "tokens": lambda: _check(encode(posts, True), **of_tokens) if info.has_tokens else "none",
         "speed": speed,
         "fingerprint": fingerprint,
     }

@@ -9,8 +9,8 @@ from pathlib import Path
 from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
-from sgmft.errors import SgmftError
-from sgmft.evaluation.explain.attribution import UnexplainableError, check_label
+from sgmft.errors import SgmftError, check_name
+from sgmft.evaluation.explain.attribution import UnexplainableError
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.evaluation.explain.page import ENGLISH, explanation_page
 from sgmft.locator.locator import SemanticLocator
@@ -39,7 +39,8 @@ def explain_table(
     if path.suffix.lower() not in (".html", ".json"):
         raise SgmftError(f"{output} must end in .html for a page, or in .json for the numbers.")
     source.refuse_overwriting(path)
-    check_label(label, locator.labels)
+    if label is not None:
+        check_name(label, locator.labels, "The model has no label")
     found: list[tuple[Post, Explanation | None]] = []
     chosen = _chosen(source, row, most + 1)
     for post in chosen[:most]:

@@ -63,117 +63,105 @@ def fetch_table(
     summary = FetchSummary(folder / f"{path.stem or 'posts'}{suffix}")
     source.refuse_overwriting(summary.table)
     check_writable(folder)
-    files = _Files(folder / IMAGES)
-    limits = max_files, max_total
-    reasons = asyncio.run(_download(source, files, settings, limits, summary, on_fetched))
-    _write(source, files, reasons, summary)
+    pictures = _Pictures(source, summary)
+    asyncio.run(pictures.download(settings, max_files, max_total, on_fetched))
+    pictures.write_table()
     return summary
 
 
-class _Files:
-    """The files of a folder; `paths` has that of each by the key of its address or bytes."""
+class _Pictures:
+    """The pictures of a source; `_paths` has the file of each by a key of its address or bytes."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, source: Source, summary: FetchSummary) -> None:
+        self._source, self._summary, self._reasons = source, summary, dict[str, str]()
+        self._options = source.table, source.columns, source.format, source.allow_outside
+        self._folder = folder = summary.table.with_name(IMAGES)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for leftover in leftovers(folder):
                 leftover.unlink(missing_ok=True)
-            self.paths = {x.stem: f"{IMAGES}/{x.name}" for x in folder.iterdir()}
+            self._paths = {x.stem: f"{IMAGES}/{x.name}" for x in folder.iterdir()}
 
-    def keep(self, key: str, suffix: str, data: bytes) -> None:
-        if key not in self.paths:
-            with writing(self._folder):
-                write_whole(self._folder / (key + suffix), data)
-            self.paths[key] = f"{IMAGES}/{key}{suffix}"
+    async def download(
+        self, settings: DownloadSettings, most: int, total: int, on_fetched: Callable[[int], object]
+    ) -> None:
+        """Download what is not there, and note why an address gave no file."""
+        summary, seen, started, size = self._summary, set[str](), 0, 0
+        loop, given = asyncio.get_running_loop(), iter_image_cells(*self._options)
+        cells = chain.from_iterable(cells.values() for _, _, cells, _ in given)
+        addresses = filter(None, map(find_web_address, chain.from_iterable(cells)))
 
+        async def work() -> None:
+            nonlocal started, size
+            for address in addresses:  # shared by all workers
+                key = _key(address)
+                if key in seen:
+                    continue
+                seen.add(key)
+                try:
+                    if key in self._paths:
+                        summary.there += 1
+                    elif started >= most or size >= total:
+                        raise DownloadError("the limit of a run is reached: run it again to go on")
+                    else:
+                        started += 1
+                        data = await downloader.download(address)
+                        checked = loop.run_in_executor(decoders, check_media, data, "what is there")
+                        self._keep(key, await checked, data)
+                        summary.fetched += 1
+                        size += len(data)
+                except SgmftError as error:
+                    self._reasons[key] = str(error)
+                    summary.failed[str(error)] += 1
+                on_fetched(summary.fetched + summary.there + len(self._reasons))
 
-async def _download(
-    source: Source,
-    files: _Files,
-    settings: DownloadSettings,
-    limits: tuple[int, int],
-    summary: FetchSummary,
-    on_fetched: Callable[[int], object],
-) -> dict[str, str]:
-    """Download what is not there; return why an address gave no file, by its key."""
-    reasons: dict[str, str] = {}
-    seen: set[str] = set()
-    started = size = 0
-    loop = asyncio.get_running_loop()
-    options = source.table, source.columns, source.format, source.allow_outside
-    cells = (cell for _, _, cells, _ in iter_image_cells(*options) for cell in cells.values())
-    addresses = filter(None, map(find_web_address, chain.from_iterable(cells)))
+        with ThreadPoolExecutor(2) as decoders:  # a large picture takes hundreds of megabytes
+            async with aclosing(Downloader(settings)) as downloader:
+                await asyncio.gather(*(work() for _ in range(WORKERS)))
 
-    async def work() -> None:
-        nonlocal started, size
-        for address in addresses:  # shared by all workers
-            key = _key(address)
-            if key in seen:
-                continue
-            seen.add(key)
-            try:
-                if key in files.paths:
-                    summary.there += 1
-                elif started >= limits[0] or size >= limits[1]:
-                    raise DownloadError("the limit of a run is reached: run it again to go on")
-                else:
-                    started += 1
-                    data = await downloader.download(address)
-                    checking = loop.run_in_executor(decoders, check_media, data, "what is there")
-                    files.keep(key, await checking, data)
-                    summary.fetched += 1
-                    size += len(data)
-            except SgmftError as error:
-                reasons[key] = str(error)
-                summary.failed[reasons[key]] += 1
-            on_fetched(summary.fetched + summary.there + len(reasons))
-
-    with ThreadPoolExecutor(2) as decoders:  # a large picture takes hundreds of megabytes
-        async with aclosing(Downloader(settings)) as downloader:
-            await asyncio.gather(*(work() for _ in range(WORKERS)))
-    return reasons
-
-
-def _write(source: Source, files: _Files, reasons: dict[str, str], summary: FetchSummary) -> None:
-    options = source.table, source.columns, source.format, source.allow_outside
-    columns = dict.fromkeys(source.columns_seen())
-    columns |= {"images": None} if ADDRESSES in columns else {}
-    report = summary.table.with_name(FAILED)
-    with (
-        open_writer(summary.table, list(columns)) as table,
-        open_writer(report, ["row", "address", "reason"]) as failed,
-    ):
-        for place, values, cells, resolve in iter_image_cells(*options):
-            kept: dict[str, list[str]] = {name: [] for name in cells}
-            for name, given in cells.items():
-                for picture in given:
+    def write_table(self) -> None:
+        """Write the table with paths in the place of addresses, and the report."""
+        columns, reasons = dict.fromkeys(self._source.columns_seen()), self._reasons
+        columns |= {"images": None} if ADDRESSES in columns else {}
+        report = self._folder.with_name(FAILED)
+        with (
+            open_writer(self._summary.table, list(columns)) as table,
+            open_writer(report, ["row", "address", "reason"]) as failed,
+        ):
+            for place, values, cells, resolve in iter_image_cells(*self._options):
+                kept: dict[str, list[str]] = {name: [] for name in cells}
+                for name, picture in ((name, x) for name, given in cells.items() for x in given):
                     address = find_web_address(picture)
-                    key = _copy(picture, resolve, files) if address is None else _key(address)
-                    summary.copied |= {key} if address is None and key else set()
-                    kept[name].append(files.paths.get(key) or str(picture))
+                    key = self._copy(picture, resolve) if address is None else _key(address)
+                    kept[name].append(self._paths.get(key) or str(picture))
                     if key in reasons:
                         failed.write([{"row": place, "address": address, "reason": reasons[key]}])
-            if ADDRESSES in kept:
-                kept["images"] = kept.get("images", []) + kept.pop(ADDRESSES)
-                values[ADDRESSES] = None
-            for name, pictures in kept.items():
-                single = isinstance(values.get(name), str) and len(pictures) == 1
-                values[name] = (pictures[0] if single else pictures) or values.get(name)
-            table.write([values])
-            summary.rows += 1
-    if not summary.failed:
-        report.unlink()
+                if ADDRESSES in kept:
+                    kept["images"] = kept.get("images", []) + kept.pop(ADDRESSES)
+                    values[ADDRESSES] = None
+                for name, pictures in kept.items():
+                    single = isinstance(values.get(name), str) and len(pictures) == 1
+                    values[name] = (pictures[0] if single else pictures) or values.get(name)
+                table.write([values])
+                self._summary.rows += 1
+        if not reasons:
+            report.unlink()
 
+    def _copy(self, picture: str | Attachment, resolve: PathResolver) -> str:
+        try:
+            file = resolve(picture) if isinstance(picture, str) else picture
+            data = read_media(file)
+        except (ImageError, ValueError):
+            return ""
+        self._keep(_key(data), Path(media_name(file)).suffix, data)
+        self._summary.copied.add(_key(data))
+        return _key(data)
 
-def _copy(picture: str | Attachment, resolve: PathResolver, files: _Files) -> str:
-    try:
-        file = resolve(picture) if isinstance(picture, str) else picture
-        data = read_media(file)
-    except (ImageError, ValueError):
-        return ""
-    files.keep(_key(data), Path(media_name(file)).suffix, data)
-    return _key(data)
+    def _keep(self, key: str, suffix: str, data: bytes) -> None:
+        if key not in self._paths:
+            with writing(self._folder):
+                write_whole(self._folder / (key + suffix), data)
+            self._paths[key] = f"{IMAGES}/{key}{suffix}"
 
 
 def _key(content: str | bytes) -> str:

@@ -16,8 +16,7 @@ from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.formats import is_predicted
 from sgmft.errors import Message, NoUsableRowError, SgmftError, raising
-from sgmft.evaluation.cells import PrivacyRule
-from sgmft.evaluation.shares import LEAST, Change, ShareEstimator, Shares
+from sgmft.evaluation.shares import LEAST, Change, PrivacyRule, ShareEstimator, Shares
 from sgmft.features.attributes import TIMES, parse_time, read_cell, to_number
 from sgmft.locator import drift
 from sgmft.locator.abstention import OF_NONE, Abstention
@@ -89,8 +88,7 @@ def insight_table(
         least: users that a group must have to be shown; posts, where there are no users.
         utc_offset: hours that are added to times given in UTC.
 
-    Raises:
-        SgmftError: no post has a label, or they are of too few users, or before or after is none.
+    SgmftError where no post has a label, they are of too few users, or before or after is none.
     """
     with raising(f"--before-after {change}: write the day as 2024-03-01.", ValueError):
         change = change and str(date.fromisoformat(change))
@@ -121,11 +119,9 @@ def insight_table(
     users = np.unique(np.array(names, str), return_inverse=True)[1]
     rule = PrivacyRule(np.where([has_users and not x.user for x in posts], -1, users), least)
     if not rule.allows(every):
-        raise NoUsableRowError(
-            f"{source.table}: {len(posts)} posts have a label, and nothing is shown of fewer than "
-            f"{least} users (--min-users), or where one wrote most. "
-            f"{describe_errors(summary.errors)}"
-        )
+        few = f"nothing is shown of fewer than {least} users (--min-users), or where one wrote most"
+        why = f"{len(posts)} posts have a label, and {few}. {describe_errors(summary.errors)}"
+        raise NoUsableRowError(f"{source.table}: {why}")
     require_columns(posts, by)
     probs = np.array([p.probabilities for p in good], float)
     given = np.array([labels.index(p.label) if p.label else -1 for p in good])
@@ -177,10 +173,9 @@ def insight_table(
     if change is not None:
         halves = {x.value: x for x in result.by.pop(CHANGE, ())}
         if not halves.keys() >= {"before", "after"}:
-            raise SgmftError(
-                f"--before-after {change}: before or after it, fewer than {least} users wrote "
-                "posts with a time that can be read: see --min-users, and --column time=NAME."
-            )
+            few = f"fewer than {least} users wrote posts with a time that can be read"
+            fix = "see --min-users, and --column time=NAME"
+            raise SgmftError(f"--before-after {change}: before or after it, {few}: {fix}.")
         before, after = halves["before"], halves["after"]
         result.change = change, before, after, Change.between(before.found, after.found)
     _write(Path(output), result, pick_language(language), Path(source.table).name)
@@ -223,10 +218,8 @@ def _read_table(source: Source) -> tuple[list[str], Iterator[Prediction], bool]:
     elif labels and {*labels} <= {*shares}:  # without its empty columns
         labels, predicted = shares, True
     elif len(labels) > MOST_LABELS:
-        raise SgmftError(
-            f"{source.table}: its labels are {len(labels):,} different ones: say which column "
-            "holds the places, as in --column label=NAME."
-        )
+        fix = "say which column holds the places, as in --column label=NAME"
+        raise SgmftError(f"{source.table}: its labels are {len(labels):,} different ones: {fix}.")
 
     def read(post: Post) -> Prediction:
         cells = ((read_cell(post, f"p_{label}") or "").replace(",", ".") for label in labels)

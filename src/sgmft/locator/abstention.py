@@ -27,11 +27,7 @@ ROUNDING = 1e-8  # by which a probability may miss a threshold that it equals
 
 @dataclass(frozen=True)
 class Abstention:
-    """Rules under which a prediction has no label.
-
-    Raises:
-        SgmftError: a value that is not between 0 and 1.
-    """
+    """Rules under which a prediction has no label; SgmftError for a value not between 0 and 1."""
 
     # of prediction sets, in 0..1: so large a share of posts has its true label in its set. No label
     # is given where the set has not exactly one member.
@@ -140,15 +136,14 @@ class HeldOutProbabilities:
         for i, row in enumerate(probs):
             chosen = None if members is None else members[i]
             seen = None if typical is None else float(typical[i])
-            reason = None
-            if seen is not None and rules.reject is not None and seen <= rules.reject:
+            reason, least = None, rules.min_probability or 0.0
+            if seen is not None and seen <= (rules.reject or 0.0):
                 reason = OF_NONE
             elif chosen is not None and chosen.sum() > 1:
                 reason = "several labels are possible"
             elif chosen is not None and not chosen.any():
                 reason = "no label is probable enough"
-            elif rules.min_probability is not None and row.max() < rules.min_probability:
-                least = rules.min_probability
+            elif row.max() < least:
                 reason = Message("no label has a probability of {least:g}", least=least)
             yield AbstentionDecision(chosen, seen, reason)
 
@@ -189,8 +184,7 @@ def digest_keys(keys: Sequence[str]) -> NDArray[np.uint32]:
 def entropy(probabilities: Floats) -> Doubles:
     """Return the entropy, in nats, of each row of (N, K): (N,)."""
     wide = probabilities.astype(np.float64)
-    logs = np.log(wide, where=wide > 0, out=np.zeros_like(wide))
-    return np.asarray(-(wide * logs).sum(1))
+    return np.asarray(-(wide * np.log(wide.clip(np.finfo(float).tiny))).sum(1))
 
 
 def _normalized(probabilities: Floats) -> Doubles:

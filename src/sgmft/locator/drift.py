@@ -3,26 +3,22 @@
 Single traits are counted. Counts add up over the parts of a job, and tell nothing of a post.
 """
 
-import re
 from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from math import sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sgmft.errors import Message, join_messages, warn
 from sgmft.locator.prediction import Prediction
+from sgmft.utils.files import load_patterns
 
 PARTS = ("", "a text alone", "pictures alone", "a text and pictures")  # by `Features.parts`
-SCRIPTS = {
-    "in Chinese characters": re.compile(r"[\u3400-\u9fff]"),
-    "in Japanese or Korean": re.compile(r"[\u3040-\u30ff\uac00-\ud7af]"),
-    "in Latin letters": re.compile(r"[A-Za-z\u00c0-\u024f]+"),
-    "in another script": re.compile(r"[\u0370-\u1fff]+"),  # Greek, Cyrillic, Arabic, Thai, ...
-}
+SCRIPTS = load_patterns(Path(__file__).with_name("scripts.toml"))  # words of each
 LENGTHS = (10, 30, 100, 300)  # characters
 LOOKED_AT = 300  # characters whose script counts
 UNSURE = 0.5  # below it the most probable label is more likely wrong than right

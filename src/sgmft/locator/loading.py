@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, check_name
 from sgmft.locator.onnx.locator import Manifest, OnnxLocator, is_exported
 from sgmft.locator.prediction import Predictor
 from sgmft.locator.state import REPOSITORY, read_state
@@ -11,16 +11,11 @@ from sgmft.locator.state import REPOSITORY, read_state
 def load_predictor(
     model: str, runtime: str | None = None, features: Path | None = None, device: str | None = None
 ) -> Predictor:
-    """Load the model of a folder.
+    """Load the model of a folder that `sgmft train` or `export` wrote, or of a hub repository.
 
-    Args:
-        model: a folder that `sgmft train` or `sgmft export` wrote, or a hub repository.
-        runtime: "torch" or "onnx"; None is what the folder holds.
-        features: folder of a feature store; an exported model keeps none.
-        device: "cpu", "cuda", ...; an exported model runs on the CPU.
-
-    Raises:
-        SgmftError: there is no such model or runtime, or the model is damaged.
+    `runtime` is "torch" or "onnx", by default what the folder holds; `features` the folder of a
+    feature store, and `device` "cpu", "cuda", ...: an exported model keeps no store and runs on the
+    CPU. SgmftError where there is no such model or runtime, or it is damaged.
     """
     if _runtime(model, runtime) == "torch":
         from sgmft.locator.locator import SemanticLocator
@@ -41,6 +36,5 @@ def check_model(model: str, runtime: str | None = None) -> None:
 
 def _runtime(model: str, wanted: str | None) -> str:
     runtime = wanted or ("onnx" if is_exported(model) else "torch")
-    if runtime not in ("torch", "onnx"):
-        raise SgmftError(f"There is no runtime {runtime!r}: use torch or onnx.")
+    check_name(runtime, ("torch", "onnx"), "There is no runtime")
     return runtime

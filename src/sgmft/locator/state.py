@@ -58,15 +58,11 @@ class TrainingRecord:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Read the entries that `to_config` wrote; an earlier sgmft wrote fewer."""
-        own = _known_fields(cls, config)
+        own, calibration = _known_fields(cls, config), config.get("calibration", {})
         own["data"] = TrainingData(**_known_fields(TrainingData, config.get("data", {})))
-        return cls(**own | {"temperatures": read_temperatures(config.get("calibration", {}))})
-
-
-def read_temperatures(config: Mapping[str, Any]) -> tuple[float, ...]:
-    """Read the entry "calibration" of config.json; an earlier sgmft had one for all posts."""
-    whole = float(config.get("temperature", 1.0))
-    return (whole, *map(float, config.get("by_parts", [whole] * 3)))
+        whole = float(calibration.get("temperature", 1.0))  # once that of all posts
+        own["temperatures"] = (whole, *map(float, calibration.get("by_parts", [whole] * 3)))
+        return cls(**own)
 
 
 @dataclass
@@ -148,13 +144,11 @@ def read_state(model_id: str, hub: Mapping[str, Any]) -> tuple[ModelState, Path]
 def model_file(model_id: str, name: str, hub: Mapping[str, Any]) -> Path:
     """Return a file of a saved model; SgmftError where there is none, or it may not be read."""
     folder = Path(model_id)
-    try:
+    with raising(f"{model_id} cannot be read ({{error}}).", OSError):
         if folder.is_dir():
             if not (folder / name).is_file():
                 raise SgmftError(f"{model_id} is not a model saved by sgmft: it has no {name}.")
             return folder / name
-    except OSError as error:
-        raise SgmftError(f"{model_id} cannot be read ({error.strerror}).") from error
     if not REPOSITORY.fullmatch(model_id):  # the hub's client would try for half a minute
         raise SgmftError(f"There is no model {model_id}: no such folder.")
     from huggingface_hub import hf_hub_download

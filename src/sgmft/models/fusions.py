@@ -45,10 +45,9 @@ class AsymmetricCoAttention(nn.Module):
 
     def forward(self, text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor) -> Tensor:
         """M_fuse, the mean over the text tokens."""
+        masks = {"tgt_key_padding_mask": ~text_mask, "memory_key_padding_mask": ~image_mask}
         for block in self.blocks:
-            text = block(  # (B, n, D)
-                text, image, tgt_key_padding_mask=~text_mask, memory_key_padding_mask=~image_mask
-            )
+            text = block(text, image, **masks)  # (B, n, D)
         return pool(text, text_mask)
 
 
@@ -103,16 +102,9 @@ class SimilarityAwareFusion(nn.Module):
         return pool(text, text_mask) + pool(image, image_mask)
 
 
-class SumFusion(SimilarityAwareFusion):
-    """The sum of both modalities' pooled features: no layers, and nothing is learned."""
-
-    def __init__(self, width: int, heads: AttentionHeads, layers: int = 0) -> None:
-        super().__init__(width, heads, 0)
-
-
 FUSIONS: dict[str, Callable[[int, AttentionHeads, int], nn.Module]] = {
     "sfm": SimilarityAwareFusion,
-    "sum": SumFusion,
+    "sum": lambda width, heads, _: SimilarityAwareFusion(width, heads, 0),  # of pooled features
     "asymmetric-co-attention": AsymmetricCoAttention,
     "merge-attention": MergeAttention,
     "co-attention": CoAttention,

@@ -24,7 +24,7 @@ from sgmft.serving.requests import ExplainedPost, ManyPosts, OnePost, parse_requ
 from sgmft.utils.templates import render
 
 Result = TypeVar("Result")
-_SCHEMAS = "#/components/schemas/"
+_BODIES, _SCHEMA = (OnePost, ManyPosts, ExplainedPost), "#/components/schemas/{model}"
 _OBJECT = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 
 # Ways to show the key, for the OpenAPI document: it is `Guard` that checks it.
@@ -67,14 +67,11 @@ def create_app(
     for status, kind in ((404, "not-found"), (405, "not-allowed")):
         app.add_exception_handler(status, partial(_http_error, kind))
     app.add_middleware(Guard, limits=engine.limits, metrics=metrics, key=key)
-    _, bodies = models_json_schema(  # to which `_body` refers
-        [(kind, "validation") for kind in (OnePost, ManyPosts, ExplainedPost)],
-        ref_template=_SCHEMAS + "{model}",
-    )
+    _, bodies = models_json_schema([(x, "validation") for x in _BODIES], ref_template=_SCHEMA)
 
     def document() -> dict[str, Any]:
         found = FastAPI.openapi(app)
-        found["components"]["schemas"].update(bodies["$defs"])
+        found["components"]["schemas"].update(bodies["$defs"])  # to which `_body` refers
         return found
 
     app.openapi = document  # type: ignore[method-assign]
@@ -191,7 +188,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def _body(*names: str) -> dict[str, Any]:
     """Return the body of an address, for the OpenAPI document: `requests` reads it, not FastAPI."""
-    kinds = [{"$ref": _SCHEMAS + name} for name in names]
+    kinds = [{"$ref": _SCHEMA.format(model=name)} for name in names]
     files = {"type": "array", "items": {"type": "string", "format": "binary"}}
     form = {"type": "object", "properties": {"text": {"type": "string"}, "images": files}}
     schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}

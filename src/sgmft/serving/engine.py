@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from sgmft.data.posts import Post
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, raising
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
@@ -82,9 +82,8 @@ class InferenceEngine:
         """Load the model; blocks. Raises SgmftError where it cannot be loaded."""
         start = time.monotonic()
         try:
-            self.model, self._pid = self._pool.submit(self._load).result()
-        except BrokenProcessPool:
-            raise SgmftError("The worker stopped while it loaded the model.") from None
+            with raising("The worker stopped while it loaded the model.", BrokenProcessPool):
+                self.model, self._pid = self._pool.submit(self._load).result()
         except BaseException:
             self._pool.shutdown()
             raise
@@ -159,16 +158,14 @@ class InferenceEngine:
 
     def _next_batch(self) -> list[QueuedRequest]:
         batch: list[QueuedRequest] = []
+        self._waiting = deque(x for x in self._waiting if not x.result.done())
         while self._waiting:
             request = self._waiting[0]
             posts = sum(len(x.item.posts) for x in [*batch, request])
             alone = request.explain or request.alone
-            if batch and (alone or posts > self.limits.batch) and not request.result.done():
+            if batch and (alone or posts > self.limits.batch):
                 break
-            self._waiting.popleft()
-            if request.result.done():
-                continue
-            batch.append(request)
+            batch.append(self._waiting.popleft())
             if alone:
                 break
         return batch
@@ -182,9 +179,8 @@ class InferenceEngine:
         if first.explain:
             call = partial(worker.explain_item, first.item, first.label)
         try:
-            results = await asyncio.wait_for(
-                asyncio.get_running_loop().run_in_executor(self._pool, call), self.limits.seconds
-            )
+            computing = asyncio.get_running_loop().run_in_executor(self._pool, call)
+            results = await asyncio.wait_for(computing, self.limits.seconds)
         except (BrokenProcessPool, TimeoutError) as error:
             self._retry(batch, late=isinstance(error, TimeoutError))
             await self._reload()

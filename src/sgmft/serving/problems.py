@@ -23,6 +23,7 @@ class _Kind(NamedTuple):
 _FILE = Path(__file__).with_suffix(".toml")
 PROBLEMS = {x: _Kind(**y) for x, y in tomllib.loads(_FILE.read_text("utf-8")).items()}
 MEDIA_TYPE = "application/problem+json"
+Errors = Sequence[Mapping[str, str]]
 
 
 class Problem(Exception):  # noqa: N818 the standard's own word
@@ -32,13 +33,7 @@ class Problem(Exception):  # noqa: N818 the standard's own word
     """
 
     def __init__(
-        self,
-        kind: str,
-        detail: str = "",
-        *,
-        retry: int | None = None,
-        errors: Sequence[Mapping[str, str]] = (),
-        **values: Any,
+        self, kind: str, detail: str = "", *, retry: int = 0, errors: Errors = (), **values: Any
     ) -> None:
         self.kind, self.retry, self.errors = kind, retry, errors
         self.detail = Message(detail, **values) if values else detail
@@ -50,7 +45,7 @@ class Problem(Exception):  # noqa: N818 the standard's own word
         document: dict[str, Any] = {"type": f"/problems/{self.kind}", "title": kind.title}
         document |= {"status": kind.status, "detail": self.detail or kind.meaning}
         document |= {"errors": self.errors} if self.errors else {}
-        headers = {} if self.retry is None else {"Retry-After": str(self.retry)}
+        headers = {"Retry-After": str(self.retry)} if self.retry else {}
         if kind.status == 401:
             headers["WWW-Authenticate"] = 'Basic realm="sgmft", charset="UTF-8"'
         if kind.status == 408:

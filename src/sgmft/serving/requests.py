@@ -41,7 +41,7 @@ _OVER = {
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 class ImageRequest(_Strict):
@@ -56,30 +56,23 @@ class PostRequest(_Strict):
 
     id: str | None = Field(None, description="comes back with the prediction")
     text: str = Field("", description="as its author wrote it")
-    images: list[str | ImageRequest] = Field(
-        [],
-        description="picture and video files, each in base64 (a data: address is one, too); in a "
-        "form, the names of the parts that hold them",
-    )
-    attributes: dict[str, str | float | bool | None] = Field(
-        {}, max_length=64, description="other columns by name, and time, where the model reads some"
-    )
+    images: list[str | ImageRequest] = Field([])
+    """picture and video files, each in base64 (a data: address is one, too); in a form, the names \
+of the parts that hold them"""
+    attributes: dict[str, str | float | bool | None] = Field({}, max_length=64)
+    """other columns by name, and time, where the model reads some"""
 
 
 class AbstentionRequest(_Strict):
     """When the label is withheld; by default as the server was started."""
 
-    coverage: Share | None = Field(
-        None,
-        description="adds the set of labels that holds the true one for this share of posts; no "
-        "label unless it has one",
-    )
+    coverage: Share | None = None
+    """adds the set of labels that holds the true one for this share of posts; no label unless it \
+has one"""
     min_probability: Share | None = Field(None, description="no label below it")
-    reject: Share | None = Field(
-        None,
-        description="no label for posts that seem to be of none of the labels, at the cost of this "
-        "share of those that are",
-    )
+    reject: Share | None = None
+    """no label for posts that seem to be of none of the labels, at the cost of this share of \
+those that are"""
 
 
 class OnePost(AbstentionRequest, PostRequest):
@@ -234,23 +227,19 @@ def _validate(
 
 def _check_counts(found: Any, limits: Limits) -> None:
     """Refuse what would be a mistake a million times over, before each is written down."""
-    _check_members(found)
     many = isinstance(found, dict) and isinstance(found.get("posts"), list)
     posts = found["posts"] if many else [found]
     if len(posts) > limits.posts:
         raise Problem("too-many-posts", f"{len(posts)} posts; at most {limits.posts} at a time.")
+    objects = [found, *posts]
     for i, post in enumerate(posts):
-        _check_members(post)
         pictures = post.get("images") if isinstance(post, dict) else None
         if isinstance(pictures, list):
             _limit("too-many-pictures", len(pictures), limits.pictures, _where(i, many))
-            for picture in pictures:
-                _check_members(picture)
-
-
-def _check_members(found: Any) -> None:
-    if isinstance(found, dict) and len(found) > MAX_MEMBERS:
-        raise Problem("invalid-request", f"An object has {len(found)} members; none needs so many.")
+            objects += pictures
+    members = max((len(x) for x in objects if isinstance(x, dict)), default=0)
+    if members > MAX_MEMBERS:
+        raise Problem("invalid-request", f"An object has {members} members; none needs so many.")
 
 
 def _limit(kind: str, count: int, most: int, post: str, **more: Any) -> None:

@@ -85,14 +85,11 @@ def _number_components(*features: FloatArray) -> Integers:
     from scipy.sparse.csgraph import connected_components
 
     count = len(features[0])
-    at = [np.unique(x, axis=0, return_inverse=True)[1].ravel() for x in features]
-    at[1] += count
-    graph = coo_matrix((np.ones(count, bool), at), shape=(2 * count, 2 * count))
-    _, part = connected_components(graph, directed=False)
-    own, first, place = np.unique(part[at[0]], return_index=True, return_inverse=True)
-    rank = np.empty(len(own), np.int64)
-    rank[first.argsort()] = np.arange(len(own))
-    return rank[place.ravel()]
+    found = [np.unique(x, axis=0, return_index=True, return_inverse=True) for x in features]
+    same = np.concatenate([first[place.ravel()] for _, first, place in found])  # the first such
+    edges = np.tile(np.arange(count), len(features)), same
+    graph = coo_matrix((np.ones(len(same), bool), edges), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
 def info_nce(text: Tensor, image: Tensor, scale: Tensor, number: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.font_manager import fontManager
 from PIL import Image
 from sklearn.metrics import silhouette_score
 
@@ -176,7 +177,8 @@ def test_panels_fill_rows_of_five():
 @pytest.mark.parametrize("fonts", [True, False])
 def test_save_panels(tmp_path, monkeypatch, fonts):
     if not fonts:
-        monkeypatch.setattr("sgmft.evaluation.figures._CJK_FONTS", "")
+        own = [font for font in fontManager.ttflist if font.name == "DejaVu Sans"]
+        monkeypatch.setattr(fontManager, "ttflist", own)
     panels = [scattered("one", ["家", "学校", "Shopping Center"], title="图像引导 Image-wise")]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

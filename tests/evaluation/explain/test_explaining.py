@@ -105,7 +105,7 @@ def test_refusals(default, tiny):
     for post in UNUSABLE:
         with pytest.raises(SgmftError, match="cannot be explained: "):
             default.explain(post)
-    with pytest.raises(SgmftError, match="no label 'Moon': its labels are Home, School, Work"):
+    with pytest.raises(SgmftError, match="no label 'Moon': use Home, School, Work"):
         default.explain(Post("boss"), label="Moon")
     with pytest.raises(SgmftError, match="not trained"):
         tiny().explain(Post("boss"))

@@ -149,7 +149,7 @@ def test_export_and_predict_as_a_user_types_them(run, trained, sample, tmp_path)
     done = run("predict", folder, sample, "-o", out)
     assert done.returncode == 0 and "Wrote 28 rows" in done.stderr
     for words, message in (
-        (["predict", folder, sample, "--runtime", "tflite"], "torch or onnx"),
+        (["predict", folder, sample, "--runtime", "tflite"], "torch, onnx"),
         (["predict", folder, sample, "--runtime", "torch"], "not a model saved by sgmft"),
         (["predict", folder, sample, "--device", "cuda"], "leave out --device"),
         (["predict", folder, sample, "--features", tmp_path], "leave out --features"),

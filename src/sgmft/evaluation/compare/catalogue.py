@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgmft.errors import SgmftError, SgmftNotice, check_name, warn
+from sgmft.errors import SgmftError, SgmftNotice, check_name, raising, warn
 from sgmft.features.encoders.base import TABLE
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.registry import DEFAULT, METHODS, get_method
@@ -89,10 +89,8 @@ def read_catalogue(encoders: Sequence[str] = (), file: str | Path | None = None)
 
 
 def _read(path: Path, known: Catalogue) -> None:
-    try:
+    with raising(f"The rows in {path} cannot be read: {{error}}.", OSError, ValueError):
         parts = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise SgmftError(f"The rows in {path} cannot be read: {error}.") from error
     added = []
     for part, entries in parts.items():
         check_name(part, _PARTS, f"{path} has no part")
@@ -108,10 +106,8 @@ def _read(path: Path, known: Catalogue) -> None:
             getattr(known, part)[key] = made = _PARTS[part](key, **{"title": key, **values})
             added.append((where, made))
     for where, made in added:
-        try:
+        with raising(f"{where}: {{error}}", SgmftError):
             _check(made, known)
-        except SgmftError as error:
-            raise SgmftError(f"{where}: {error}") from error
 
 
 def _check(made: Row | TablePlan, known: Catalogue) -> None:

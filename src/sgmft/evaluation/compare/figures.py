@@ -20,7 +20,7 @@ from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.figures import cjk_fonts, drawing_style, save_figure, shorten, svg_text
+from sgmft.evaluation.figures import save_figure, shorten, svg_text
 from sgmft.models.arrays import Array, Doubles
 from sgmft.utils.files import write_file
 
@@ -104,8 +104,7 @@ def _separation(features: Doubles, classes: Array) -> float:
 def render_panels(panels: Sequence[TsnePanel]) -> str:
     """Return panels of the same posts as SVG text with one legend, each label in its own look."""
     salt = "-".join(panel.key for panel in panels)  # names of markers are unlike in other figures
-    with drawing_style([], f"sgmft-{salt}"):
-        svg = svg_text(_figure(panels))
+    svg = svg_text(partial(_figure, panels), f"sgmft-{salt}")
     return re.sub(r"<g>((?:\s*<use [^>]*/>)+)", _lighter, svg)
 
 
@@ -125,9 +124,8 @@ def save_drawing(svg: str, draw: Callable[[], Figure], folder: Path, name: str) 
     """Write `name`.svg, .pdf, .png (on white, 200 dots an inch), and return the paths."""
     path, *others = (folder / f"{name}.{kind}" for kind in ("svg", "pdf", "png"))
     write_file(path, svg.encode(errors="replace"))
-    with drawing_style(cjk_fonts()):
-        for other in others:
-            save_figure(draw(), other, 200)
+    for other in others:
+        save_figure(draw, other, 200)
     return [path, *others]
 
 

@@ -24,7 +24,8 @@ from sgmft.features.store import FeatureStore
 from sgmft.models.registry import get_method
 from sgmft.utils.checksums import short_digest
 
-OnEncoded = Callable[[str, int], None]  # an encoder setting, and how many posts are encoded
+OnEncoded = Callable[[str, int], None] | None  # an encoder setting, and how many posts are encoded
+RowsOf = Mapping["EncoderSetting", Sequence[Row]]
 
 
 class EncoderSetting(NamedTuple):
@@ -117,7 +118,7 @@ def prepare_comparison(
     attributes: Sequence[str] = (),  # columns
     strict: bool = False,
     device: str | None = None,
-    on_encoded: OnEncoded | None = None,
+    on_encoded: OnEncoded = None,
 ) -> ComparisonData:
     """Encode posts under every encoder setting that the rows need, and split them.
 
@@ -167,11 +168,7 @@ def prepare_comparison(
 
 
 def _encode(
-    posts: list[Post],
-    rows_of: Mapping[EncoderSetting, Sequence[Row]],
-    store: Path,
-    device: str | None,
-    on_encoded: OnEncoded | None,
+    posts: list[Post], rows_of: RowsOf, store: Path, device: str | None, on_encoded: OnEncoded
 ) -> tuple[dict[str, EncodedSetting], dict[int, str]]:
     """Fill the store; note errors in `posts`. Returns its settings, and keys by post."""
     encoded: dict[str, EncodedSetting] = {}

@@ -2,6 +2,7 @@
 
 import math
 import re
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count, repeat
 from pathlib import Path
@@ -20,10 +21,7 @@ from sgmft.utils.templates import render
 NOTHING = "–"
 SPACE = "\N{NO-BREAK SPACE}"
 SIGNIFICANT = 0.05  # a difference is called one where its Holm-corrected p is below this
-LATEX = {SPACE: "~", "±": r"$\pm$", "×": r"$\times$", "\N{MINUS SIGN}": "$-$", NOTHING: "--"}
-LATEX |= {x: f"\\{x}" for x in "#$%&_{}"} | {"…": r"\dots{}", "\\": r"\textbackslash{}"}
-LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
-LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}"}
+LATEX = tomllib.loads(Path(__file__).with_name("latex.toml").read_text("utf-8"))
 OFF_PAPER = ("95 % interval", "Reads", "Training time, s", "Chosen in trials")  # columns, in LaTeX
 ESTIMATES = 5  # columns that a row without figures leaves to the reason why
 

@@ -93,8 +93,9 @@ def summarise(
     probs, true = np.asarray(probabilities, np.float64), np.asarray(truth, np.int64)
     metrics.check_probabilities(probs)
     (runs, posts, outputs), classes = probs.shape, len(labels)
-    predicted = probs.argmax(axis=2)  # (S, N)
-    gaps = [_calibration_gaps(run, true) for run in probs]
+    predicted, top = probs.argmax(axis=2), probs.max(axis=2)  # (S, N)
+    # right (0 or 1) minus top probability, in the column of the post's bin: (S, N, BINS)
+    gaps = np.eye(BINS)[bin_index(top, BINS)] * ((predicted == true) - top)[..., None]
 
     def figures(counts: Integers) -> Doubles:
         """(S, 3 + K, B) for B samples, given as how often each post is in them (B, N)."""
@@ -158,8 +159,7 @@ def difference(
     hits = (probabilities.argmax(axis=2) == truth).sum(axis=0)
     other_hits = (reference.argmax(axis=2) == truth).sum(axis=0)
     scale = len(probabilities) * len(reference) * len(truth)
-    # (N,), whole so that ties are exact
-    whole = hits * len(reference) - other_hits * len(probabilities)
+    whole = hits * len(reference) - other_hits * len(probabilities)  # (N,), so ties are exact
     # Posts of the same difference are alike: drawing posts is drawing how many there are of each.
     values, posts = np.unique(whole, return_counts=True)
     rng = np.random.default_rng([0, 0])
@@ -195,10 +195,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted for their number (Holm, 1979, step-down), in the given order."""
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p)
-    steps = p[order] * np.arange(len(p), 0, -1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return list(map(float, adjusted))
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    return list(map(float, np.minimum(steps, 1)[np.argsort(order)]))
 
 
 def corrected(differences: Sequence[Difference]) -> list[Difference]:
@@ -213,11 +211,3 @@ def _masks(splits: Splits | None, posts: int) -> Integers:
     """(J, N): 1 where a post belongs to a split."""
     of = np.zeros(posts, np.int64) if splits is None else splits.of
     return np.asarray(of == np.arange(of.max() + 1)[:, None], np.int64)
-
-
-def _calibration_gaps(probs: Doubles, true: Integers) -> Doubles:
-    """(N, BINS): right (0 or 1) minus top probability, in the column of the post's bin."""
-    top = probs.max(axis=1)  # (N,)
-    gaps = np.zeros((len(top), BINS))
-    gaps[np.arange(len(top)), bin_index(top, BINS)] = (probs.argmax(axis=1) == true) - top
-    return gaps

@@ -15,7 +15,7 @@ from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.images import Pixels
 from sgmft.data.preprocessing.media import make_thumbnail, to_data_url
 from sgmft.data.preprocessing.text import CLEANINGS, simplify, split_words
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, check_name
 from sgmft.evaluation.calibration import temper
 from sgmft.evaluation.explain import explanation as result
 from sgmft.features.attributes import AttributeReader
@@ -140,12 +140,6 @@ def _keep_rows(rows: Array | None, kept: Flags) -> Array | None:
     return rows[np.repeat(kept, len(rows) // len(kept))]
 
 
-def check_label(label: str | None, labels: Sequence[str]) -> None:
-    """Raise SgmftError for a label that a model does not have; None is any."""
-    if label is not None and label not in labels:
-        raise SgmftError(f"The model has no label {label!r}: its labels are {', '.join(labels)}.")
-
-
 def explain_post(post: Post, model: ExplainedModel, label: str | None = None) -> result.Explanation:
     """Attribute the probability of a label, by default the most probable, to parts of a post.
 
@@ -154,12 +148,12 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
     pictures for each picture. SgmftError where the model cannot predict it, or has no such label.
     """
     labels = list(model.labels)
-    check_label(label, labels)
     predictor = MaskedPredictor(post, model)
     post = replace(post, warnings=(*post.warnings, *predictor.warnings))
     probs = predictor.predict_proba([predictor.whole])[0]
     predicted = labels[int(probs.argmax())]
     label = predicted if label is None else label
+    check_name(label, labels, "The model has no label")
     k = labels.index(label)
     parts, exact = _parts(predictor, k)
     words = find_words(post.text, predictor.text, MOST_WORDS)
@@ -351,12 +345,9 @@ def find_words(original: str, cleaned: str, most: int) -> list[Word]:
 
 def without(cleaned: str, found: Sequence[Word], kept: Flags) -> str:
     """Return the cleaned text with the words that are `kept` (n,); a space where others were."""
-    text, gap = "", False
-    for word, stays in zip(found, kept, strict=True):
-        if stays:
-            text += (" " if gap else "") + cleaned[word.start : word.end]
-        gap = not stays
-    return " ".join(text.split())
+    pairs = zip(found, kept, strict=True)
+    pieces = (cleaned[word.start : word.end] if stays else " " for word, stays in pairs)
+    return " ".join("".join(pieces).split())
 
 
 def is_word(piece: str) -> bool:
@@ -368,10 +359,8 @@ def _places(original: str, cleaned: str) -> dict[int, int]:
     """Map positions in the cleaned text to the original's, by Ratcliff & Metzener (1988)."""
     read = enumerate(map(simplify, original))
     normal = [(x, i) for i, character in read for x in unicodedata.normalize("NFKC", character)]
-    source, target = (
-        [(character, i) for character, i in text if not character.isspace()]
-        for text in (normal, zip(map(simplify, cleaned), range(len(cleaned)), strict=True))
-    )
+    plain = zip(map(simplify, cleaned), range(len(cleaned)), strict=True)
+    source, target = ([(c, i) for c, i in text if not c.isspace()] for text in (normal, plain))
     matcher = SequenceMatcher(None, [c for c, _ in source], [c for c, _ in target])
     blocks = matcher.get_matching_blocks()
     return {target[x.b + k][1]: source[x.a + k][1] for x in blocks for k in range(x.size)}

@@ -37,8 +37,7 @@ class ImageAttribution:
     # still that `file` shows; not in `to_dict`
     seen: str = field(repr=False)
     grid: int  # g; the picture is cut into g by g regions
-    # what the label's probability loses when one of the g² regions has the picture's mean colour;
-    # row by row from the top
+    # (g²,) what the label's probability loses with a region in the picture's mean colour, by rows
     contributions: tuple[float, ...]
 
 
@@ -63,21 +62,16 @@ class Explanation:
     post: Post  # what was explained
     label: str  # the label explained
     predicted: str  # the most probable label
-    # label -> probability, as `SemanticLocator.predict_proba` gives them
-    probabilities: Mapping[str, float]
+    probabilities: Mapping[str, float]  # by label, as `SemanticLocator.predict_proba` gives them
     # the label's probability for a post with neither text nor picture; for the default method its
     # frequency among the training posts, to the power of 1/T of the calibration
     base: float
-    # text and pictures; their contributions sum to the label's probability less `base`
-    parts: tuple[PartAttribution, ...]
+    parts: tuple[PartAttribution, ...]  # contributions sum to the label's probability less `base`
     exact: bool  # whether the contributions of the parts are exact, or sampled (over ten parts)
-    # at most 64; of a longer text, words in a row are taken together
-    words: tuple[WordAttribution, ...]
+    words: tuple[WordAttribution, ...]  # at most 64; in a longer text, some in a row are together
     pictures: tuple[ImageAttribution, ...]  # one for each picture
-    # None where the model has no similarity between words and regions
-    similarity: SimilarityMap | None
-    # P^m, the text's weight against the picture's; None where the model has no such number
-    gate: float | None
+    similarity: SimilarityMap | None  # None where the model has none between words and regions
+    gate: float | None  # P^m, the text's weight against the picture's; None where there is none
     # entropies of P^m and P^e relative to their largest values, 1 meaning that they are uniform;
     # NaN or None where there is no such guidance
     guidance: tuple[float, float] | None

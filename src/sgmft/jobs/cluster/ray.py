@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sgmft.data.summary import JobSummary
-from sgmft.errors import SgmftError, needs_extra
+from sgmft.errors import SgmftError, needs_extra, raising
 from sgmft.jobs.cluster.pieces import Piece, PieceTask, Work
 from sgmft.models.registry import load_plugin
 
@@ -34,13 +34,12 @@ class RayEngine:
     ) -> None:
         with needs_extra("scale", "--engine ray"):
             import ray
-        try:
+        nowhere = f"There is no Ray cluster at {address}: {{error}}."
+        with raising(nowhere, OSError, ValueError, RuntimeError):
             host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
             if colon:  # Ray itself would try for minutes
                 socket.create_connection((host, int(port)), timeout=PATIENCE).close()
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise SgmftError(f"There is no Ray cluster at {address}: {error}.") from error
         self.close = ray.shutdown  # leaves the cluster; one that was started for the job ends
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self.workers = workers or max(1, int(resources.get("GPU" if gpu else "CPU", 1)))

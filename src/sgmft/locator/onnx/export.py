@@ -45,21 +45,15 @@ SEEN = 128  # pictures that ranges of 8 bits are taken from, and posts compared 
 def export_model(
     locator: SemanticLocator, folder: str | Path, *, int8: Sequence[Post] | None = None
 ) -> list[Path]:
-    """Write a trained locator's networks as ONNX, in float32, and all that goes with them.
+    """Write a trained locator's networks as ONNX, in float32, and all they need; return the files.
 
-    A closed-form model needs no graph: its arrays are written as they are saved.
-
-    The manifest is written last, so that half a folder is none. An earlier export of the same name
-    is replaced.
+    A closed-form model needs no graph: its arrays are written as they are saved. The manifest is
+    written last, so that half a folder is none. An earlier export of the same name is replaced.
 
     Args:
-        locator: trained, or loaded.
         folder: made if need be; its other files stay.
         int8: posts such as the model will see; with them the picture networks of `compact` and
             `cnn` compute in 8 bits, see `quantize_graph`.
-
-    Returns:
-        The files.
 
     Raises:
         SgmftError: the locator is not trained or knows its labels by descriptions alone, the folder

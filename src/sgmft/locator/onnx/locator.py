@@ -1,9 +1,8 @@
 """An exported model with the methods of `SemanticLocator`: the same predictions, without torch."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -12,7 +11,6 @@ from safetensors import SafetensorError
 
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import Pixels
-from sgmft.data.preprocessing.windows import LONGEST
 from sgmft.errors import SgmftError, raising
 from sgmft.evaluation.calibration import temper
 from sgmft.features.attributes import Attribute, AttributeReader
@@ -25,7 +23,7 @@ from sgmft.features.encoders.word_hashes import WordHashEncoder
 from sgmft.features.features import Features
 from sgmft.locator.abstention import FILE as HELD_OUT, HeldOutProbabilities
 from sgmft.locator.prediction import PredictionBatch, Predictor
-from sgmft.locator.state import read_temperatures
+from sgmft.locator.state import TrainingRecord
 from sgmft.models.arrays import Array
 from sgmft.models.base import Model, predict_logits
 from sgmft.models.registry import get_method
@@ -48,10 +46,8 @@ TextEncoder = Callable[[Sequence[str], bool], Encoded]
 
 def is_exported(folder: str | Path) -> bool:
     """Return whether a folder holds an exported model; SgmftError where it may not be read."""
-    try:
+    with raising(f"{folder} cannot be read ({{error}}).", OSError):
         return (Path(folder) / MANIFEST).is_file()
-    except OSError as error:
-        raise SgmftError(f"{folder} cannot be read ({error.strerror}).") from error
 
 
 class Manifest(NamedTuple):
@@ -64,11 +60,9 @@ class Manifest(NamedTuple):
     max_words: int  # bounds a text's tokens
     method: str
     model: dict[str, Any]  # fields of its configuration
-    temperatures: tuple[float, ...]  # see `TrainingRecord`
-    window: int = LONGEST  # see `TrainingData`
+    training: TrainingRecord  # without its history
     steps: dict[str, Any] | None = None  # arguments of `cut_square`; None: images are squashed
     attributes: Sequence[Attribute] = ()  # as in `ModelState`
-    traits: Mapping[str, int] = MappingProxyType({})  # as in `TrainingData`
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -80,15 +74,12 @@ class Manifest(NamedTuple):
             found = read_own(folder / MANIFEST, FORMAT, str(folder), FIX)
             for name in found.get(FILES, ()):
                 check_file(folder / name, found, FIX)
-            encoder, data = found["encoder"], found.get("data", {})
+            encoder, training = found["encoder"], TrainingRecord.from_config(found)
             labels, tokens = [str(label) for label in found["labels"]], bool(found["tokens"])
             texts = EncoderInfo(**encoder["info"]), str(encoder["texts"]), int(encoder["max_words"])
             model = str(found["method"]), dict(found.get("model", {}))
-            scales, steps = read_temperatures(found["calibration"]), encoder.get("steps")
-            window = int(data.get("window", LONGEST))
             attributes = [Attribute(**x) for x in found.get("attributes", ())]
-            traits = dict(data.get("traits", {}))
-            return cls(labels, tokens, *texts, *model, scales, window, steps, attributes, traits)
+            return cls(labels, tokens, *texts, *model, training, encoder.get("steps"), attributes)
 
 
 class OnnxLocator(Predictor):
@@ -102,23 +93,20 @@ class OnnxLocator(Predictor):
     def __init__(self, folder: Path) -> None:
         manifest = Manifest.read(folder)
         self.labels, self._tokens = manifest.labels, manifest.tokens
-        self._window, self.traits = manifest.window, manifest.traits
+        self._window, self.traits = manifest.training.data.window, manifest.training.data.traits
         self.attributes = AttributeReader((), manifest.attributes)
         self.encoder = OnnxEncoder(folder, manifest)
-        self._temperatures = np.array(manifest.temperatures)
+        self._temperatures = np.array(manifest.training.temperatures)
         self._model = _load_model(folder, manifest) if (folder / WEIGHTS).is_file() else None
         self._head: Any = Session(folder / HEAD) if self._model is None else None
-        if self._head is not None and "ngrams" in self._head.inputs:
-            raise SgmftError(f"{folder} was exported by an earlier sgmft: {FIX}.")
         self.held_out = HeldOutProbabilities.load(folder / HELD_OUT, len(self.labels))
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Load a model that `sgmft export` wrote.
 
-        Raises:
-            SgmftError: the folder holds none, or one that is damaged or of a newer format, or a
-                package that it needs is not installed.
+        SgmftError where the folder holds none, or one that is damaged or of a newer format, or a
+        package that it needs is not installed.
         """
         return cls(Path(folder))
 
@@ -187,15 +175,15 @@ def cut_square(pixels: Pixels, size: Any, resample: int, crop: list[int] | None)
 
 
 def _text_encoder(folder: Path, manifest: Manifest) -> TextEncoder:
-    cleaning = manifest.info.cleaning
-    if manifest.texts == "compact":
-        return SentenceEncoder(cleaning, manifest.max_words).encode
-    if manifest.texts == "compact-e5":
-        return E5Encoder(cleaning, manifest.max_words, folder / TEXTS).encode
-    if manifest.texts == "cnn":
-        return WordHashEncoder(cleaning, manifest.max_words).encode
     if manifest.texts == "tokenized":
         return _tokenized_texts(folder, manifest)
+    given = manifest.info.cleaning, manifest.max_words
+    if manifest.texts == "compact":
+        return SentenceEncoder(*given).encode
+    if manifest.texts == "compact-e5":
+        return E5Encoder(*given, folder / TEXTS).encode
+    if manifest.texts == "cnn":
+        return WordHashEncoder(*given).encode
     raise SgmftError(f"{folder} has texts of an unknown kind, {manifest.texts}: {FIX}.")
 
 

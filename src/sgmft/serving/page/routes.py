@@ -162,12 +162,11 @@ class Page:
                 yield {"html": show(prediction, note="explaining")}
                 try:
                     prediction, explanation = await engine.explain(post, None, rules)
+                    yield {"html": show(prediction, explanation=explanation)}
                 except Problem as problem:
                     if problem.kind not in ("takes-too-long", "worker-stopped", "busy"):
                         raise
                     yield {"html": show(prediction, note="too_long_to_explain")}
-                else:
-                    yield {"html": show(prediction, explanation=explanation)}
         except Exception as error:
             yield {"html": problem_html(language, _sentence(language, error))}
 

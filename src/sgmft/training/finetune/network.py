@@ -101,15 +101,13 @@ class RawPosts:
         if len(read) < len(found):
             pairs = zip(chosen.posts, found, strict=True)
             raise_first_error([replace(x, error=y) for x, y in pairs if isinstance(y, str)])
-        texts = [x.text for x in read if x.text]
-        images = [image for x in read for image in x.images]
-        text_of = [i for i, x in enumerate(read) if x.text]
-        image_of = [i for i, x in enumerate(read) for _ in x.images]
+        texts = {i: x.text for i, x in enumerate(read) if x.text}
+        images = [(i, image) for i, x in enumerate(read) for image in x.images]
         known = chosen.features
         grams = known.ngrams.pad(fill=-1)[0] if ngrams and known.ngrams is not None else None
-        own = self.encoder.batch_texts(texts) if texts else {}
-        seen = self.encoder.batch_images(images) if images else {}
-        at = np.array(text_of, np.int64), np.array(image_of, np.int64)
+        own = self.encoder.batch_texts([*texts.values()]) if texts else {}
+        seen = self.encoder.batch_images([image for _, image in images]) if images else {}
+        at = np.array([*texts], np.int64), np.array([i for i, _ in images], np.int64)
         rest = map(torch.from_numpy, (*at, known.has_text, known.has_image))
         return RawBatch._make([own, seen, *rest, grams])
 

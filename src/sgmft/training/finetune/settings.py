@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, check_name
 from sgmft.models import presets
 from sgmft.models.presets import NotNegative, Positive, Range, Share, TrainConfig
 
@@ -17,8 +17,7 @@ LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}  # of the encoder; the second is t
 class Tuning:
     """How training goes on through both towers of an encoder, once its head is trained.
 
-    Raises:
-        SgmftError: a value that makes no sense.
+    SgmftError for a value that makes no sense.
     """
 
     # "lora" adds small matrices to linear maps and trains those (Hu et al. 2021), "full" trains the
@@ -26,8 +25,7 @@ class Tuning:
     kind: Literal["lora", "full"] = "lora"
     rank: int = 8  # of LoRA; a map W becomes W + alpha / rank B A
     alpha: Positive = 16.0  # of LoRA; a map W becomes W + alpha / rank B A
-    # which linear maps LoRA changes: those of "attention", or "all" in a layer
-    maps: Literal["attention", "all"] = "attention"
+    maps: Literal["attention", "all"] = "attention"  # which of a layer's linear maps LoRA changes
     # layers of each tower that are trained, counted from its end; None trains all, and with "full"
     # the embeddings too
     last: int | None = None
@@ -39,11 +37,9 @@ class Tuning:
     micro_batch: int | None = None
     encoder_learning_rate: Positive | None = None  # None is 1e-4 for "lora" and 1e-5 for "full"
     head_learning_rate: Positive = 1e-4  # of the network behind the encoder
-    # share of all steps over which the rates rise; after it they fall as a cosine
-    warmup: Share = 0.1
+    warmup: Share = 0.1  # share of all steps over which rates rise; then they fall as a cosine
     weight_decay: NotNegative = 0.01  # decoupled, as in AdamW
-    # keep the input of each layer only, and compute it again when going back
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = False  # keep layers' inputs only, and compute the rest again
     # "bfloat16" computes the towers in it, weights that are trained stay float32; "auto" is
     # bfloat16 where the hardware computes it natively
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -71,16 +67,13 @@ class Tuning:
 
 def tuning_of(kind: str, settings: Mapping[str, Any]) -> Tuning | None:
     """Return a fine-tuning of this kind, by settings or their text; None for "head"."""
+    check_name(kind, ("head", *LEARNING_RATES), "There is no --tune")
+    if kind == "head" and settings:
+        raise SgmftError(f"tune.{next(iter(settings))} is for --tune lora or --tune full.")
     if kind == "head":
-        if settings:
-            name = next(iter(settings))
-            raise SgmftError(f"tune.{name} is for --tune lora or --tune full.")
         return None
     kinds = {k: v for k, v in typing.get_type_hints(Tuning).items() if k != "kind"}
-    if unknown := settings.keys() - kinds:
-        names = ", ".join(sorted(kinds))
-        raise SgmftError(f"There is no setting tune.{unknown.pop()}: use one of {names}.")
-    if kind not in LEARNING_RATES:
-        raise SgmftError(f"--tune {kind}: use head, lora or full.")
+    for name in settings:
+        check_name(name, kinds, f"--tune {kind} has no setting")
     values = {name: presets.parse_setting(name, x, kinds[name]) for name, x in settings.items()}
     return Tuning(kind, **values)  # type: ignore[arg-type]

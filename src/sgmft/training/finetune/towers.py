@@ -27,11 +27,8 @@ class Towers(nn.Module):
     """Texts and images to an encoder's features, with gradients."""
 
     def __init__(
-        self,
-        encoder: TorchEncoder,  # `trainable`; its network is changed in place
-        tuning: Tuning,
-        dtype: torch.dtype = torch.float32,  # in which the towers compute
-    ) -> None:
+        self, encoder: TorchEncoder, tuning: Tuning, dtype: torch.dtype = torch.float32
+    ) -> None:  # the `trainable` encoder is changed in place; the towers compute in `dtype`
         super().__init__()
         self.encoder, self.tuning, self._low = encoder, tuning, dtype
         model = self.adapted = encoder.model.requires_grad_(False)
