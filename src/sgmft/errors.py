@@ -2,12 +2,17 @@
 
 import difflib
 import re
+import tomllib
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial, reduce
+from pathlib import Path
 from typing import Any, Self
+
+TEXTS: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+"""Templates of longer messages, by name."""
 
 
 class SgmftError(Exception):
@@ -45,24 +50,19 @@ def hint(name: str, known: Collection[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-@contextmanager
-def needs_extra(extra: str, what: str) -> Iterator[None]:
+def needs_extra(extra: str, what: str) -> AbstractContextManager[None]:
     """Raise SgmftError, with the extra that `what` needs, where an import in the block fails."""
-    try:
-        yield
-    except ImportError as error:
-        raise SgmftError(
-            f"{what} needs packages that are not installed: pip install 'sgmft[{extra}]' ({error})."
-        ) from error
+    fix = f"pip install 'sgmft[{extra}]' ({{error}})."
+    return raising(f"{what} needs packages that are not installed: {fix}", ImportError)
 
 
 @contextmanager
 def raising(message: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Raise SgmftError with this message where one of these exceptions is raised in the block."""
+    """Raise SgmftError where one of these exceptions is raised; its text replaces {error}."""
     try:
         yield
     except kinds as error:
-        raise SgmftError(message) from error
+        raise SgmftError(message.replace("{error}", f"{error}")) from error
 
 
 class SgmftWarning(UserWarning):
@@ -144,9 +144,8 @@ def kind_of(reason: str) -> str:
 
 def join_messages(messages: Sequence[str]) -> str:
     """Return one sentence of several, each of them still to be translated."""
-    if not messages:
-        return ""
-    return reduce(lambda a, b: Message("{first}; {second}", first=a, second=b), messages)
+    joined = partial(Message, "{first}; {second}")
+    return reduce(lambda a, b: joined(first=a, second=b), messages) if messages else ""
 
 
 def make_printable(text: str) -> str:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.encoders.base import EncoderInfo, PostFeatures
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import error_reason, leftovers, set_aside, write_whole, writing
@@ -58,9 +58,7 @@ class FeatureStore:
             if not (self.folder / "_encoder.json").exists():  # so a finished store may be read-only
                 write_whole(self.folder / "_encoder.json", description.encode())
         except OSError as error:
-            fix = "make room, allow it, or choose another folder with --features"
-            why = f"The feature store {folder} cannot be written ({error.strerror})"
-            raise SgmftError(f"{why}: {fix}.") from error
+            raise SgmftError(TEXTS["no store"], folder=folder, reason=error.strerror) from error
         for leftover in leftovers(self.folder):  # younger ones may still be in use
             with suppress(OSError):
                 if time.time() - leftover.stat().st_mtime > STALE:
@@ -110,8 +108,7 @@ class FeatureStore:
                 raise KeyError(key)
         rows = self.find(keys)
         if any(key not in rows for key in keys):
-            fix = "run the same command again; only their posts are encoded anew"
-            raise SgmftError(f"Features in {self.folder} were damaged and are set aside: {fix}.")
+            raise SgmftError(TEXTS["damaged features"], folder=self.folder)
         return [rows[key] for key in keys]
 
     def find(self, keys: Iterable[str]) -> dict[str, PostFeatures]:

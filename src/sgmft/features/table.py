@@ -21,7 +21,7 @@ from sgmft.data.preprocessing.ngrams import hash_ngrams
 from sgmft.data.preprocessing.text import clean_text, get_cleaning
 from sgmft.data.tables.base import first_line
 from sgmft.data.tables.cells import to_text
-from sgmft.errors import Message, SgmftError, raising
+from sgmft.errors import TEXTS, Message, SgmftError, raising
 from sgmft.features.encoders.base import TABLE, Encoded, EncoderInfo, FloatArray, PostFeatures
 from sgmft.features.store import FeatureStore, text_column
 from sgmft.utils.checksums import short_digest
@@ -50,9 +50,7 @@ class FeaturesTable:
 
     def encode_texts(self, *_: Any, **__: Any) -> Encoded:
         """Raise SgmftError, as `encode_images` does."""
-        there = f"There are {describe_vectors(self.info)} for whole posts"
-        fix = "train with an encoder for that"
-        raise SgmftError(f"{there}, and nothing else can be encoded: {fix}.")
+        raise SgmftError(TEXTS["nothing but vectors"], vectors=describe_vectors(self.info))
 
     encode_images = encode_texts
 
@@ -80,9 +78,7 @@ def open_features_table(
 ) -> FeaturesTable:
     """Open a table of vectors, or what `sgmft encode` wrote; SgmftError if not as `expected`."""
     if not path and expected is not None:
-        fix = "sgmft predict and evaluate take vectors of yours with --features-table FILE"
-        learned = f"The model learned from {describe_vectors(expected)}"
-        raise SgmftError(f"{learned} and encodes no posts: {fix}.")
+        raise SgmftError(TEXTS["vectors needed"], vectors=describe_vectors(expected))
     file = Path(path)
     stores = [x for x in (file, *sorted(file.glob("*"))) if (x / "_encoder.json").is_file()]
     fits = file.is_file() and file.suffix.lower() in (".parquet", ".npz")
@@ -169,8 +165,7 @@ def _read_ids(folder: Path) -> dict[str, str]:
             columns = pq.ParquetFile(path).read().to_pydict()
             for name, key in zip(columns["id"], columns["key"], strict=True):
                 if keys.setdefault(name, key) != key:
-                    fix = "encode each table into a folder of its own"
-                    raise SgmftError(f"{folder} holds two posts with the id {name!r}: {fix}.")
+                    raise SgmftError(TEXTS["id twice"], folder=folder, id=name)
     if not keys:
         raise SgmftError(f"{folder} holds no ids: encode a table with a column id into it again.")
     return keys

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.utils.runtime import end_with_parent
 
 if TYPE_CHECKING:
@@ -91,9 +91,7 @@ def require_agreement(state: bytes, device: torch.device) -> None:
 
     digest = torch.frombuffer(bytearray(hashlib.sha256(state).digest()), dtype=torch.uint8)
     if not (gather(digest, device) == digest).all():
-        fix = "give all of them the same table, feature store and output folder"
-        found = "The processes of this training found different posts, settings or checkpoints"
-        raise SgmftError(f"{found}: {fix}.")
+        raise SgmftError(TEXTS["different processes"])
 
 
 def broadcast_weights(module: torch.nn.Module) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, ImageOps, JpegImagePlugin
 
-from sgmft.errors import Message, SgmftError, make_printable
+from sgmft.errors import TEXTS, Message, SgmftError, make_printable
 from sgmft.utils.runtime import silence_libraries
 
 MAX_PIXELS = 89_478_485  # larger pictures are refused from their header; Pillow warns above it
@@ -69,8 +69,7 @@ def check_size(count: int, name: str, most: int) -> None:
     if not count:
         raise ImageError("{name} is empty (0 bytes)", name=name)
     if count > most:
-        why = "{name} has at least {count:,} bytes; at most {most} MiB are read"
-        raise ImageError(why, name=name, count=count, most=most >> 20)
+        raise ImageError(TEXTS["many bytes"], name=name, count=count, most=most >> 20)
 
 
 def decode_image(data: bytes, name: str, size: int | None = 224) -> Pixels:
@@ -99,16 +98,14 @@ def open_image(data: bytes, name: str, file: io.BytesIO | None = None) -> Iterat
         raise ImageError(why, name=name, kind=kind, kinds=_NAMES)
     try:
         with silence_libraries(), plugin(file or io.BytesIO(data)) as picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                why = "{name} has {width} x {height} pixels; at most {most} million are read"
-                raise ImageError(why, name=name, width=width, height=height, most=MILLIONS)
+            if (width := picture.width) * (height := picture.height) > MAX_PIXELS:
+                size = {"width": width, "height": height}
+                raise ImageError(TEXTS["large picture"], name=name, **size, most=MILLIONS)
             yield picture
     except ImageError:
         raise
     except Image.DecompressionBombError:
-        why = "{name} has too many pixels; at most {most} million are read"
-        raise ImageError(why, name=name, most=MILLIONS) from None
+        raise ImageError(TEXTS["many pixels"], name=name, most=MILLIONS) from None
     except MemoryError:
         raise ImageError(NO_MEMORY, name=name) from None
     except Exception:  # hostile bytes make the plugins raise nearly every exception there is

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from sgmft.data.preprocessing.images import CUT_OFF, NO_MEMORY, ImageError
-from sgmft.errors import make_printable, needs_extra
+from sgmft.errors import TEXTS, make_printable, needs_extra
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -79,8 +79,7 @@ def decode_video(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
             stream.codec_context.thread_count = 1  # pictures are prepared in several threads
             times, keys = _read_times(film, stream, file, name)
             if not times:
-                why = "{name} is a video without a frame, or is cut off or damaged"
-                raise ImageError(why, name=name)
+                raise ImageError(TEXTS["no frames"], name=name)
             for frame in _decode_at(film, stream, file, keys, _sample_times(times, most)):
                 _check_pixels(name, frame.width, frame.height)
                 picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
@@ -159,8 +158,7 @@ def _read_times(
             times.add(packet.pts)
             keys.update([packet.pts] if packet.is_keyframe else [])
         if len(times) > MAX_TIMES:
-            why = "{name} has more than {most:,} frames; give a shorter copy"
-            raise ImageError(why, name=name, most=MAX_TIMES)
+            raise ImageError(TEXTS["many frames"], name=name, most=MAX_TIMES)
     file.check()
     return sorted(times), sorted(keys)
 
@@ -201,5 +199,5 @@ def _decode_at(
 
 def _check_pixels(name: str, width: int, height: int) -> None:
     if width * height > MAX_VIDEO_PIXELS:
-        why = "{name} has frames of {width} x {height} pixels; at most {most} million are read"
-        raise ImageError(why, name=name, width=width, height=height, most=MAX_VIDEO_PIXELS // 10**6)
+        size = {"width": width, "height": height, "most": MAX_VIDEO_PIXELS // 10**6}
+        raise ImageError(TEXTS["large frames"], name=name, **size)

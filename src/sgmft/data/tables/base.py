@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sgmft.data.tables.columns import NAMES, fold_name
-from sgmft.errors import Message, SgmftError, make_printable, warn
+from sgmft.errors import TEXTS, Message, SgmftError, make_printable, warn
 
 DAMAGED = "holds bytes that are no text in the encoding of the table"  # else UTF-8 or GB18030
-SURPLUS = (
-    "{cells} cells where the header has {width}; put a text that holds the delimiter between "
-    "quotation marks, and rows of other columns below a header of their own"
-)
+SURPLUS = TEXTS["surplus"]
 _SAME_HEADER = "{name}: rows that repeat the header are left out: {count}, first row {row}."
 _OTHER_HEADER = "{name}: other headers, by which rows below are read: {count}, first row {row}."
 

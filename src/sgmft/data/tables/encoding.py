@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from sgmft.errors import Message, SgmftError, warn
+from sgmft.errors import TEXTS, Message, SgmftError, warn
 
 SAMPLE = 2**18  # bytes from which an encoding is guessed
 _NEVER = {"\0", "\ufffd"}  # in texts
@@ -39,8 +39,7 @@ def detect_encoding(path: Path) -> TextEncoding:
     encoding = _guess(path)
     good, bad, _ = _count(path, encoding, _PRIVATE)
     if bad and good <= bad:
-        template = "{name}, line {line}, is neither UTF-8 nor GB18030 nor Big5: save the file as "
-        raise SgmftError(template + "UTF-8.", name=path, line=first_bad)
+        raise SgmftError(TEXTS["no encoding"], name=path, line=first_bad)
     _warn(path, encoding)
     return TextEncoding(encoding, "surrogateescape" if bad else "strict")
 
@@ -84,8 +83,7 @@ def _guess(path: Path) -> str:
 
 def _warn(path: Path, encoding: str) -> None:
     name = encoding.upper().replace("_", "-")
-    template = "{path} is not UTF-8 and is read as {name}. If texts look wrong, save it as UTF-8."
-    warn(Message(template, path=path, name=name))
+    warn(Message(TEXTS["other encoding"], path=path, name=name))
 
 
 def has_undecoded(text: str) -> bool:

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.tables.cells import replace_surrogates
 from sgmft.data.tables.columns import USUAL
-from sgmft.errors import SgmftError, warn
+from sgmft.errors import TEXTS, Message, SgmftError, warn
 from sgmft.utils.files import write_file
 from sgmft.utils.templates import render
 
@@ -117,9 +117,8 @@ def write_tasks(
         tasks.append(task)
     beside = [x for post in posts for x in _paths(post) if os.sep not in os.path.relpath(x, folder)]
     if beside:
-        fix = "move them into a folder below it, and name them with it in the table"
-        lies = f"lies in {folder} itself, like {beside[0].name}"
-        warn(f"Label Studio serves no picture that {lies}: {fix}.")
+        text = TEXTS["no picture of label studio"]
+        warn(Message(text, folder=folder, name=beside[0].name))
     config = path.with_suffix(".config.xml")
     text = json.dumps(tasks, ensure_ascii=False, indent=1, allow_nan=False)
     pictures = any(post.images for post in posts) and ("valueList" if several else "value")
@@ -176,9 +175,8 @@ def _data(post: Post, folder: Path, several: bool) -> dict[str, Any]:
     for file in _paths(post):
         path = os.path.relpath(file, folder)
         if path == os.pardir or path.startswith(os.pardir + os.sep):
-            wrong = f"Label Studio cannot be shown {file}, which lies outside the table's folder"
-            fix = "copy it there, or write a table with -o suggestions.csv"
-            raise SgmftError(f"{post.place or 'A post'}: {wrong}: {fix}.")
+            text = TEXTS["outside label studio"]
+            raise SgmftError(text, place=post.place or "A post", file=file)
         images.append(_LOCAL_FILES + quote(replace_surrogates(Path(path).as_posix())))
     # Label Studio wants the key in any case, and opens no task with an empty list.
     image = images if several and images else "".join(images)

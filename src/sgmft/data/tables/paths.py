@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from sgmft.data.tables.base import RawTable
 from sgmft.data.tables.cells import replace_surrogates
-from sgmft.errors import Message
+from sgmft.errors import TEXTS, Message
 
 MAX_LISTED = 100_000  # files of a folder among which a name in another spelling is looked for
 DEEPEST = 32  # folders within each other of which the spelling is looked for
@@ -22,10 +22,6 @@ _FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(?:/(?=[a-z]:))?", re.IGNOREC
 
 _ON_THE_WEB = "pictures on the web are not fetched: {name} (sgmft fetch downloads them)"
 _OUTSIDE = "{name} lies outside the table's folder; allow it with --allow-outside"
-_ELSEWHERE = (
-    "{name} is a path of another computer, of which nothing is in the table's folder: "
-    "give a path relative to that"
-)
 
 
 class PathResolver:
@@ -122,7 +118,7 @@ class PathResolver:
                 return tail
         if not absolute or (path[0] == "/" and not self._elsewhere):
             return path
-        raise _refusal(_ELSEWHERE, path)
+        raise _refusal(TEXTS["elsewhere"], path)
 
     def _is_inside(self, file: str) -> bool:
         folder, name = os.path.split(file)

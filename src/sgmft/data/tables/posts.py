@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sgmft import errors
 from sgmft.data.posts import SEEN_BEFORE, Attachment, MediaFile, Post, raise_first_error
 from sgmft.data.tables import cells
 from sgmft.data.tables.base import RawRow, RawTable
@@ -161,16 +162,12 @@ def iter_table(
                 by_id += filter(resolve.exists, (x.format(key) for x in _BY_ID))
     seen.end()
     if by_id and columns.image is None:
-        template = "{name}: no column names pictures, and {file} seems to be of a post by its id: "
-        warn(Message(template + "name such files in a column image.", name=raw.name, file=by_id[0]))
+        warn(Message(errors.TEXTS["image by id"], name=raw.name, file=by_id[0]))
     if guesses := finder.guesses + resolve.guesses:
         counts = "; ".join(f"{count} x {guess}" for guess, count in guesses.items())
-        template = "{name}, understood by a guess: {counts}"
-        warn(Message(template, name=raw.name, counts=counts), SgmftNotice)
+        warn(Message(errors.TEXTS["guesses"], name=raw.name, counts=counts), SgmftNotice)
     for role, column in unread:
-        what = "pictures" if role == "image" else "texts"
-        template = f"{{name}}: the column {{column!r}} seems to hold {what} and is not read; see "
-        warn(Message(template + f"--column {role}={{column}}.", name=raw.name, column=column))
+        warn(Message(errors.TEXTS[f"{role} unread"], name=raw.name, column=column))
 
 
 def iter_image_cells(
@@ -426,12 +423,6 @@ def _explain_missing(
             return f"{table} has no column {name!r}; its columns are {there}.{hint(name, columns)}"
     if any(finder.names(columns)[role] for role in finder.needed):
         return None
-    template = (
-        "{name} has neither a text nor an image column: say which of its columns holds them, "
-        "as in --column text=NAME, or give the table of the posts: {columns}."
-    )
-    if any(_SENTENCE.search(x) or names_pictures(x) for x in columns):
-        template += " If its first row is a post, put a row with the names of the columns above it."
-    if "text" not in finder.needed:
-        template = "{name} has no id column: say which it is, as in --column id=NAME: {columns}."
-    return Message(template, name=table, columns=there)
+    said = any(_SENTENCE.search(x) or names_pictures(x) for x in columns)
+    why = "no id" if "text" not in finder.needed else "no header" if said else "no column of posts"
+    return Message(errors.TEXTS[why], name=table, columns=there)

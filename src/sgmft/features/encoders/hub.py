@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import NamedTuple
 
-from sgmft.errors import SgmftError, raising
+from sgmft.errors import TEXTS, SgmftError, raising
 from sgmft.utils.checksums import digest_of, file_digest
 
 HUB_SECONDS = 8.0  # to wait for the first response when a checkpoint is not on this machine
@@ -62,9 +62,7 @@ def find_checkpoint(name: str, trusted: bool) -> Checkpoint:
         return Checkpoint(name, what, f"{kind}{Path(what).absolute()}", trusted)
     repository, _, revision = what.partition("@")
     if not REPOSITORY.fullmatch(repository):
-        moved = "SemanticLocator.from_pretrained(model, encoder=FOLDER).save_pretrained(model)"
-        no = f"There is no encoder {name}: no such folder, no hub name"
-        raise SgmftError(f"{no}. For a model whose encoder has moved, in Python: {moved}.")
+        raise SgmftError(TEXTS["no checkpoint"], name=name)
     if kind == "st:" and "/" not in repository:
         repository = f"sentence-transformers/{repository}"
     folder = local_copy(repository, revision or None)
@@ -83,12 +81,7 @@ def local_copy(repository: str, revision: str | None, needed: str = "*.json") ->
         folder = str(fetch(local_files_only=True))
         if has_any(folder, *weights) and has_any(folder, needed):
             return folder
-    nowhere = (
-        f"There is no folder {repository} here, and the weights of that name are not on this "
-        "machine and cannot be fetched. On a machine "
-        f"with a network run `hf download {repository} --local-dir clip/`, copy the folder clip/ "
-        "here and pass it as --encoder clip/; or use --encoder compact, which needs no download."
-    )
+    nowhere = TEXTS["not fetched"].format(name=repository)
     with raising(nowhere, Exception):  # the client raises many kinds; all mean the same to a user
         _check_hub()
         folder = str(fetch())
