@@ -44,8 +44,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Predict the semantic location of social-media posts from their text and pictures "
-    "(SG-MFT, arXiv 2405.05760).",
+    help=HELP["sgmft"],
 )
 
 

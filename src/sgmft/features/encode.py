@@ -275,7 +275,7 @@ def prepare_post(
         bad |= worse
         files = {number: data for number, data in files.items() if number not in worse}
     reasons = join_messages([bad[number] for number in sorted(bad)])
-    return reasons or "nothing to go on: no words are left after cleaning and there is no picture"
+    return reasons or TEXTS["no words"]
 
 
 def _content_key(text: str, files: Iterable[bytes], most: int) -> str:

@@ -12,8 +12,6 @@ from sgmft.errors import TEXTS, Message, SgmftError, make_printable, warn
 
 DAMAGED = "holds bytes that are no text in the encoding of the table"  # else UTF-8 or GB18030
 SURPLUS = TEXTS["surplus"]
-_SAME_HEADER = "{name}: rows that repeat the header are left out: {count}, first row {row}."
-_OTHER_HEADER = "{name}: other headers, by which rows below are read: {count}, first row {row}."
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def follow_headers(raw: RawTable) -> RawTable:
         for row in raw.rows:
             if header := _as_header(row, known):
                 names = {} if all(x == y for x, y in header.items()) else header
-                met[_OTHER_HEADER if names else _SAME_HEADER].append(row.number)
+                met["other header" if names else "same header"].append(row.number)
             elif names:
                 there = {x: y for x, y in row.values.items() if x in names or y not in (None, "")}
                 error = None if getattr(row.error, "template", "") == SURPLUS else row.error
@@ -105,8 +103,8 @@ def follow_headers(raw: RawTable) -> RawTable:
                 yield RawRow(row.number, values, error)
             else:
                 yield row
-        for template, found in met.items():
-            warn(Message(template, name=raw.name, count=len(found), row=found[0]))
+        for key, found in met.items():
+            warn(Message(TEXTS[key], name=raw.name, count=len(found), row=found[0]))
 
     return replace(raw, rows=rows())
 

@@ -20,9 +20,6 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:|//[^/\\]+\.[^/\\]+/", re.IGNO
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(?:/(?=[a-z]:))?", re.IGNORECASE)
 
-_ON_THE_WEB = "pictures on the web are not fetched: {name} (sgmft fetch downloads them)"
-_OUTSIDE = "{name} lies outside the table's folder; allow it with --allow-outside"
-
 
 class PathResolver:
     """Resolves the picture paths of a table; whether a file can be read is seen when it is decoded.
@@ -62,12 +59,12 @@ class PathResolver:
                 raise _refusal("{name!r} cannot be the path of a picture", path)
             if not self.exists(path):
                 if _ADDRESS.match(path):
-                    raise _refusal(_ON_THE_WEB, path)
+                    raise _refusal(TEXTS["on the web"], path)
                 slashed = path.replace("\\", "/")
                 path = slashed if slashed != path and self.exists(slashed) else self._find(slashed)
             file = os.path.join(self._folder, path)
             if not self._allow_outside and not self._is_inside(file):
-                raise _refusal(_OUTSIDE, path)
+                raise _refusal(TEXTS["outside"], path)
             return Path(file)
         except OSError as error:  # a name that is too long, a folder that may not be looked into
             why = {"name": path[:200], "why": error.strerror or str(error)}

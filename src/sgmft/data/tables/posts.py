@@ -25,12 +25,8 @@ from sgmft.errors import Message, SgmftError, SgmftNotice, hint, join_messages, 
 
 LOOKED_AT = 100  # rows in which pictures are looked for in columns that are not read
 LOOK_AHEAD = 1000  # rows of JSON lines within which a column that was named must occur
-_SCIENTIFIC = re.compile(r"\d(\.\d+)?[Ee]\+\d+")
-_WHOLE = re.compile(r"\d+\.0")  # as pandas writes numbers of a column that has empty cells
 _OF_USER = (*SYNONYMS["user"], "name", "id")  # in an object
 _BY_ID = [f"{at}{{}}.{x}" for at in ("", "images/", "image/", "img/") for x in ("jpg", "png")]
-_NOTHING = "nothing to go on: no text and no picture"
-_ONLY_WEB = "nothing to go on but pictures on the web, which sgmft fetch downloads"
 _SENTENCE = re.compile(r"[\u4e00-\u9fff]{3}.*[，。！？、]|[\u4e00-\u9fff]{6}|(?:[^\W\d_]+,? +){4}")
 
 
@@ -123,19 +119,19 @@ def iter_posts(
             yield post
         tallies[raw.tool].update(raw.counts)
     for (first, number), count in seen.twice.items():
-        template = "{count:,} posts of {name} are in {other} as well, so that they are read twice."
         names = {"name": Path(parts[number]).name, "other": Path(parts[first]).name}
-        warn(Message(template, count=count, **names))
+        warn(Message(errors.TEXTS["same posts"], count=count, **names))
     _say_tools(table, tallies)
 
 
 def _say_tools(table: str | Path, tallies: Mapping[str | None, Counter[str]]) -> None:
-    template = "{table} read as {tool}: {posts:,} posts, {found:,} pictures found, "
-    template += "{missing:,} missing"
     for tool, counts in tallies.items():
         if tool is not None:
             left = ", {left:,} other records left out" if counts["left"] else ""
-            warn(Message(template + left, table=table, tool=tool, **counts), SgmftNotice)
+            warn(
+                Message(errors.TEXTS["read as"] + left, table=table, tool=tool, **counts),
+                SgmftNotice,
+            )
 
 
 def iter_table(
@@ -318,8 +314,8 @@ def _to_post(
             elif role != "text" and (bare := texts[role].strip(cells.BLANKS)) != texts[role]:
                 texts[role] = bare
                 finder.guesses[f"spaces around the {role}, left out"] += 1
-            whole = texts[role].endswith(".0") and role in ("id", "label")
-            if whole and _WHOLE.fullmatch(texts[role]):
+            # as pandas writes numbers of a column that has empty cells
+            if role in ("id", "label") and re.fullmatch(r"\d+\.0", texts[role]):
                 texts[role] = texts[role][:-2]
                 finder.guesses[f"the {role} of a column with gaps, such as 1.0, read as 1"] += 1
         except ValueError as error:
@@ -348,11 +344,11 @@ def _to_post(
     if again is not None:
         doubts.append(again)
     if finder.may_be_rounded and _is_rounded(key, again is not None):
-        template = "the id {id!r} was rounded; a spreadsheet keeps those imported as text"
-        doubts.append(Message(template, id=key))
+        doubts.append(Message(errors.TEXTS["rounded"], id=key))
     bad = row.error
     if bad is None and not images and not text.strip() and "text" in finder.needed:
-        bad = join_messages(lost) or (_ONLY_WEB if row.values.get(ADDRESSES) else _NOTHING)
+        nothing = errors.TEXTS["only on the web" if row.values.get(ADDRESSES) else "no content"]
+        bad = join_messages(lost) or nothing
         lost = []
     return Post(
         text=text,
@@ -370,7 +366,7 @@ def _to_post(
 
 def _is_rounded(key: str, again: bool) -> bool:
     """Return whether an id looks like one that Excel, which keeps 15 digits, has rounded."""
-    if "+" in key and _SCIENTIFIC.fullmatch(key):
+    if "+" in key and re.fullmatch(r"\d(\.\d+)?[Ee]\+\d+", key):
         return True
     digits = key.isdecimal() and len(key) >= (16 if again else 18)  # of 16, one in ten ends in 0
     return digits and not key[15:].strip("0")
