@@ -216,8 +216,7 @@ def _column(values: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.Arra
     flat = np.concatenate([np.zeros(0, dtype), *(x.ravel() for x in parts)]).astype(dtype)
     content = pa.Array.from_buffers(number, len(flat), [None, pa.py_buffer(flat)])
     if rows is not kind and rows is not number:
-        count = len(flat) // rows.list_size
-        content = pa.Array.from_buffers(rows, count, [None], children=[content])
+        content = pa.FixedSizeListArray.from_arrays(content, rows.list_size)
     return pa.Array.from_buffers(kind, len(values), buffers, children=[content])
 
 

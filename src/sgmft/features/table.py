@@ -204,8 +204,7 @@ def _lay_out(path: Path, _: int) -> _Vectors:
                     raise ValueError(f"row {row + 1}: {what}")
             start = here.stop
     except (pa.ArrowException, zipfile.BadZipFile, *_UNREADABLE) as error:
-        reason = first_line(error)
-        raise SgmftError(f"The features table {path} cannot be used: {reason}.") from error
+        raise SgmftError(TEXTS["bad vectors"], path=path, reason=first_line(error)) from error
     return _Vectors(values, rows, made_by)
 
 

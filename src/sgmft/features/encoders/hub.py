@@ -2,6 +2,7 @@
 
 import os
 import re
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -16,12 +17,8 @@ HUB_SECONDS = 8.0  # to wait for the first response when a checkpoint is not on 
 SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py")  # whether the last are run or not
 TENSORS, PICKLES = "*.safetensors", "pytorch_model*.bin"  # the latter where there are no former
 TRUST = "SGMFT_TRUST_REMOTE_CODE"  # environment variable, which the processes of a job inherit
-CHINESE_CLIP = {
-    "chinese-clip-base": "OFA-Sys/chinese-clip-vit-base-patch16",
-    "chinese-clip-large": "OFA-Sys/chinese-clip-vit-large-patch14",
-    "chinese-clip-large-336px": "OFA-Sys/chinese-clip-vit-large-patch14-336px",
-    "chinese-clip-huge": "OFA-Sys/chinese-clip-vit-huge-patch14",
-}
+NAMES = tomllib.loads(Path(__file__).with_name("names.toml").read_text("utf-8"))
+CHINESE_CLIP: dict[str, str] = NAMES["repositories"]
 REPOSITORY = re.compile(r"\w[\w.-]*(/[\w.-]+)?", re.ASCII)
 
 

@@ -124,7 +124,9 @@ class TorchEncoder:
         """Encode the first sample; one at a time from now on if another beside it changes it."""
         if side not in self._takes:
             return None
-        if side == "text" and _knows_no_word(self.tokenizer):  # which libraries make up
+        known = getattr(self.tokenizer, "get_vocab", dict)() if side == "text" else {}
+        words = {*known} - {*getattr(self.tokenizer, "all_special_tokens", ())}
+        if known and len(words) < 2:  # which libraries make up
             raise ValueError("it has no tokenizer files, and every word would be an unknown one")
         alone = encode(samples[:1], True)
         if alone.pooled.ndim != 2:
@@ -417,11 +419,6 @@ class SentenceTransformersEncoder(TorchEncoder):
     def image_features(self, images: Mapping[str, Tensor], tokens: bool) -> Halves:
         """See `TorchEncoder`."""
         return self.model({**images, "modality": self._modality})["sentence_embedding"], None
-
-
-def _knows_no_word(tokenizer: Any) -> bool:
-    known: dict[str, int] = getattr(tokenizer, "get_vocab", dict)()
-    return bool(known) and len({*known} - {*getattr(tokenizer, "all_special_tokens", ())}) < 2
 
 
 def _cut_out(processor: Any, image: Image.Image) -> Images:
