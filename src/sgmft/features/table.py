@@ -160,8 +160,7 @@ def write_ids(folder: Path, keys: Iterable[tuple[str | None, str]]) -> None:
 def _read_ids(folder: Path) -> dict[str, str]:
     keys: dict[str, str] = {}
     for path in sorted((folder / IDS).glob("part-*.parquet")):
-        bad = f"{path} is damaged: delete it and encode the posts again."
-        with raising(bad, pa.ArrowException, *_UNREADABLE):
+        with raising(f"{path} is damaged: delete it and encode the posts again.", *_UNREAD):
             columns = pq.ParquetFile(path).read().to_pydict()
             for name, key in zip(columns["id"], columns["key"], strict=True):
                 if keys.setdefault(name, key) != key:
@@ -177,7 +176,7 @@ class _Vectors(NamedTuple):
     made_by: str
 
 
-_UNREADABLE = (ValueError, TypeError, LookupError, EOFError, OSError, MemoryError)
+_UNREAD = (ValueError, TypeError, LookupError, EOFError, OSError, MemoryError, pa.ArrowException)
 
 
 @lru_cache(1)
@@ -203,7 +202,7 @@ def _lay_out(path: Path, _: int) -> _Vectors:
                     what = f"the id {name!r} came before with another vector" if name else "no id"
                     raise ValueError(f"row {row + 1}: {what}")
             start = here.stop
-    except (pa.ArrowException, zipfile.BadZipFile, *_UNREADABLE) as error:
+    except (zipfile.BadZipFile, *_UNREAD) as error:
         raise SgmftError(TEXTS["bad vectors"], path=path, reason=first_line(error)) from error
     return _Vectors(values, rows, made_by)
 

@@ -130,8 +130,7 @@ def _iter_records(file: _File) -> Iterator[tuple[int, list[str], bool]]:
     except csv.Error as error:
         raise SgmftError(TEXTS["bad csv"], path=path, number=number + 1, error=error) from error
     except UnicodeError as error:
-        reason = f"is not valid {encoding}: save the file as UTF-8."
-        raise SgmftError(f"{path}, row {number + 1}, {reason}") from error
+        raise SgmftError(TEXTS["no text"], path=path, number=number + 1, kind=encoding) from error
 
 
 def _iter_rows(file: _File, columns: list[str], header: int) -> Iterator[RawRow]:

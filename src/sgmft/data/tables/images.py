@@ -196,5 +196,4 @@ def _parse_name(name: str, files: PathResolver) -> str | Attachment:
     try:
         return Attachment(base64.b64decode(body + "=" * (-len(body) % 4), validate=True), kind[:40])
     except ValueError:
-        why = Message("the image cell {name} is not valid Base64", name=name[:40])
-        raise ValueError(why) from None
+        raise ValueError(Message(TEXTS["no base64"], name=name[:40])) from None

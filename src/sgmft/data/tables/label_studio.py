@@ -117,8 +117,7 @@ def write_tasks(
         tasks.append(task)
     beside = [x for post in posts for x in _paths(post) if os.sep not in os.path.relpath(x, folder)]
     if beside:
-        text = TEXTS["no picture of label studio"]
-        warn(Message(text, folder=folder, name=beside[0].name))
+        warn(Message(TEXTS["not served"], folder=folder, name=beside[0].name))
     config = path.with_suffix(".config.xml")
     text = json.dumps(tasks, ensure_ascii=False, indent=1, allow_nan=False)
     pictures = any(post.images for post in posts) and ("valueList" if several else "value")
@@ -175,8 +174,7 @@ def _data(post: Post, folder: Path, several: bool) -> dict[str, Any]:
     for file in _paths(post):
         path = os.path.relpath(file, folder)
         if path == os.pardir or path.startswith(os.pardir + os.sep):
-            text = TEXTS["outside label studio"]
-            raise SgmftError(text, place=post.place or "A post", file=file)
+            raise SgmftError(TEXTS["not shown"], place=post.place or "A post", file=file)
         images.append(_LOCAL_FILES + quote(replace_surrogates(Path(path).as_posix())))
     # Label Studio wants the key in any case, and opens no task with an empty list.
     image = images if several and images else "".join(images)

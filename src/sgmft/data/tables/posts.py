@@ -109,29 +109,28 @@ def iter_posts(
     if base is None and os.path.isdir(table):  # noqa: PTH112  False for what cannot be one
         base = table
     seen = _SeenPosts()
-    parts = list_tables(table, format)
-    tallies = defaultdict[str | None, Counter[str]](Counter)
-    for part in parts:
-        raw = open_table(part, format, base)
+    for raw in _open_tables(table, format, base):
         for post in iter_table(raw, columns, allow_outside, dict(where or {}), seen):
             if strict:
                 raise_first_error([post])
             yield post
+    for pair, count in seen.twice.items():
+        other, name = (seen.names[number] for number in pair)
+        warn(Message(errors.TEXTS["same posts"], count=count, name=name, other=other))
+
+
+def _open_tables(
+    table: str | Path, format: str | None, base: str | Path | None = None
+) -> Iterator[RawTable]:
+    """Open the tables of a path, one after another; say in the end which tools wrote them."""
+    tallies = defaultdict[str | None, Counter[str]](Counter)
+    for part in list_tables(table, format):
+        yield (raw := open_table(part, format, base))
         tallies[raw.tool].update(raw.counts)
-    for (first, number), count in seen.twice.items():
-        names = {"name": Path(parts[number]).name, "other": Path(parts[first]).name}
-        warn(Message(errors.TEXTS["same posts"], count=count, **names))
-    _say_tools(table, tallies)
-
-
-def _say_tools(table: str | Path, tallies: Mapping[str | None, Counter[str]]) -> None:
     for tool, counts in tallies.items():
         if tool is not None:
-            left = ", {left:,} other records left out" if counts["left"] else ""
-            warn(
-                Message(errors.TEXTS["read as"] + left, table=table, tool=tool, **counts),
-                SgmftNotice,
-            )
+            text = errors.TEXTS["read with others" if counts["left"] else "read as"]
+            warn(Message(text, table=table, tool=tool, **counts), SgmftNotice)
 
 
 def iter_table(
@@ -170,17 +169,13 @@ def iter_image_cells(
     table: str | Path, columns: Columns, format: str | None, allow_outside: bool
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, list[str | Attachment]], PathResolver]]:
     """Yield of every row the place, the values, the pictures by their columns, and the paths."""
-    tallies = defaultdict[str | None, Counter[str]](Counter)
-    for part in list_tables(table, format):
-        raw = open_table(part, format)
+    for raw in _open_tables(table, format):
         finder, resolve = _ColumnFinder(raw, columns), PathResolver(raw, allow_outside)
         for row in _check_columns(raw, finder, columns, {}):
             names = dict.fromkeys([*finder.names(row.values)["image"], ADDRESSES])
             given = {x: y for x in names if not cells.is_missing(y := row.values.get(x))}
             pictures = {x: list_pictures(y, resolve) for x, y in given.items()}
             yield f"{raw.name}, row {row.number}", row.values, pictures, resolve
-        tallies[raw.tool].update(raw.counts)
-    _say_tools(table, tallies)
 
 
 def recognize_columns(table: str | Path) -> tuple[str | None, list[str], dict[str, list[str]]]:
@@ -259,13 +254,13 @@ class _SeenPosts:
             "PRAGMA journal_mode = OFF; "
             "CREATE TABLE seen (id BLOB PRIMARY KEY, part, row, content, core) WITHOUT ROWID; BEGIN"
         )
-        self._names: list[str] = []
+        self.names: list[str] = []  # of tables
         self._tables: dict[tuple[int, int], int] = {}  # those that were read, by sum and count
         self.twice = Counter[tuple[int, int]]()  # posts that two tables have, by their numbers
 
     def begin(self, table: str) -> None:
-        self._names.append(table)
-        self._part = len(self._names) - 1
+        self.names.append(table)
+        self._part = len(self.names) - 1
         self._sum = self._count = 0  # of the table that is read
 
     def end(self) -> None:
@@ -287,7 +282,7 @@ class _SeenPosts:
         if same[0] == content or (before != part and same[1] == core):
             if before != part:
                 self.twice[before, part] += 1
-            return Message(SEEN_BEFORE[before != part], row=first, table=self._names[before])
+            return Message(SEEN_BEFORE[before != part], row=first, table=self.names[before])
         if before == part:
             return Message("the id {id!r} is already that of row {row}", id=key, row=first)
         # Another post of another table may have the same id.

@@ -46,10 +46,9 @@ class Checkpoint(NamedTuple):
         except Exception as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             if not self.trusted and "trust_remote_code" in str(error):
-                reason = "it runs Python files of its own, which need --trust-remote-code, as in "
-                reason += "`sgmft --trust-remote-code train ...`; read them before"
-            bad = f"The encoder {self.name} cannot be read from {self.folder}"
-            raise SgmftError(f"{bad}: {reason}") from error
+                reason = TEXTS["untrusted"]
+            where = {"name": self.name, "folder": self.folder, "reason": reason}
+            raise SgmftError(TEXTS["encoder unread"], **where) from error
 
 
 def find_checkpoint(name: str, trusted: bool) -> Checkpoint:
