@@ -18,11 +18,8 @@ TEXTS: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_t
 class SgmftError(Exception):
     """A mistake in the input, in one sentence: what, where (file, row, column), and the fix.
 
-    The command line prints the sentence and ends with `exit_code`; it never shows a traceback.
-
-    Args:
-        message: the sentence, or with `values` the template of a `Message`.
-        values: see `Message`.
+    The command line prints the sentence and ends with `exit_code`; it never shows a traceback. With
+    `values` the message is the template of a `Message`.
     """
 
     exit_code = 2

@@ -150,8 +150,7 @@ def make_tuning(kind: str, last: int | None, merge: bool, named: dict[str, str])
     """Return how the encoder is fine-tuned, if it is, from settings that begin with "tune."."""
     from sgmft.training.finetune import settings as tuning
 
-    own = (name for name in named if name.startswith(TUNE))
-    chosen: dict[str, Any] = {name.removeprefix(TUNE): named[name] for name in own}
+    chosen: dict[str, Any] = {x.removeprefix(TUNE): named[x] for x in named if x.startswith(TUNE)}
     chosen |= {"last": last} if last is not None else {}
     return tuning.tuning_of(kind, chosen | ({"merge": True} if merge else {}))
 

@@ -61,8 +61,7 @@ def iter_given(posts: Any, columns: Names, root: Folder, optional: Roles = ()) -
     if names and not holds_posts(names) and columns.text is columns.image is None:
         pairs = ((role, x) for role in ("text", "image") for x in names if hint(x, USUAL[role]))
         role, near = next(pairs, ("text", "NAME"))
-        there = ", ".join(names)
-        raise SgmftError(TEXTS["columns unknown"], columns=there, role=role, near=near)
+        raise SgmftError(TEXTS["no columns"], columns=", ".join(names), role=role, near=near)
     rows = (RawRow(i, _to_row(item, root, i)) for i, item in enumerate(items))
     raw = RawTable(type(posts).__name__, Path(root or ""), names or None, rows)
     yield from iter_table(raw, columns, None if root is False else True)

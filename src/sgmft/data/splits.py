@@ -29,10 +29,7 @@ def split_posts(posts: Sequence[Post], size: float, seed: int = 0, by: str = "la
 
 
 def fold_posts(posts: Sequence[Post], folds: int, seed: int = 0, by: str = "label") -> list[Rows]:
-    """Divide posts into folds, drawn one after another as `split_posts` draws; return positions.
-
-    By label, the only post of a label is in no fold, so that it can be learned from.
-    """
+    """Divide posts into folds, drawn one after another as `split_posts` draws; return positions."""
     users = {post.user for post in posts if post.user is not None}
     most, what = (len(users), "users") if by == "user" else (len(posts), "posts")
     if not 2 <= folds <= most:
@@ -42,15 +39,13 @@ def fold_posts(posts: Sequence[Post], folds: int, seed: int = 0, by: str = "labe
         kept, held = split_posts([posts[i] for i in rest], 1 / left, seed, by)
         found.append([rest[i] for i in held])
         rest = [rest[i] for i in kept]
+    # By label, the only post of a label is in no fold, so that it can be learned from.
     count = Counter(post.label for post in posts)
     return [*found, [i for i in rest if by == "user" or count[posts[i].label] > 1]]
 
 
 def fingerprint(keys_and_labels: Iterable[tuple[str, str | None]]) -> str:
-    """Return 16 hexadecimal digits that identify posts (content key and label), in whatever order.
-
-    They begin a SHA-256 over the sum, modulo 2**256, of the SHA-256 of each row.
-    """
+    """Return 16 hexadecimal digits that identify posts (content key, label), in whatever order."""
     digests = (hashlib.sha256(json.dumps(x).encode()).digest() for x in keys_and_labels)
     total = sum(map(int.from_bytes, digests))
     return hashlib.sha256((total % 2**256).to_bytes(32)).hexdigest()[:16]

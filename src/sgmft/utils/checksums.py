@@ -42,8 +42,7 @@ def file_digests(paths: Iterable[Path]) -> dict[str, str]:
 
 def with_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return JSON values with their checksum."""
-    bare = {key: value for key, value in values.items() if key != CHECKSUM}
-    return {CHECKSUM: digest_of(values), **bare}
+    return {CHECKSUM: digest_of(values)} | {key: x for key, x in values.items() if key != CHECKSUM}
 
 
 def checksum_matches(values: Mapping[str, Any]) -> bool:

@@ -128,10 +128,9 @@ def write_json(path: Path, values: Any, indent: int | None = None) -> None:
 
 def read_json(path: Path) -> Any:
     """Read what `write_json` wrote; None where there is no such file, or half of one."""
-    try:
+    with suppress(OSError, ValueError):
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
+    return None
 
 
 def nan_to_none(value: Any) -> Any:

@@ -98,10 +98,7 @@ def describe_repair(text: str, cleaning: Cleaning) -> Message | None:
 
 
 def split_words(text: str, cleaning: Cleaning, limit: int | None = None) -> list[str]:
-    """Return the words of the cleaned text, at most `limit`, for an encoder that takes words.
-
-    Chinese is segmented by jieba (paper, section 4.2); an emoji is one word.
-    """
+    """Return words of the cleaned text, by jieba (paper, section 4.2), at most `limit`."""
     if limit is not None and limit < 0:
         raise SgmftError(f"the limit of words is {limit}; give 0 or more, or None for all")
     return list(islice(_kept_words(text, cleaning), limit))

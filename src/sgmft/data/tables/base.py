@@ -54,17 +54,14 @@ MemberRows = Callable[[Path, str, list[str]], Iterator[RawRow]]
 
 @dataclass(frozen=True)
 class TableFormat:
-    """One kind of table files; `formats.FORMATS` lists all of them.
-
-    A file that holds several tables, such as a workbook, is a folder of them: FILE/NAME is one.
-    """
+    """One kind of table files; `formats.FORMATS` lists all of them."""
 
     suffixes: tuple[str, ...]  # in lower case
     read: Callable[[Path], RawTable]  # damage further down may be raised while rows are read
     write: Callable[[Path, list[str]], RowWriter] | None = None  # a file with these columns
     column_types: Callable[[Path], dict[str, Any]] | None = None  # Arrow's, if a file has them
     streamed: bool = True  # in constant memory; others are no parts of a folder, nor for a server
-    members: Members | None = None
+    members: Members | None = None  # of a file of several, such as a workbook; FILE/NAME is one
 
 
 def open_member(path: Path, list_members: Members, iter_rows: MemberRows, what: str) -> RawTable:

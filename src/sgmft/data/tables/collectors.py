@@ -309,10 +309,8 @@ def _adapt_mediacrawler(raw: RawTable, path: Path, tool: str) -> RawTable:
 
 
 def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
-    """Read posts; a file is a post's if its name or folder has the id, or the time and title.
-
-    How names are made is the user's choice; by default of time, author and title.
-    """
+    """Read posts; a file is a post's if its name or folder has the id, or the time and title."""
+    # how names are made is the user's choice; by default of time, author and title
     files, titles = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for at in raw.folder.rglob("*"):
         file = str(at.relative_to(raw.folder))

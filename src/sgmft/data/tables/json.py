@@ -190,16 +190,14 @@ def _find_records(item: dict[str, Any], path: Path) -> tuple[list[Any], dict[str
 
 
 def _find_usable(item: dict[str, Any]) -> dict[str, list[Any]]:
-    """Return those of the lists in an object that hold posts; none where it is a post itself.
-
-    A "message" or "caption" beside posts may be a server's, or of all: it takes an id to be a post.
-    """
+    """Return those of the lists in an object that hold posts; none where it is a post itself."""
     lists = dict(_iter_lists(item))
     own = item["data"] if is_task(item) else item
     held = [*lists.values(), *(x for x in own.values() if isinstance(x, dict))]
     said = [x for x in (*find_role(own, "text"), *find_role(own, "image")) if own[x] not in held]
     some = {name: x for name, x in lists.items() if not COMMENTS.search(name)}
     usable = {name: x for name, x in some.items() if holds_posts(_unwrap(x[0]))}
+    # A "message" or "caption" beside posts may be a server's, or of all: a post has an id, too.
     if said and (find_columns(said, USUAL["text"]) or find_role(own, "id") or not usable):
         return {}
     return usable or ({} if is_task(item) else some or lists)

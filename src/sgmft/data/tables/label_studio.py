@@ -160,8 +160,7 @@ def _unwrap_choices(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    items = value if isinstance(value, list) else []
-    return [item for item in items if isinstance(item, dict)]
+    return [x for x in value if isinstance(x, dict)] if isinstance(value, list) else []
 
 
 def _one_or_all(choices: list[Any]) -> Any:

@@ -242,12 +242,10 @@ class _ColumnFinder:
 
 
 class _SeenPosts:
-    """The row in which each id came first, and what each table holds.
-
-    SQLite's private database "" is in memory while small, then on disk: sqlite.org/inmemorydb.html
-    """
+    """The row in which each id came first, and what each table holds."""
 
     def __init__(self) -> None:
+        # SQLite's private database is on disk once it is large: sqlite.org/inmemorydb.html
         # A generator may be taken up by another thread than began it, though never by two at once.
         self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._rows.executescript(

@@ -24,15 +24,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.errors import SgmftError, warn
+from sgmft.features.encoders import batches
 from sgmft.features.encoders.adapters import digest_weights, read_adapter
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, Images, PreparedImage
-from sgmft.features.encoders.batches import (
-    alike_batches,
-    batches_by_length,
-    pick_batch,
-    pick_device,
-    pick_dtype,
-)
 from sgmft.features.encoders.hub import Checkpoint, find_checkpoint
 
 SAMPLE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)  # seen once, to measure
@@ -86,12 +80,14 @@ class TorchEncoder:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-        self._patch_grid, self._device, self._trainable = patch_grid, pick_device(device), trainable
-        self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
+        self._patch_grid, self._device = patch_grid, batches.pick_device(device)
+        self._dtype: torch.dtype = (
+            getattr(torch, dtype) if dtype else batches.pick_dtype(self._device)
+        )
         for library in ("transformers", "sentence_transformers"):
             getLogger(library).setLevel("ERROR")
-        self._batch_size = batch_size or pick_batch(self._device.type, BYTES, 16)
-        self._trusted = checkpoint.trusted
+        self._batch_size = batch_size or batches.pick_batch(self._device.type, BYTES, 16)
+        self._trusted, self._trainable = checkpoint.trusted, trainable
         with checkpoint.reading():
             model, changed, weights = self._open(checkpoint, base)
             self.model = model = model.eval().to(self._device, self._dtype)
@@ -158,7 +154,7 @@ class TorchEncoder:
             x.pop(PIXELS, None)
 
         def run() -> Iterator[Batch]:
-            for rows in alike_batches(prepared, self._batch_size):
+            for rows in batches.alike_batches(prepared, self._batch_size):
                 batch = self.batch_images([prepared[i] for i in rows])
                 for name, x in batch.items():
                     batch[name] = x.to(self._device, self._dtype if x.is_floating_point() else None)
@@ -188,7 +184,7 @@ class TorchEncoder:
 
     def _run_texts(self, texts: list[str], tokens: bool) -> Iterator[Batch]:
         given = self._tokenize(texts, self._padding)
-        for rows in batches_by_length([*map(len, given["input_ids"])], self._batch_size):
+        for rows in batches.batches_by_length([*map(len, given["input_ids"])], self._batch_size):
             batch = {name: x.to(self._device) for name, x in self._pad(given, rows).items()}
             pooled, hidden = self.text_features(batch, tokens)
             own = None
@@ -448,10 +444,10 @@ def _find_values(processor: Any) -> Tensor | None:
     return None
 
 
-def _gather(count: int, batches: Iterator[Batch]) -> Encoded:
+def _gather(count: int, found: Iterator[Batch]) -> Encoded:
     pooled: dict[int, FloatArray] = {}
     tokens: dict[int, FloatArray] = {}
-    for rows, features, own in batches:
+    for rows, features, own in found:
         pooled.update(zip(rows, features.float().cpu().numpy(), strict=True))
         if own is not None:
             tokens.update(zip(rows, (x.float().cpu().numpy() for x in own), strict=True))
