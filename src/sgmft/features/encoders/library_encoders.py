@@ -27,6 +27,7 @@ from sgmft.errors import SgmftError, warn
 from sgmft.features.encoders import batches
 from sgmft.features.encoders.adapters import digest_weights, read_adapter
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, Images, PreparedImage
+from sgmft.features.encoders.batches import pick_device, pick_dtype
 from sgmft.features.encoders.hub import Checkpoint, find_checkpoint
 
 SAMPLE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)  # seen once, to measure
@@ -80,10 +81,8 @@ class TorchEncoder:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-        self._patch_grid, self._device = patch_grid, batches.pick_device(device)
-        self._dtype: torch.dtype = (
-            getattr(torch, dtype) if dtype else batches.pick_dtype(self._device)
-        )
+        self._patch_grid, self._device = patch_grid, pick_device(device)
+        self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
         for library in ("transformers", "sentence_transformers"):
             getLogger(library).setLevel("ERROR")
         self._batch_size = batch_size or batches.pick_batch(self._device.type, BYTES, 16)
