@@ -88,8 +88,7 @@ class Message(str):
     @property
     def kind(self) -> str:
         """The sentence with … in the place of what is filled in; equal for equal mistakes."""
-        given = self.values.items()
-        values = {key: kind_of(x) if key in SENTENCES else Omitted("…") for key, x in given}
+        values = {k: kind_of(x) if k in SENTENCES else Omitted("…") for k, x in self.values.items()}
         if {"first", "second"} == values.keys():  # the same twice is said once
             return "; ".join(dict.fromkeys("; ".join(values.values()).split("; ")))
         return self.template.format(**values)
@@ -150,7 +149,6 @@ def make_printable(text: str) -> str:
     if text.isprintable():
         return text
     if isinstance(text, Message):
-        given = text.values.items()
-        values = {key: make_printable(x) if isinstance(x, str) else x for key, x in given}
+        values = {k: make_printable(x) if isinstance(x, str) else x for k, x in text.values.items()}
         return Message(text.template, **values)
     return "".join(c if c.isprintable() else "?" for c in text)

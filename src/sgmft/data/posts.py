@@ -44,9 +44,7 @@ class Post:
     row: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        images = self.images
-        if isinstance(images, (str, Path, Attachment)):
-            images = (images,)
+        images = (self.images,) if isinstance(self.images, (str, Path, Attachment)) else self.images
         kept = tuple(x if isinstance(x, (Attachment, Path)) else Path(x) for x in images)
         object.__setattr__(self, "images", kept)
 

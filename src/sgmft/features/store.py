@@ -68,16 +68,13 @@ class FeatureStore:
         self._open: dict[Path, tuple[pa.Table, int]] = {}  # the one read last at its end
         for shard in sorted(self.folder.glob("part-*.parquet")):
             try:
-                with _reading(shard):
-                    # Unchecked: a damaged key is a post not found, which is encoded again.
-                    # `pq.read_table` would import pyarrow.dataset, and pandas with it.
-                    with pq.ParquetFile(shard) as file:
-                        keys = file.read(columns=["key"])["key"]
-                    self._register(shard, keys.cast(pa.string()).to_pylist())
-            except _DamagedError:
+                # Unchecked: a damaged key is a post not found, which is encoded again.
+                # `pq.read_table` would import pyarrow.dataset, and pandas with it.
+                with suppress(FileNotFoundError), _reading(shard), pq.ParquetFile(shard) as file:
+                    keys = file.read(columns=["key"])["key"].cast(pa.string())
+                    self._register(shard, keys.to_pylist())
+            except _DamagedError:  # a missing one another process has set aside
                 _set_aside(shard)
-            except FileNotFoundError:  # another process has set it aside
-                continue
 
     def __contains__(self, key: str) -> bool:
         return key in self._index

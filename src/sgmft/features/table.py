@@ -83,8 +83,7 @@ def open_features_table(
     stores = [x for x in (file, *sorted(file.glob("*"))) if (x / "_encoder.json").is_file()]
     fits = file.is_file() and file.suffix.lower() in (".parquet", ".npz")
     if len(stores) > 1 or not (stores or fits):
-        what = "holds features of several encoders" if stores else "is no features table"
-        raise SgmftError(f"{path} {what}: give a .parquet, a .npz, or one folder of a store.")
+        raise SgmftError(TEXTS["several stores" if stores else "no vectors"], path=path)
     found = _open_store(stores[0]) if stores else _open_file(file, cleaning, expected)
     if expected is not None:
         pairs = [(getattr(found.info, x), getattr(expected, x), none) for x, none in WIDTHS.items()]
@@ -129,14 +128,12 @@ def _open_file(path: Path, cleaning: str, expected: EncoderInfo | None) -> Featu
 
 def _open_store(folder: Path) -> FeaturesTable:
     """Open what `sgmft encode` wrote; n-grams, and tokens if there are, come from it, too."""
-    values = read_json(folder / "_encoder.json")
-    try:
+    values, bad = read_json(folder / "_encoder.json"), f"{folder} was written by another sgmft"
+    with raising(f"{bad}: encode the posts again.", AttributeError, KeyError, TypeError):
         tokens = bool(values.pop("tokens"))
         store = FeatureStore(folder.parent, EncoderInfo(**values), tokens)
-    except (AttributeError, KeyError, TypeError):
-        store = None
-    if store is None or store.folder.name != folder.name:
-        raise SgmftError(f"{folder} was written by another sgmft: encode the posts again.")
+        if store.folder.name != folder.name:
+            raise KeyError
     name, made_by = f"{TABLE}{folder.name}", store.info.weights or store.info.name
     info = replace(store.info, name=name, weights=made_by, has_tokens=tokens, pinned="")
     keys = _read_ids(folder)

@@ -13,7 +13,6 @@ from sgmft.data.tables.columns import find_header, holds_posts, number_columns
 from sgmft.data.tables.encoding import TextEncoding, detect_encoding, has_undecoded
 from sgmft.errors import TEXTS, Message, SgmftError, warn
 
-_DELIMITER_LINE = re.compile(r'"?sep=([,;\t|])"?\n?', re.IGNORECASE)  # the first, for Excel
 _double_quotes = partial(re.compile(r'(?<!\\)((?:\\\\)*)\\"').sub, r'\1""')
 MAX_CELL = 2**26  # characters: beyond them, a quotation mark was surely never closed
 
@@ -23,7 +22,7 @@ def open_delimited(path: Path, delimiters: str = ",;\t|") -> RawTable:
     encoding = detect_encoding(path)
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
     with path.open(encoding=encoding.encoding, errors="replace") as text:
-        named = _DELIMITER_LINE.fullmatch(text.readline(20))
+        named = re.fullmatch(r'(?i)"?sep=([,;\t|])"?\n?', text.readline(20))  # for Excel
     headers, problems = list[tuple[Any, _File, int, list[str]]](), list[SgmftError]()
     for mark in delimiters if named is None else named[1]:
         file = _File(path, encoding, mark)

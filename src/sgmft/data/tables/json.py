@@ -44,16 +44,14 @@ def read_standard_input() -> RawTable:
 
 def open_json(path: Path) -> RawTable:
     """Open a list of records, alone or in an object, one record, or an export of Label Studio."""
-    encoding = detect_encoding(path)
-    try:
+    encoding, bad = detect_encoding(path), f"{path} is not valid JSON ({{error}}): export it again."
+    with raising(bad, ValueError, RecursionError):
         text = path.read_text(*encoding).lstrip()
         with suppress(ValueError, RecursionError):  # lines, under a name that many give them
             first, _, others = text.partition("\n")
             if others.strip() and isinstance(json.loads(first), dict):
                 return RawTable(path.name, path.parent, None, _iter_file(path))
         items = _parse_all(text)
-    except (ValueError, RecursionError) as error:
-        raise SgmftError(f"{path} is not valid JSON ({error}): export it again.") from error
     about: dict[str, Any] = {}
     if isinstance(items, dict):
         items, about = _find_records(items, path)

@@ -16,9 +16,7 @@ from sgmft.errors import TEXTS, Message
 
 MAX_LISTED = 100_000  # files of a folder among which a name in another spelling is looked for
 DEEPEST = 32  # folders within each other of which the spelling is looked for
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:|//[^/\\]+\.[^/\\]+/", re.IGNORECASE)
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
-_FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(?:/(?=[a-z]:))?", re.IGNORECASE)
 
 
 class PathResolver:
@@ -53,12 +51,12 @@ class PathResolver:
         try:
             if self._to_path is not None:
                 path = self._to_path(path, Path(self._folder))
-            if url := _FILE_URL.match(path):
+            if url := re.match(r"(?i)file:(?://(?:localhost)?)?(?:/(?=[a-z]:))?", path):
                 path = unquote(path[url.end() :])
             if "\0" in path or replace_surrogates(path) != path:
                 raise _refusal("{name!r} cannot be the path of a picture", path)
             if not self.exists(path):
-                if _ADDRESS.match(path):
+                if re.match(r"(?i)[a-z][a-z0-9+.-]+://|data:|//[^/\\]+\.[^/\\]+/", path):
                     raise _refusal(TEXTS["on the web"], path)
                 slashed = path.replace("\\", "/")
                 path = slashed if slashed != path and self.exists(slashed) else self._find(slashed)

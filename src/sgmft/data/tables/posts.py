@@ -109,24 +109,24 @@ def iter_posts(
     if base is None and os.path.isdir(table):  # noqa: PTH112  False for what cannot be one
         base = table
     seen = _SeenPosts()
-    for raw in _open_tables(table, format, base):
+    for raw in _open_tables(table, format, base, seen):
         for post in iter_table(raw, columns, allow_outside, dict(where or {}), seen):
             if strict:
                 raise_first_error([post])
             yield post
-    for pair, count in seen.twice.items():
-        other, name = (seen.names[number] for number in pair)
-        warn(Message(errors.TEXTS["same posts"], count=count, name=name, other=other))
 
 
 def _open_tables(
-    table: str | Path, format: str | None, base: str | Path | None = None
+    table: str | Path, format: str | None, base: str | Path | None, seen: "_SeenPosts"
 ) -> Iterator[RawTable]:
-    """Open the tables of a path, one after another; say in the end which tools wrote them."""
+    """Open the tables of a path; say in the end which posts came twice, and who wrote them."""
     tallies = defaultdict[str | None, Counter[str]](Counter)
     for part in list_tables(table, format):
         yield (raw := open_table(part, format, base))
         tallies[raw.tool].update(raw.counts)
+    for pair, count in seen.twice.items():
+        other, name = (seen.names[number] for number in pair)
+        warn(Message(errors.TEXTS["same posts"], count=count, name=name, other=other))
     for tool, counts in tallies.items():
         if tool is not None:
             text = errors.TEXTS["read with others" if counts["left"] else "read as"]
@@ -169,7 +169,7 @@ def iter_image_cells(
     table: str | Path, columns: Columns, format: str | None, allow_outside: bool
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, list[str | Attachment]], PathResolver]]:
     """Yield of every row the place, the values, the pictures by their columns, and the paths."""
-    for raw in _open_tables(table, format):
+    for raw in _open_tables(table, format, None, _SeenPosts()):
         finder, resolve = _ColumnFinder(raw, columns), PathResolver(raw, allow_outside)
         for row in _check_columns(raw, finder, columns, {}):
             names = dict.fromkeys([*finder.names(row.values)["image"], ADDRESSES])

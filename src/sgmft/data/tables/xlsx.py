@@ -84,8 +84,7 @@ class XlsxWriter:
 
 @contextmanager
 def _open(file: Path) -> Iterator[Any]:
-    what = "no .xlsx workbook, or a damaged or protected one"
-    with parsing(file, what, "save it again as .xlsx or .csv"):
+    with parsing(file, TEXTS["no workbook"], "save it again as .xlsx or .csv"):
         with zipfile.ZipFile(file) as packed:
             if sum(member.file_size for member in packed.infolist()) > MAX_UNPACKED:
                 raise SgmftError(f"{file} unpacks to more than 2 GiB: save it as .csv.")
