@@ -120,8 +120,8 @@ class TorchEncoder:
         if side not in self._takes:
             return None
         known = getattr(self.tokenizer, "get_vocab", dict)() if side == "text" else {}
-        words = {*known} - {*getattr(self.tokenizer, "all_special_tokens", ())}
-        if known and len(words) < 2:  # which libraries make up
+        # One without files is made up by libraries.
+        if known and len({*known} - {*getattr(self.tokenizer, "all_special_tokens", ())}) < 2:
             raise ValueError("it has no tokenizer files, and every word would be an unknown one")
         alone = encode(samples[:1], True)
         if alone.pooled.ndim != 2:
