@@ -1,5 +1,6 @@
 """`sgmft audit`: find what is wrong with labelled posts before training."""
 
+from functools import partial
 from typing import Annotated
 
 from typer import Option
@@ -25,8 +26,8 @@ def audit_command(
 
     folder = console.feature_folder(features)
     locator = SemanticLocator(encoder, cleaning=cleaning, features=folder, device=device)
-    given = source, output, locator, split, lang, most
     with console.ProgressBars() as bars:
-        summary, found = audit_table(*given, bars.encoded, bars.step)
+        encoded = partial(bars.show, "Encoding posts")
+        summary, found = audit_table(source, output, locator, split, lang, most, encoded, bars.step)
     console.print_errors(summary)
     console.print_text("audited", **found, table=source.table)

@@ -100,8 +100,8 @@ def open_writer(path: str | Path, columns: Sequence[str]) -> Iterator[TableWrite
             rows.close()
             temporary.replace(path.resolve())
         if table.changed:
-            names = ", ".join(map(str, table.changed))
-            warn(Message(TEXTS["changed by a spreadsheet"], path=path.name, columns=names))
+            changed = ", ".join(map(str, table.changed))
+            warn(Message(TEXTS["changed by a spreadsheet"], path=path.name, columns=changed))
     finally:
         with suppress(OSError):  # of a disk that has become read-only meanwhile
             temporary.unlink(missing_ok=True)

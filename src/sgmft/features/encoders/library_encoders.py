@@ -119,9 +119,9 @@ class TorchEncoder:
         """Encode the first sample; one at a time from now on if another beside it changes it."""
         if side not in self._takes:
             return None
-        known = getattr(self.tokenizer, "get_vocab", dict)() if side == "text" else {}
+        words = set[str](getattr(self.tokenizer, "get_vocab", dict)() if side == "text" else ())
         # One without files is made up by libraries.
-        if known and len({*known} - {*getattr(self.tokenizer, "all_special_tokens", ())}) < 2:
+        if words and len(words - {*getattr(self.tokenizer, "all_special_tokens", ())}) < 2:
             raise ValueError("it has no tokenizer files, and every word would be an unknown one")
         alone = encode(samples[:1], True)
         if alone.pooled.ndim != 2:
