@@ -2,22 +2,24 @@
 
 import difflib
 import re
+import tomllib
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial, reduce
+from pathlib import Path
 from typing import Any, Self
+
+TEXTS: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+"""Templates of longer messages, by name."""
 
 
 class SgmftError(Exception):
     """A mistake in the input, in one sentence: what, where (file, row, column), and the fix.
 
-    The command line prints the sentence and ends with `exit_code`; it never shows a traceback.
-
-    Args:
-        message: the sentence, or with `values` the template of a `Message`.
-        values: see `Message`.
+    The command line prints the sentence and ends with `exit_code`; it never shows a traceback. With
+    `values` the message is the template of a `Message`.
     """
 
     exit_code = 2
@@ -45,15 +47,10 @@ def hint(name: str, known: Collection[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-@contextmanager
-def needs_extra(extra: str, what: str) -> Iterator[None]:
+def needs_extra(extra: str, what: str) -> AbstractContextManager[None]:
     """Raise SgmftError, with the extra that `what` needs, where an import in the block fails."""
-    try:
-        yield
-    except ImportError as error:
-        raise SgmftError(
-            f"{what} needs packages that are not installed: pip install 'sgmft[{extra}]' ({error})."
-        ) from error
+    fix = f"pip install 'sgmft[{extra}]' ({{error}})."
+    return raising(f"{what} needs packages that are not installed: {fix}", ImportError)
 
 
 @contextmanager
@@ -92,8 +89,7 @@ class Message(str):
     @property
     def kind(self) -> str:
         """The sentence with … in the place of what is filled in; equal for equal mistakes."""
-        given = self.values.items()
-        values = {key: kind_of(x) if key in SENTENCES else Omitted("…") for key, x in given}
+        values = {k: kind_of(x) if k in SENTENCES else Omitted("…") for k, x in self.values.items()}
         if {"first", "second"} == values.keys():  # the same twice is said once
             return "; ".join(dict.fromkeys("; ".join(values.values()).split("; ")))
         return self.template.format(**values)
@@ -145,9 +141,8 @@ def kind_of(reason: str) -> str:
 
 def join_messages(messages: Sequence[str]) -> str:
     """Return one sentence of several, each of them still to be translated."""
-    if not messages:
-        return ""
-    return reduce(lambda a, b: Message("{first}; {second}", first=a, second=b), messages)
+    joined = partial(Message, "{first}; {second}")
+    return reduce(lambda a, b: joined(first=a, second=b), messages) if messages else ""
 
 
 def make_printable(text: str) -> str:
@@ -155,7 +150,6 @@ def make_printable(text: str) -> str:
     if text.isprintable():
         return text
     if isinstance(text, Message):
-        given = text.values.items()
-        values = {key: make_printable(x) if isinstance(x, str) else x for key, x in given}
+        values = {k: make_printable(x) if isinstance(x, str) else x for k, x in text.values.items()}
         return Message(text.template, **values)
     return "".join(c if c.isprintable() else "?" for c in text)

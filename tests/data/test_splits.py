@@ -109,7 +109,7 @@ def test_sizes_that_do_not_fit(size):
 def test_other_mistakes():
     with pytest.raises(SgmftError, match="two or more"):
         split_posts([Post()], 0.5)
-    with pytest.raises(SgmftError, match="'label' or 'user'"):
+    with pytest.raises(SgmftError, match="use label, user"):
         split_posts([Post()] * 3, 0.5, by="day")
 
 

@@ -97,8 +97,7 @@ def print_errors(summary: "JobSummary") -> None:
     bad, empty = (sum(x.values()) for x in (summary.errors, summary.abstained))
     rows, shown = f"of {summary.posts} rows", summary.examples
     print_counts(summary.errors, f"{bad} {rows} could not be used:", shown)
-    title = "Warnings, and how many of the other rows have each:"
-    print_counts(summary.warnings, title, shown)
+    print_counts(summary.warnings, "Warnings, and how many of the other rows have each:", shown)
     print_counts(summary.abstained, f"{empty} {rows} have no label:", shown)
 
 

@@ -1,5 +1,6 @@
 """`sgmft insight`: shares of places, from predicted or given labels."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -34,20 +35,11 @@ def insight_command(
     if table is not None:
         predictor = load_predictor(model, features=console.feature_folder(features))
     source = opt.make_source(table or model, where, column, format, allow_outside)
+    names = [name for part in by or () for name in part.split(",") if name]
+    insight = partial(insight_table, source, output, predictor, by=names, change=before_after)
+    insight = partial(insight, least=min_users, examples=examples, reject=reject)
     with console.counter("Reading") as done:
-        found = insight_table(
-            source,
-            output,
-            predictor,
-            by=[name for part in by or () for name in part.split(",") if name],
-            change=before_after,
-            least=min_users,
-            examples=examples,
-            reject=reject,
-            utc_offset=utc_offset,
-            language=lang,
-            on_read=done,
-        )
+        found = insight(utc_offset=utc_offset, language=lang, on_read=done)
     console.print_text("insight", found=found)
     page = f"Page: {Path(output) / 'insight.html'}"
     console.finish(found.summary, summary_file, None if table is None else model, page)

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from sgmft.cli import console
 from sgmft.cli.options import HELP
-from sgmft.errors import SgmftError, SgmftNotice, SgmftWarning
+from sgmft.errors import TEXTS, SgmftError, SgmftNotice, SgmftWarning
 from sgmft.utils.distributed import is_main, rank, world_size
 from sgmft.utils.runtime import Stopped, stoppable
 
@@ -44,8 +44,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Predict the semantic location of social-media posts from their text and pictures "
-    "(SG-MFT, arXiv 2405.05760).",
+    help=HELP["sgmft"],
 )
 
 
@@ -66,8 +65,7 @@ def plugins(
 ) -> None:
     """Load a user's own files before the command."""
     if world_size() > 1 and command.invoked_subcommand != "train":
-        fix = "start it without torchrun or accelerate launch, which are for sgmft train"
-        raise SgmftError(f"sgmft {command.invoked_subcommand} runs in one process: {fix}.")
+        raise SgmftError(TEXTS["one process"], command=command.invoked_subcommand)
     if trust_remote_code:
         os.environ["SGMFT_TRUST_REMOTE_CODE"] = "1"
     for path in plugin or ():

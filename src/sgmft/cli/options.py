@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Argument, Context, Option
 
 from sgmft.cli import console
-from sgmft.errors import SgmftError, check_name
+from sgmft.errors import TEXTS, SgmftError, check_name, raising
 from sgmft.utils.files import write_file
 
 if TYPE_CHECKING:
@@ -29,10 +29,8 @@ def read_config(context: Context, path: str | None) -> str | None:
     """Make what a TOML file says of options, by their names, the defaults of a command's own."""
     if path is None:
         return None
-    try:
+    with raising(f"{path} cannot be read as TOML: {{error}}.", OSError, ValueError):
         values = tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise SgmftError(f"{path} cannot be read as TOML: {error}.") from error
     named = {word.lstrip("-"): option for option in context.command.params for word in option.opts}
     context.default_map = found = dict[str, Any]()
     for key, value in values.items():
@@ -144,8 +142,7 @@ def pick_encoder(
     halves = f"{text or 'compact'}+{image or 'compact'}" if text or image else None
     given = [name, halves, None if table is None else f"table:{Path(table).absolute()}"]
     if len(found := [x for x in given if x is not None]) > 1:
-        halves = "a --text-encoder and an --image-encoder"
-        raise SgmftError(f"Name one --encoder, or {halves}, or a --features-table.")
+        raise SgmftError(TEXTS["one encoder"])
     return found[0] if found else None
 
 
@@ -153,8 +150,7 @@ def make_tuning(kind: str, last: int | None, merge: bool, named: dict[str, str])
     """Return how the encoder is fine-tuned, if it is, from settings that begin with "tune."."""
     from sgmft.training.finetune import settings as tuning
 
-    own = (name for name in named if name.startswith(TUNE))
-    chosen: dict[str, Any] = {name.removeprefix(TUNE): named[name] for name in own}
+    chosen: dict[str, Any] = {x.removeprefix(TUNE): named[x] for x in named if x.startswith(TUNE)}
     chosen |= {"last": last} if last is not None else {}
     return tuning.tuning_of(kind, chosen | ({"merge": True} if merge else {}))
 
@@ -164,8 +160,7 @@ def open_engine(
     engine: str | None, address: str | None, workers: int | None, device: str | None
 ) -> "Iterator[pieces.Engine]":
     """Open the engine that does the pieces of a job: this process, or a Ray cluster."""
-    if engine not in (None, "local", "ray"):
-        raise SgmftError(f"There is no engine {engine!r}: use local or ray.")
+    check_name(engine or "local", ("local", "ray"), "There is no engine")
     if engine == "ray":
         from sgmft.jobs.cluster.ray import RayEngine
 

@@ -1,6 +1,7 @@
 """`sgmft serve`: the HTTP API and the page."""
 
 import math
+from functools import partial
 from typing import Annotated
 
 from typer import Option
@@ -50,12 +51,6 @@ def serve_command(
     limits = Limits(**sizes, **counts, seconds=max_seconds)
     rules = Abstention(coverage, min_probability, reject)
     engine = InferenceEngine(model, limits, rules, runtime=runtime, device=device)
-    serve_model(
-        engine,
-        host,
-        port,
-        page=page,
-        key=api_key or None,
-        studio=LabelStudio(engine, annotations or "", retrain or ""),
-        on_start=lambda address: console.print_line(f"sgmft serves {model} at {address}"),
-    )
+    studio = LabelStudio(engine, annotations or "", retrain or "")
+    serve = partial(serve_model, engine, host, port, page=page, key=api_key or None, studio=studio)
+    serve(on_start=lambda address: console.print_line(f"sgmft serves {model} at {address}"))

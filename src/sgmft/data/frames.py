@@ -16,7 +16,7 @@ from sgmft.data.tables.cells import is_missing
 from sgmft.data.tables.columns import USUAL, holds_posts
 from sgmft.data.tables.images import names_pictures
 from sgmft.data.tables.posts import Columns, iter_table
-from sgmft.errors import SgmftError, check_name, hint
+from sgmft.errors import TEXTS, SgmftError, check_name, hint
 
 Names = Columns | Mapping[str, str] | None
 Folder = str | Path | Literal[False] | None
@@ -61,9 +61,7 @@ def iter_given(posts: Any, columns: Names, root: Folder, optional: Roles = ()) -
     if names and not holds_posts(names) and columns.text is columns.image is None:
         pairs = ((role, x) for role in ("text", "image") for x in names if hint(x, USUAL[role]))
         role, near = next(pairs, ("text", "NAME"))
-        fix = f"say which does, as in columns={{{role!r}: {near!r}}}"
-        none = f"None of the columns {', '.join(names)} is known to hold texts or pictures"
-        raise SgmftError(f"{none}: {fix}.")
+        raise SgmftError(TEXTS["no columns"], columns=", ".join(names), role=role, near=near)
     rows = (RawRow(i, _to_row(item, root, i)) for i, item in enumerate(items))
     raw = RawTable(type(posts).__name__, Path(root or ""), names or None, rows)
     yield from iter_table(raw, columns, None if root is False else True)
@@ -106,9 +104,7 @@ def _to_row(item: Any, root: Folder, number: int) -> dict[str, Any]:
             images.append(cell)
         elif not is_missing(cell):
             kind = f"array of {part.dtype}" if hasattr(part, "dtype") else type(part).__name__
-            fix = "pictures (of Pillow, paths, bytes, uint8 arrays), dicts, or a table of these"
-            what = f"Post {number} cannot be made of the {kind} that was given"
-            raise SgmftError(f"{what}: give texts, {fix}.")
+            raise SgmftError(TEXTS["no post"], number=number, kind=kind)
     if len(texts) > 1:
         raise SgmftError(f"Post {number} has {len(texts)} texts where it may have one: join them.")
     return {"text": "".join(texts), "image": images}

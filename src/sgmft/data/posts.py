@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sgmft.errors import Message, SgmftError, check_name, warn
+from sgmft.errors import TEXTS, Message, SgmftError, check_name, warn
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,7 @@ class Post:
     row: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        images = self.images
-        if isinstance(images, (str, Path, Attachment)):
-            images = (images,)
+        images = (self.images,) if isinstance(self.images, (str, Path, Attachment)) else self.images
         kept = tuple(x if isinstance(x, (Attachment, Path)) else Path(x) for x in images)
         object.__setattr__(self, "images", kept)
 
@@ -89,9 +87,6 @@ def require_columns(posts: Sequence[Post], columns: Sequence[str]) -> None:
 
 def warn_about_singleton_labels(labels: Iterable[str]) -> None:
     """Warn of labels that only one post has; `labels` has one entry per post."""
-    single = sorted(label for label, count in Counter(labels).items() if count == 1)
-    if single:
+    if single := sorted(label for label, count in Counter(labels).items() if count == 1):
         named = ", ".join(single[:10]) + (f" and {len(single) - 10} more" if single[10:] else "")
-        so = "it is learned from, but nothing tells how well"
-        fix = "label more such posts, or give them another label"
-        warn(f"Only one post has the label {named}: {so}; {fix}.")
+        warn(Message(TEXTS["single label"], label=named))

@@ -7,7 +7,7 @@ from pathlib import Path
 from sgmft.data.posts import Post, require_label
 from sgmft.data.tables import Columns, iter_posts
 from sgmft.data.tables.formats import is_predicted, list_tables, open_table, table_file
-from sgmft.errors import SgmftError, unwarned, warn
+from sgmft.errors import TEXTS, Message, SgmftError, unwarned, warn
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,10 @@ class Source:
             known = f"has only the label {labels.pop()!r}" if labels else "has no label in any row"
             columns = [*dict.fromkeys(name for post in posts for name in post.row)]
             added = columns[-1] if "suggested_rank" in columns else "NAME"  # by who has labelled
-            fix = f"say which column holds the labels, as in --column label={added}"
-            raise SgmftError(f"{self.table} {known}: {fix}. Its columns are {', '.join(columns)}.")
+            given = {"table": self.table, "added": added, "columns": ", ".join(columns)}
+            raise SgmftError(TEXTS["few labels"], known=known, **given)
         if self.columns.label is None and any(is_predicted(post.row) for post in posts):
-            told = f"{self.table}: the column label is what a model predicted, unless you corrected"
-            warn(f"{told} it; name the true labels, as in --column label=input_label.")
+            warn(Message(TEXTS["predicted labels"], table=self.table))
         return posts
 
     def refuse_overwriting(self, output: str | Path) -> None:

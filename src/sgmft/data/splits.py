@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from random import Random
 
 from sgmft.data.posts import Post
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError, check_name
 
 Rows = list[int]  # positions of posts
 Halves = tuple[Rows, Rows]
@@ -23,22 +23,13 @@ def split_posts(posts: Sequence[Post], size: float, seed: int = 0, by: str = "la
     even none. By "user" all posts of a user are in one part; of some random tries the one nearest
     to `size` is taken, with the most balanced labels; a post without a user is on its own.
     """
-    count = _held_out_count(len(posts), size)
-    random = Random(f"{seed}")
-    if by == "label":
-        held = _by_label(posts, count, random)
-    elif by == "user":
-        held = _by_user(posts, count, random)
-    else:
-        raise SgmftError(f"Posts cannot be split by {by!r}: use 'label' or 'user'.")
+    check_name(by, ways := {"label": _by_label, "user": _by_user}, "Posts cannot be split by")
+    held = ways[by](posts, _held_out_count(len(posts), size), Random(f"{seed}"))
     return [i for i in range(len(posts)) if i not in held], sorted(held)
 
 
 def fold_posts(posts: Sequence[Post], folds: int, seed: int = 0, by: str = "label") -> list[Rows]:
-    """Divide posts into folds, drawn one after another as `split_posts` draws; return positions.
-
-    By label, the only post of a label is in no fold, so that it can be learned from.
-    """
+    """Divide posts into folds, drawn one after another as `split_posts` draws; return positions."""
     users = {post.user for post in posts if post.user is not None}
     most, what = (len(users), "users") if by == "user" else (len(posts), "posts")
     if not 2 <= folds <= most:
@@ -48,19 +39,16 @@ def fold_posts(posts: Sequence[Post], folds: int, seed: int = 0, by: str = "labe
         kept, held = split_posts([posts[i] for i in rest], 1 / left, seed, by)
         found.append([rest[i] for i in held])
         rest = [rest[i] for i in kept]
+    # By label, the only post of a label is in no fold, so that it can be learned from.
     count = Counter(post.label for post in posts)
     return [*found, [i for i in rest if by == "user" or count[posts[i].label] > 1]]
 
 
 def fingerprint(keys_and_labels: Iterable[tuple[str, str | None]]) -> str:
-    """Return 16 hexadecimal digits that identify posts (content key and label), in whatever order.
-
-    They begin a SHA-256 over the sum, modulo 2**256, of the SHA-256 of each row.
-    """
-    total = 0
-    for key, label in keys_and_labels:
-        total += int.from_bytes(hashlib.sha256(json.dumps([key, label]).encode()).digest(), "big")
-    return hashlib.sha256((total % 2**256).to_bytes(32, "big")).hexdigest()[:16]
+    """Return 16 hexadecimal digits that identify posts (content key, label), in whatever order."""
+    digests = (hashlib.sha256(json.dumps(x).encode()).digest() for x in keys_and_labels)
+    total = sum(map(int.from_bytes, digests))
+    return hashlib.sha256((total % 2**256).to_bytes(32)).hexdigest()[:16]
 
 
 def _held_out_count(total: int, size: float) -> int:
@@ -70,8 +58,7 @@ def _held_out_count(total: int, size: float) -> int:
         return size
     if isinstance(size, float) and 0 < size < 1:
         return min(max(round(size * total), 1), total - 1)
-    fix = f"use a fraction between 0 and 1, or a number from 1 to {total - 1}"
-    raise SgmftError(f"The size {size!r} of the held-out part does not fit {total} posts: {fix}.")
+    raise SgmftError(TEXTS["bad size"], size=size, total=total, most=total - 1)
 
 
 def _by_label(posts: Sequence[Post], count: int, random: Random) -> set[int]:
@@ -99,8 +86,7 @@ def _by_user(posts: Sequence[Post], count: int, random: Random) -> set[int]:
         members.setdefault(i if post.user is None else post.user, []).append(i)
     users = sum(isinstance(key, str) for key in members)
     if users < 2:
-        few = f"A split by user needs two users or more, and the posts name {users}"
-        raise SgmftError(f"{few}: say which column holds the user, or split by label.")
+        raise SgmftError(TEXTS["few users"], count=users)
     groups = list(members.values())
     fraction = count / len(posts)
     expected = {label: n * fraction for label, n in Counter(post.label for post in posts).items()}

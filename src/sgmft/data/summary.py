@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.text import simplify
-from sgmft.errors import kind_of, warn
+from sgmft.errors import TEXTS, Message, kind_of, warn
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,7 @@ def warn_about_similar_labels(labels: Iterable[str]) -> None:
         key = re.sub(r"[\W_]", "", plain) if re.search(r"[^\W\d_]", plain) else plain  # not -1
         alike.setdefault(key, {})[label] = None
     if groups := [" and ".join(map(repr, x)) for x in alike.values() if len(x) > 1]:
-        alone = "Labels that differ in spaces, marks, case, width or script alone"
-        fix = "Write them alike where they are one."
-        warn(f"{alone} are learned as different ones: {'; '.join(groups)}. {fix}")
+        warn(Message(TEXTS["similar labels"], labels="; ".join(groups)))
 
 
 def describe_errors(errors: Mapping[str, int]) -> str:

@@ -16,7 +16,7 @@ from sgmft.data.preprocessing.images import ImageError, Pixels, describe_cut
 from sgmft.data.preprocessing.ngrams import hash_ngrams
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, clean_text, describe_repair, get_cleaning
 from sgmft.data.preprocessing.windows import split_windows
-from sgmft.errors import Message, SgmftError, join_messages, make_printable, warn
+from sgmft.errors import TEXTS, Message, SgmftError, join_messages, make_printable, warn
 from sgmft.features.encoders.base import TABLE, Encoder, EncoderInfo, PostFeatures, PreparedImage
 from sgmft.features.encoders.batches import encode_joint
 from sgmft.features.features import Features
@@ -92,9 +92,7 @@ def encode_posts(
     """
     info = encoder.info
     if tokens and not info.has_tokens:
-        fix = "take a method or preset without tokens, and `sgmft encode` with --no-tokens"
-        none = f"The encoder {info.name} has no features of words and picture regions"
-        raise SgmftError(f"{none}: {fix}.")
+        raise SgmftError(TEXTS["no tokens"], name=info.name)
     chunk = chunk if info.image_size else min(chunk, PREPARED_CHUNK)
     iterator = iter(posts)
     if encoder.info.name.startswith(TABLE):
@@ -163,8 +161,7 @@ def encode_windows(
     for chunk in encode_posts(posts, encoder, tokens=tokens, store=store):
         for i, post in enumerate(chunk.posts):
             if post.error is None and len(post.text) > MAX_CHARACTERS:
-                reason = "has a text of {count} characters, of which the first {most} are read"
-                cut = Message(reason, count=len(post.text), most=MAX_CHARACTERS)
+                cut = Message(TEXTS["cut text"], count=len(post.text), most=MAX_CHARACTERS)
                 chunk.posts[i] = replace(post, warnings=(*post.warnings, cut))
         windows = [_prepare_windows(chunk.posts[i].text, encoder.info, window) for i in chunk.good]
         new = {part.key: part for some in windows for part in some}
@@ -202,8 +199,7 @@ def encode_all(
     """Encode all posts at once; with `on_disk` into files, if the store can be written to."""
     mapped = store if on_disk else None
     if mapped is not None and not os.access(mapped.folder, os.W_OK):
-        so = "so its features of all posts are read into memory"
-        warn(f"The feature store {mapped.folder} cannot be written to, {so}.")
+        warn(Message(TEXTS["read-only store"], folder=mapped.folder))
         mapped = None
     good, refused = list[Post](), list[Post]()
     keys, rows = list[str](), list[PostFeatures]()
@@ -279,7 +275,7 @@ def prepare_post(
         bad |= worse
         files = {number: data for number, data in files.items() if number not in worse}
     reasons = join_messages([bad[number] for number in sorted(bad)])
-    return reasons or "nothing to go on: no words are left after cleaning and there is no picture"
+    return reasons or TEXTS["no words"]
 
 
 def _content_key(text: str, files: Iterable[bytes], most: int) -> str:
@@ -307,8 +303,8 @@ def _read(post: Post) -> tuple[dict[int, bytes], dict[int, str]]:
     given = post.images
     files, bad = dict[int, bytes](), dict[int, str]()
     if len(given) > MAX_IMAGES:
-        reason = "has {count} pictures; at most {most} of one post are read"
-        bad[MAX_IMAGES] = Message(reason, count=len(given), most=MAX_IMAGES)
+        many = TEXTS["many pictures of a post"]
+        bad[MAX_IMAGES] = Message(many, count=len(given), most=MAX_IMAGES)
     for number, file in enumerate(given[:MAX_IMAGES]):
         try:
             data = media.read_media(file)
@@ -316,8 +312,7 @@ def _read(post: Post) -> tuple[dict[int, bytes], dict[int, str]]:
             bad[number] = _with_path(error, post, number)
             continue
         if sum(map(len, files.values())) + len(data) > MAX_POST_BYTES:
-            reason = "has files of more than {most} MiB together; give fewer or smaller copies"
-            bad[number] = Message(reason, most=MAX_POST_BYTES >> 20)
+            bad[number] = Message(TEXTS["many bytes of a post"], most=MAX_POST_BYTES >> 20)
             continue
         files[number] = data
     return files, bad
@@ -347,9 +342,7 @@ def encode_prepared(
     for x, given, width in (text, texts, info.text_width), (image, images, info.image_width):
         found, shape = np.shape(x.pooled), (len(given), width)
         if len(given) and not (found == shape and np.isfinite(x.pooled).all()):
-            gave = f"gave features of shape {found}, not of {shape} finite numbers"
-            test = f"`sgmft encoders check {info.name}` tests it"
-            raise SgmftError(f"The encoder {info.name} {gave}: {test}.")
+            raise SgmftError(TEXTS["bad features"], name=info.name, found=found, shape=shape)
     text_rows = {text: i for i, text in enumerate(texts)}
     image_rows = {digest: i for i, digest in enumerate(different)}
     joint = encode_joint(encoder, [(post.text, post.images) for post in posts])

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.encoders.base import TABLE, Encoder
 from sgmft.features.encoders.registry import check_plugin, load_encoder
 from sgmft.features.store import FeatureStore
@@ -63,9 +63,7 @@ class EncoderHandle:
                 check_plugin(self.plugin)
             found = open_encoder(**self.encoder_settings, device=self.device)
             if self.weights and found.info.weights != self.weights:
-                other = "has other weights or settings than the one that the model was trained with"
-                fix = "give that one with encoder=, or train the model anew"
-                raise SgmftError(f"The encoder {found.info.name} {other}: {fix}.")
+                raise SgmftError(TEXTS["other weights"], name=found.info.name)
             self._encoder = found
         return self._encoder
 

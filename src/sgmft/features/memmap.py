@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.features import Features
 from sgmft.features.ragged import Ragged
 from sgmft.features.store import FeatureStore
@@ -112,9 +112,8 @@ class MappedFeatures:
                     if not self.folder.exists():  # else another process was faster
                         raise
         except (OSError, SafetensorError) as error:
-            what = f"The features of {len(self._unique)} posts cannot be laid out in {above}"
-            fix = f"{error_reason(error)}, or choose another folder with --features"
-            raise SgmftError(f"{what}: {fix}.") from error
+            why = {"count": len(self._unique), "folder": above, "reason": error_reason(error)}
+            raise SgmftError(TEXTS["not laid out"], **why) from error
 
     def _write_into(self, folder: Path) -> None:
         keys = self._store.in_order(self._unique)

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.encoders.base import EncoderInfo, PostFeatures
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import error_reason, leftovers, set_aside, write_whole, writing
@@ -58,9 +58,7 @@ class FeatureStore:
             if not (self.folder / "_encoder.json").exists():  # so a finished store may be read-only
                 write_whole(self.folder / "_encoder.json", description.encode())
         except OSError as error:
-            fix = "make room, allow it, or choose another folder with --features"
-            why = f"The feature store {folder} cannot be written ({error.strerror})"
-            raise SgmftError(f"{why}: {fix}.") from error
+            raise SgmftError(TEXTS["no store"], folder=folder, reason=error.strerror) from error
         for leftover in leftovers(self.folder):  # younger ones may still be in use
             with suppress(OSError):
                 if time.time() - leftover.stat().st_mtime > STALE:
@@ -70,16 +68,13 @@ class FeatureStore:
         self._open: dict[Path, tuple[pa.Table, int]] = {}  # the one read last at its end
         for shard in sorted(self.folder.glob("part-*.parquet")):
             try:
-                with _reading(shard):
-                    # Unchecked: a damaged key is a post not found, which is encoded again.
-                    # `pq.read_table` would import pyarrow.dataset, and pandas with it.
-                    with pq.ParquetFile(shard) as file:
-                        keys = file.read(columns=["key"])["key"]
-                    self._register(shard, keys.cast(pa.string()).to_pylist())
-            except _DamagedError:
+                # Unchecked: a damaged key is a post not found, which is encoded again.
+                # `pq.read_table` would import pyarrow.dataset, and pandas with it.
+                with suppress(FileNotFoundError), _reading(shard), pq.ParquetFile(shard) as file:
+                    keys = file.read(columns=["key"])["key"].cast(pa.string())
+                    self._register(shard, keys.to_pylist())
+            except _DamagedError:  # a missing one another process has set aside
                 _set_aside(shard)
-            except FileNotFoundError:  # another process has set it aside
-                continue
 
     def __contains__(self, key: str) -> bool:
         return key in self._index
@@ -110,8 +105,7 @@ class FeatureStore:
                 raise KeyError(key)
         rows = self.find(keys)
         if any(key not in rows for key in keys):
-            fix = "run the same command again; only their posts are encoded anew"
-            raise SgmftError(f"Features in {self.folder} were damaged and are set aside: {fix}.")
+            raise SgmftError(TEXTS["damaged features"], folder=self.folder)
         return [rows[key] for key in keys]
 
     def find(self, keys: Iterable[str]) -> dict[str, PostFeatures]:
@@ -219,8 +213,7 @@ def _column(values: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.Arra
     flat = np.concatenate([np.zeros(0, dtype), *(x.ravel() for x in parts)]).astype(dtype)
     content = pa.Array.from_buffers(number, len(flat), [None, pa.py_buffer(flat)])
     if rows is not kind and rows is not number:
-        count = len(flat) // rows.list_size
-        content = pa.Array.from_buffers(rows, count, [None], children=[content])
+        content = pa.FixedSizeListArray.from_arrays(content, rows.list_size)
     return pa.Array.from_buffers(kind, len(values), buffers, children=[content])
 
 

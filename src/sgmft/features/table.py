@@ -21,7 +21,7 @@ from sgmft.data.preprocessing.ngrams import hash_ngrams
 from sgmft.data.preprocessing.text import clean_text, get_cleaning
 from sgmft.data.tables.base import first_line
 from sgmft.data.tables.cells import to_text
-from sgmft.errors import Message, SgmftError, raising
+from sgmft.errors import TEXTS, Message, SgmftError, raising
 from sgmft.features.encoders.base import TABLE, Encoded, EncoderInfo, FloatArray, PostFeatures
 from sgmft.features.store import FeatureStore, text_column
 from sgmft.utils.checksums import short_digest
@@ -50,9 +50,7 @@ class FeaturesTable:
 
     def encode_texts(self, *_: Any, **__: Any) -> Encoded:
         """Raise SgmftError, as `encode_images` does."""
-        there = f"There are {describe_vectors(self.info)} for whole posts"
-        fix = "train with an encoder for that"
-        raise SgmftError(f"{there}, and nothing else can be encoded: {fix}.")
+        raise SgmftError(TEXTS["nothing but vectors"], vectors=describe_vectors(self.info))
 
     encode_images = encode_texts
 
@@ -80,15 +78,12 @@ def open_features_table(
 ) -> FeaturesTable:
     """Open a table of vectors, or what `sgmft encode` wrote; SgmftError if not as `expected`."""
     if not path and expected is not None:
-        fix = "sgmft predict and evaluate take vectors of yours with --features-table FILE"
-        learned = f"The model learned from {describe_vectors(expected)}"
-        raise SgmftError(f"{learned} and encodes no posts: {fix}.")
+        raise SgmftError(TEXTS["vectors needed"], vectors=describe_vectors(expected))
     file = Path(path)
     stores = [x for x in (file, *sorted(file.glob("*"))) if (x / "_encoder.json").is_file()]
     fits = file.is_file() and file.suffix.lower() in (".parquet", ".npz")
     if len(stores) > 1 or not (stores or fits):
-        what = "holds features of several encoders" if stores else "is no features table"
-        raise SgmftError(f"{path} {what}: give a .parquet, a .npz, or one folder of a store.")
+        raise SgmftError(TEXTS["several stores" if stores else "no vectors"], path=path)
     found = _open_store(stores[0]) if stores else _open_file(file, cleaning, expected)
     if expected is not None:
         pairs = [(getattr(found.info, x), getattr(expected, x), none) for x, none in WIDTHS.items()]
@@ -133,14 +128,12 @@ def _open_file(path: Path, cleaning: str, expected: EncoderInfo | None) -> Featu
 
 def _open_store(folder: Path) -> FeaturesTable:
     """Open what `sgmft encode` wrote; n-grams, and tokens if there are, come from it, too."""
-    values = read_json(folder / "_encoder.json")
-    try:
+    values, bad = read_json(folder / "_encoder.json"), f"{folder} was written by another sgmft"
+    with raising(f"{bad}: encode the posts again.", AttributeError, KeyError, TypeError):
         tokens = bool(values.pop("tokens"))
         store = FeatureStore(folder.parent, EncoderInfo(**values), tokens)
-    except (AttributeError, KeyError, TypeError):
-        store = None
-    if store is None or store.folder.name != folder.name:
-        raise SgmftError(f"{folder} was written by another sgmft: encode the posts again.")
+        if store.folder.name != folder.name:
+            raise KeyError
     name, made_by = f"{TABLE}{folder.name}", store.info.weights or store.info.name
     info = replace(store.info, name=name, weights=made_by, has_tokens=tokens, pinned="")
     keys = _read_ids(folder)
@@ -164,13 +157,11 @@ def write_ids(folder: Path, keys: Iterable[tuple[str | None, str]]) -> None:
 def _read_ids(folder: Path) -> dict[str, str]:
     keys: dict[str, str] = {}
     for path in sorted((folder / IDS).glob("part-*.parquet")):
-        bad = f"{path} is damaged: delete it and encode the posts again."
-        with raising(bad, pa.ArrowException, *_UNREADABLE):
+        with raising(f"{path} is damaged: delete it and encode the posts again.", *_UNREAD):
             columns = pq.ParquetFile(path).read().to_pydict()
             for name, key in zip(columns["id"], columns["key"], strict=True):
                 if keys.setdefault(name, key) != key:
-                    fix = "encode each table into a folder of its own"
-                    raise SgmftError(f"{folder} holds two posts with the id {name!r}: {fix}.")
+                    raise SgmftError(TEXTS["id twice"], folder=folder, id=name)
     if not keys:
         raise SgmftError(f"{folder} holds no ids: encode a table with a column id into it again.")
     return keys
@@ -182,7 +173,7 @@ class _Vectors(NamedTuple):
     made_by: str
 
 
-_UNREADABLE = (ValueError, TypeError, LookupError, EOFError, OSError, MemoryError)
+_UNREAD = (ValueError, TypeError, LookupError, EOFError, OSError, MemoryError, pa.ArrowException)
 
 
 @lru_cache(1)
@@ -208,9 +199,8 @@ def _lay_out(path: Path, _: int) -> _Vectors:
                     what = f"the id {name!r} came before with another vector" if name else "no id"
                     raise ValueError(f"row {row + 1}: {what}")
             start = here.stop
-    except (pa.ArrowException, zipfile.BadZipFile, *_UNREADABLE) as error:
-        reason = first_line(error)
-        raise SgmftError(f"The features table {path} cannot be used: {reason}.") from error
+    except (zipfile.BadZipFile, *_UNREAD) as error:
+        raise SgmftError(TEXTS["bad vectors"], path=path, reason=first_line(error)) from error
     return _Vectors(values, rows, made_by)
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.utils.files import write_whole
 
 # Key of the checksum in values; the first, so that its line can be deleted by hand.
@@ -42,8 +42,7 @@ def file_digests(paths: Iterable[Path]) -> dict[str, str]:
 
 def with_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return JSON values with their checksum."""
-    bare = {key: value for key, value in values.items() if key != CHECKSUM}
-    return {CHECKSUM: digest_of(values), **bare}
+    return {CHECKSUM: digest_of(values)} | {key: x for key, x in values.items() if key != CHECKSUM}
 
 
 def checksum_matches(values: Mapping[str, Any]) -> bool:
@@ -60,11 +59,9 @@ def read_own(path: Path, newest: int, what: str, fix: str, names: Iterable[str] 
     values = values.get("sgmft", values)
     if values["format"] > newest:
         by = " ".join(["sgmft", values.get("versions", {}).get("sgmft", "")]).strip()
-        newer = f"in a newer format than sgmft {version('sgmft')} reads"
-        raise SgmftError(f"{what} was written by {by}, {newer}: pip install --upgrade sgmft.")
+        raise SgmftError(TEXTS["newer format"], what=what, by=by, version=version("sgmft"))
     if not checksum_matches(values):
-        meant = f'if you changed it and mean it, delete its line "{CHECKSUM}"'
-        raise SgmftError(f"{path} is damaged or was changed by hand: {fix}, or, {meant}.")
+        raise SgmftError(TEXTS["changed by hand"], path=path, fix=fix)
     for name in names:
         check_file(path.with_name(name), values, fix)
     return dict(values)

@@ -4,8 +4,6 @@ Ranks are read from the launcher's environment variables, before anything heavy 
 nothing happens where there is one process only.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.utils.runtime import end_with_parent
 
 if TYPE_CHECKING:
@@ -80,23 +78,21 @@ def main_first() -> Iterator[None]:
         wait()
 
 
-def gather(x: Tensor, device: torch.device) -> Tensor:
+def gather(x: "Tensor", device: "torch.device") -> "Tensor":
     """Gather x (...) of every rank into (P, ...), in their order, on the CPU, through a device."""
     return BatchShard(world_size(), rank(), world_size()).gather(x[None].to(device)).cpu()
 
 
-def require_agreement(state: bytes, device: torch.device) -> None:
+def require_agreement(state: bytes, device: "torch.device") -> None:
     """Raise SgmftError unless `state` (settings, posts, what is done) is the same on all ranks."""
     import torch
 
     digest = torch.frombuffer(bytearray(hashlib.sha256(state).digest()), dtype=torch.uint8)
     if not (gather(digest, device) == digest).all():
-        fix = "give all of them the same table, feature store and output folder"
-        found = "The processes of this training found different posts, settings or checkpoints"
-        raise SgmftError(f"{found}: {fix}.")
+        raise SgmftError(TEXTS["different processes"])
 
 
-def broadcast_weights(module: torch.nn.Module) -> None:
+def broadcast_weights(module: "torch.nn.Module") -> None:
     """Copy the main process's weights and buffers to all others."""
     if world_size() > 1:
         import torch
@@ -105,7 +101,7 @@ def broadcast_weights(module: torch.nn.Module) -> None:
             torch.distributed.broadcast(x, 0)
 
 
-def average_gradients(module: torch.nn.Module) -> None:
+def average_gradients(module: "torch.nn.Module") -> None:
     """Replace each gradient by its mean over all processes; it stays None where none has one."""
     if world_size() == 1:
         return
@@ -128,12 +124,12 @@ class BatchShard(NamedTuple):
     rank: int = 0
     world_size: int = 1  # n
 
-    def take(self, x: Tensor) -> Tensor:
+    def take(self, x: "Tensor") -> "Tensor":
         """Return the rank's rows of x (B, ...); one without any gets the first, to be dropped."""
         own = x[self.rank :: self.world_size]
         return own if len(own) else x[:1]
 
-    def gather(self, x: Tensor) -> Tensor:
+    def gather(self, x: "Tensor") -> "Tensor":
         """Return the rows (B, ...) of all ranks in the order of the batch, given the own ones.
 
         All ranks call it together. Its gradient reaches own rows, times the ranks that average it.
@@ -158,11 +154,11 @@ class BatchShard(NamedTuple):
 class BatchCrossEntropy:
     """The cross-entropy of equation 19: the mean over the whole batch, whoever has a post."""
 
-    weight: Tensor | None = None  # of each post of the batch (B,), for a weighted mean
+    weight: "Tensor | None" = None  # of each post of the batch (B,), for a weighted mean
     label_smoothing: float = 0.0  # share of the target spread over all classes
     shard: BatchShard | None = None  # the posts that this rank has; None where it has all
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, logits: "Tensor", labels: "Tensor") -> "Tensor":
         """Map logits (B, K) and labels (B,) of the own posts to a scalar, equal on all ranks."""
         from torch.nn.functional import cross_entropy
 
@@ -172,6 +168,6 @@ class BatchCrossEntropy:
             return losses.mean()
         return (losses * self.weight).sum() / self.weight.sum().clamp(min=1e-12)
 
-    def gather(self, x: Tensor) -> Tensor:
+    def gather(self, x: "Tensor") -> "Tensor":
         """Gather x from all ranks, for an objective that compares posts; see `BatchShard`."""
         return x if self.shard is None else self.shard.gather(x)

@@ -15,7 +15,7 @@ from typing import Any
 import httpcore2
 import httpx2
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 
 MAX_REDIRECTS = 5
 MAX_PAUSE = 120  # seconds: a host that asks for more is left for another run
@@ -192,8 +192,7 @@ class _CheckedNetwork(httpcore2.AnyIOBackend):
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         public = [x for x in addresses if self._allow_private or is_public(x)]
         if not public:
-            where = f"{host} is in a private or reserved network ({addresses[0]})"
-            raise DownloadError(f"{where}: allow it with --allow-private")
+            raise DownloadError(TEXTS["private network"].format(host=host, address=addresses[0]))
         for address in public[:-1]:
             with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 return await super().connect_tcp(address, port, *args, **options)

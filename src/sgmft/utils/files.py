@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sgmft.errors import SgmftError, warn
+from sgmft.errors import TEXTS, SgmftError, warn
 
 
 def write_whole(path: Path, data: Any) -> None:
@@ -82,9 +82,8 @@ def set_aside(path: Path, aside: Path, what: str, again: str) -> None:
     except FileNotFoundError:  # another process has done it
         return
     except OSError as error:
-        fix = f"delete it and run again; only {again}"
-        bad = f"The {what} {path} is damaged and cannot be set aside ({error.strerror})"
-        raise SgmftError(f"{bad}: {fix}.") from error
+        how = {"path": path, "reason": error.strerror, "again": again}
+        raise SgmftError(TEXTS["not set aside"], what=what, **how) from error
     warn(f"The {what} {path} is damaged: it is set aside as {aside.name}, and {again}.")
 
 
@@ -129,10 +128,9 @@ def write_json(path: Path, values: Any, indent: int | None = None) -> None:
 
 def read_json(path: Path) -> Any:
     """Read what `write_json` wrote; None where there is no such file, or half of one."""
-    try:
+    with suppress(OSError, ValueError):
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
+    return None
 
 
 def nan_to_none(value: Any) -> Any:

@@ -34,14 +34,11 @@ def keep_freed_memory() -> None:
     Networks free and allocate megabytes at every layer; mapping and zeroing them again can cost
     more than the arithmetic. The process keeps its peak memory until it ends.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # not glibc
-        return
-    mallopt(_MMAP_THRESHOLD, 1 << 30)
-    mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):  # not glibc
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_MMAP_THRESHOLD, 1 << 30)
+            mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 _lock = threading.Lock()
@@ -97,17 +94,15 @@ class Stopped(KeyboardInterrupt):
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Raise `Stopped` in the main thread at the first signal, unless it is ignored already."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    is_main = threading.current_thread() is threading.main_thread()
+    seen = [x for x in SIGNALS if is_main and signal.getsignal(x) is not signal.SIG_IGN]
+    before = {number: signal.getsignal(number) for number in seen}
 
     def stop(number: int, frame: object) -> None:
         for other in before:
             signal.signal(other, signal.SIG_DFL)
         raise Stopped(number)
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    before = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
     for number in before:
         signal.signal(number, stop)
     try:

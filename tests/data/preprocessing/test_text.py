@@ -40,7 +40,7 @@ def test_get_cleaning():
     assert get_cleaning("paper") is PAPER
     assert get_cleaning(LIGHT) is LIGHT
     assert Cleaning() == PAPER
-    with pytest.raises(SgmftError, match=r"no cleaning 'heavy'.*'paper', 'light', 'none'"):
+    with pytest.raises(SgmftError, match=r"no cleaning 'heavy'.*paper, light, none"):
         get_cleaning("heavy")
 
 

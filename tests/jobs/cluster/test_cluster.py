@@ -94,7 +94,7 @@ def test_workers_load_the_plugin_of_an_encoder(engine, counts, parts, tmp_path):
             ["--engine", "ray", "--address", "127.0.0.1:1"],
             "There is no Ray cluster at 127.0.0.1:1",
         ),
-        ("out", ["--engine", "spark"], "There is no engine 'spark': use local or ray"),
+        ("out", ["--engine", "spark"], "There is no engine 'spark': use local, ray"),
         ("out", ["--workers", 2], "--address and --workers are for --engine ray"),
         ("o.csv", ["--engine", "ray"], "is one file: for shards, give the name of a folder"),
     ],

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, ImageOps, JpegImagePlugin
 
-from sgmft.errors import Message, SgmftError, make_printable
+from sgmft.errors import TEXTS, Message, SgmftError, make_printable
 from sgmft.utils.runtime import silence_libraries
 
 MAX_PIXELS = 89_478_485  # larger pictures are refused from their header; Pillow warns above it
@@ -23,8 +23,6 @@ Pixels = npt.NDArray[np.uint8]
 Opened = ImageFile.ImageFile
 LARGEST = 4096  # pixels of the longer side of a picture that is not squared, and how many times it
 LONGEST = 32  # may be the shorter: what a model prepares them by can need gigabytes for more
-CUT_OFF = "{name} is cut off or damaged"
-NO_MEMORY = "{name} needs more memory than there is, or is damaged"
 
 # By first bytes: Image.open would warn of large pictures first, and try forty formats on others.
 _KINDS = tomllib.loads(Path(__file__).with_name("kinds.toml").read_text("utf-8"))
@@ -69,8 +67,7 @@ def check_size(count: int, name: str, most: int) -> None:
     if not count:
         raise ImageError("{name} is empty (0 bytes)", name=name)
     if count > most:
-        why = "{name} has at least {count:,} bytes; at most {most} MiB are read"
-        raise ImageError(why, name=name, count=count, most=most >> 20)
+        raise ImageError(TEXTS["many bytes"], name=name, count=count, most=most >> 20)
 
 
 def decode_image(data: bytes, name: str, size: int | None = 224) -> Pixels:
@@ -93,26 +90,22 @@ def open_image(data: bytes, name: str, file: io.BytesIO | None = None) -> Iterat
     check_size(len(data), name, MAX_BYTES)
     plugin = _plugin(data)
     if plugin is None:
-        why = "{name} is not a picture ({kinds} are read, and MP4, MOV and WebM videos)"
-        if kind := _identify(data):
-            why = "{name} holds {kind}, which is not read ({kinds} are, and MP4, MOV, WebM videos)"
+        why = TEXTS["other format" if (kind := _identify(data)) else "no format"]
         raise ImageError(why, name=name, kind=kind, kinds=_NAMES)
     try:
         with silence_libraries(), plugin(file or io.BytesIO(data)) as picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                why = "{name} has {width} x {height} pixels; at most {most} million are read"
-                raise ImageError(why, name=name, width=width, height=height, most=MILLIONS)
+            if (width := picture.width) * (height := picture.height) > MAX_PIXELS:
+                size = {"width": width, "height": height}
+                raise ImageError(TEXTS["large picture"], name=name, **size, most=MILLIONS)
             yield picture
     except ImageError:
         raise
     except Image.DecompressionBombError:
-        why = "{name} has too many pixels; at most {most} million are read"
-        raise ImageError(why, name=name, most=MILLIONS) from None
+        raise ImageError(TEXTS["many pixels"], name=name, most=MILLIONS) from None
     except MemoryError:
-        raise ImageError(NO_MEMORY, name=name) from None
+        raise ImageError(TEXTS["no memory"], name=name) from None
     except Exception:  # hostile bytes make the plugins raise nearly every exception there is
-        raise ImageError(CUT_OFF, name=name) from None
+        raise ImageError(TEXTS["cut off"], name=name) from None
 
 
 def count_pixels(data: bytes, name: str) -> int | None:

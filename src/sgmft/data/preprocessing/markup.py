@@ -20,11 +20,8 @@ _MAYBE = re.compile(f"[<&\\\\全展收网網查评组微话h\u00a1-\u00fe{_LEADS
 
 
 def strip_markup(text: str) -> str:
-    """Remove HTML, and what the pages of Weibo and X show beside a text, cards with their titles.
-
-    "a < b", "&", "展开讨论" and the names of emoticons in pictures ("[doge]") stay.
-    """
-    if "<" in text:
+    """Remove HTML, and what pages of Weibo and X show beside a text: cards with their titles."""
+    if "<" in text:  # "a < b" stays, as the names of pictures that are emoticons: "[doge]"
         text = PATTERNS["card"].sub(" ", PATTERNS["more"].sub(" ", text))
         text = PATTERNS["block"].sub(" ", PATTERNS["pictured"].sub(r"\1", text))
         text = PATTERNS["inline"].sub("", text)
@@ -42,16 +39,13 @@ def is_marked(text: str) -> bool:
 
 @lru_cache(1024)
 def repair_encoding(text: str) -> tuple[str, tuple[str, str] | None]:
-    """Return the text, and its encoding and that in which it was read where both are certain.
-
-    Of UTF-8 ftfy is, of GB18030 and Big5 we are where the text becomes common Chinese characters.
-    """
+    """Return the text, and its encoding and that in which it was read where both are certain."""
     if (escaped := PATTERNS["escaped"]).search(text):
         return escaped.sub(lambda x: json.loads(f'"{x[0]}"'), text), ("Unicode", "JSON's escapes")
     if PATTERNS["bytes"].fullmatch(text):
         with suppress(ValueError, SyntaxError):
             return literal_eval(text).decode(), ("UTF-8", "Python's bytes")
-    mended = text
+    mended = text  # ftfy is certain of UTF-8; GB18030 and Big5 must give common Chinese characters
     if PATTERNS["latin"].search(text):
         import ftfy
 

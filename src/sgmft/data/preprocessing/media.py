@@ -85,8 +85,7 @@ def _decode_animation(data: bytes, name: str, size: int | None, most: int) -> li
     pictures: list[Pixels] = []
     try:
         with images.open_image(data, name, file) as picture:
-            animated = picture.format in _ANIMATED
-            count = int(getattr(picture, "n_frames", 1)) if animated else 1
+            count = int(getattr(picture, "n_frames", 1)) if picture.format in _ANIMATED else 1
             taken = [(2 * i + 1) * count // (2 * most) for i in range(most)]
             for number in range(taken[-1] + 1):
                 if number:

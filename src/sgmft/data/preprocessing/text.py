@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from sgmft.data.preprocessing.markup import PATTERNS, is_marked, repair_encoding, strip_markup
-from sgmft.errors import Message, SgmftError
+from sgmft.errors import TEXTS, Message, SgmftError, check_name
 from sgmft.utils.runtime import silence_libraries
 
 MAX_CHARACTERS = 5000  # longer texts are cut before any work; Weibo's own limit is 2000
@@ -66,9 +66,7 @@ def get_cleaning(name_or_steps: str | Cleaning) -> Cleaning:
     """Return the cleaning of that name, or the given one; SgmftError where there is none."""
     if isinstance(name_or_steps, Cleaning):
         return name_or_steps
-    if name_or_steps not in CLEANINGS:
-        names = ", ".join(repr(name) for name in CLEANINGS)
-        raise SgmftError(f"there is no cleaning {name_or_steps!r}; choose one of {names}")
+    check_name(name_or_steps, CLEANINGS, "there is no cleaning")
     return CLEANINGS[name_or_steps]
 
 
@@ -92,18 +90,15 @@ def describe_repair(text: str, cleaning: Cleaning) -> Message | None:
     text = text[: 4 * MAX_CHARACTERS]
     found = repair_encoding(text)[1] if cleaning.markup and is_marked(text) else None
     if found is None and 4 * len(PATTERNS["lost"].findall(text)) > len(text):
-        return Message("much of the text was lost when it was saved (\ufffd): export it again")
+        return Message(TEXTS["lost letters"])
     if found is None and PATTERNS["cut"].search(text[-200:]):
-        return Message("the text is cut off, with a link to the rest at its end: collect it whole")
+        return Message(TEXTS["cut at its end"])
     was, wrong = found or ("", "")
     return found and Message(f"the text was {was} read as {{encoding}}; repaired", encoding=wrong)
 
 
 def split_words(text: str, cleaning: Cleaning, limit: int | None = None) -> list[str]:
-    """Return the words of the cleaned text, at most `limit`, for an encoder that takes words.
-
-    Chinese is segmented by jieba (paper, section 4.2); an emoji is one word.
-    """
+    """Return words of the cleaned text, by jieba (paper, section 4.2), at most `limit`."""
     if limit is not None and limit < 0:
         raise SgmftError(f"the limit of words is {limit}; give 0 or more, or None for all")
     return list(islice(_kept_words(text, cleaning), limit))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from sgmft.data.preprocessing.images import CUT_OFF, NO_MEMORY, ImageError
-from sgmft.errors import make_printable, needs_extra
+from sgmft.data.preprocessing.images import ImageError
+from sgmft.errors import TEXTS, make_printable, needs_extra
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MAX_SECONDS = 20.0  # of processor time for one file; waiting for a busy machine does not count
-TOO_SLOW = "{name} takes more than {most:g} seconds to read; give a shorter or a smaller copy"
 
 
 class TimedFile(io.BytesIO):
@@ -37,7 +36,7 @@ class TimedFile(io.BytesIO):
     def check(self) -> None:
         """Raise ImageError once the time is over."""
         if time.thread_time() > self._end:
-            raise ImageError(TOO_SLOW, name=self._name, most=MAX_SECONDS)
+            raise ImageError(TEXTS["slow"], name=self._name, most=MAX_SECONDS)
 
 
 MAX_VIDEO_BYTES = 256 * 1024 * 1024  # larger files are refused unread (256 MiB)
@@ -71,7 +70,7 @@ def decode_video(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
     if format is None:
         raise ImageError(f"{name} is not a video (MP4, MOV, WebM are read)")
     if _is_cut_off(data):
-        raise ImageError(CUT_OFF, name=name)
+        raise ImageError(TEXTS["cut off"], name=name)
     try:
         with av.open(file, "r", format, options=limits, metadata_errors="ignore") as film:
             stream = _open_stream(film, name)
@@ -79,8 +78,7 @@ def decode_video(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
             stream.codec_context.thread_count = 1  # pictures are prepared in several threads
             times, keys = _read_times(film, stream, file, name)
             if not times:
-                why = "{name} is a video without a frame, or is cut off or damaged"
-                raise ImageError(why, name=name)
+                raise ImageError(TEXTS["no frames"], name=name)
             for frame in _decode_at(film, stream, file, keys, _sample_times(times, most)):
                 _check_pixels(name, frame.width, frame.height)
                 picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
@@ -90,10 +88,10 @@ def decode_video(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
         file.check()  # a file that ended with its time may look as if it held nothing
         raise
     except MemoryError:
-        raise ImageError(NO_MEMORY, name=name) from None
+        raise ImageError(TEXTS["no memory"], name=name) from None
     except Exception:  # FFmpeg's errors, and those of numbers that hostile bytes make absurd
         file.check()
-        raise ImageError(CUT_OFF, name=name) from None
+        raise ImageError(TEXTS["cut off"], name=name) from None
 
 
 def _format(data: bytes) -> str | None:
@@ -159,8 +157,7 @@ def _read_times(
             times.add(packet.pts)
             keys.update([packet.pts] if packet.is_keyframe else [])
         if len(times) > MAX_TIMES:
-            why = "{name} has more than {most:,} frames; give a shorter copy"
-            raise ImageError(why, name=name, most=MAX_TIMES)
+            raise ImageError(TEXTS["many frames"], name=name, most=MAX_TIMES)
     file.check()
     return sorted(times), sorted(keys)
 
@@ -201,5 +198,5 @@ def _decode_at(
 
 def _check_pixels(name: str, width: int, height: int) -> None:
     if width * height > MAX_VIDEO_PIXELS:
-        why = "{name} has frames of {width} x {height} pixels; at most {most} million are read"
-        raise ImageError(why, name=name, width=width, height=height, most=MAX_VIDEO_PIXELS // 10**6)
+        size = {"width": width, "height": height, "most": MAX_VIDEO_PIXELS // 10**6}
+        raise ImageError(TEXTS["large frames"], name=name, **size)

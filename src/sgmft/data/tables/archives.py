@@ -20,7 +20,7 @@ from typing import Any
 from sgmft.data.tables import collectors as tools
 from sgmft.data.tables.base import RawRow, RawTable
 from sgmft.data.tables.collectors import Collector, adapt_table, list_names, number_rows, pick
-from sgmft.errors import Message, warn
+from sgmft.errors import TEXTS, Message, warn
 from sgmft.utils.files import load_patterns
 
 _OF = tools.FIELDS["gallery-dl"]
@@ -140,8 +140,7 @@ def _open_instaloader(folder: Path, tool: str) -> RawTable:
                 if not text and stem not in media:
                     yield RawRow(number, {"file": name}, f"{name} is damaged")
                     continue
-                template = "{path} is damaged: what lies beside it is read."
-                warn(Message(template, path=f"{folder}/{name}"))
+                warn(Message(TEXTS["damaged record"], path=f"{folder}/{name}"))
                 name = None
             if name is None or pick(node, "shortcode", "code", "id"):
                 yield RawRow(number, {"file": stem, "caption_file": text} | node)

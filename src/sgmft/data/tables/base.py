@@ -8,15 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sgmft.data.tables.columns import NAMES, fold_name
-from sgmft.errors import Message, SgmftError, make_printable, warn
+from sgmft.errors import TEXTS, Message, SgmftError, make_printable, warn
 
 DAMAGED = "holds bytes that are no text in the encoding of the table"  # else UTF-8 or GB18030
-SURPLUS = (
-    "{cells} cells where the header has {width}; put a text that holds the delimiter between "
-    "quotation marks, and rows of other columns below a header of their own"
-)
-_SAME_HEADER = "{name}: rows that repeat the header are left out: {count}, first row {row}."
-_OTHER_HEADER = "{name}: other headers, by which rows below are read: {count}, first row {row}."
+SURPLUS = TEXTS["surplus"]
 
 
 @dataclass(frozen=True)
@@ -59,17 +54,14 @@ MemberRows = Callable[[Path, str, list[str]], Iterator[RawRow]]
 
 @dataclass(frozen=True)
 class TableFormat:
-    """One kind of table files; `formats.FORMATS` lists all of them.
-
-    A file that holds several tables, such as a workbook, is a folder of them: FILE/NAME is one.
-    """
+    """One kind of table files; `formats.FORMATS` lists all of them."""
 
     suffixes: tuple[str, ...]  # in lower case
     read: Callable[[Path], RawTable]  # damage further down may be raised while rows are read
     write: Callable[[Path, list[str]], RowWriter] | None = None  # a file with these columns
     column_types: Callable[[Path], dict[str, Any]] | None = None  # Arrow's, if a file has them
     streamed: bool = True  # in constant memory; others are no parts of a folder, nor for a server
-    members: Members | None = None
+    members: Members | None = None  # of a file of several, such as a workbook; FILE/NAME is one
 
 
 def open_member(path: Path, list_members: Members, iter_rows: MemberRows, what: str) -> RawTable:
@@ -95,7 +87,7 @@ def follow_headers(raw: RawTable) -> RawTable:
         for row in raw.rows:
             if header := _as_header(row, known):
                 names = {} if all(x == y for x, y in header.items()) else header
-                met[_OTHER_HEADER if names else _SAME_HEADER].append(row.number)
+                met["other header" if names else "same header"].append(row.number)
             elif names:
                 there = {x: y for x, y in row.values.items() if x in names or y not in (None, "")}
                 error = None if getattr(row.error, "template", "") == SURPLUS else row.error
@@ -108,8 +100,8 @@ def follow_headers(raw: RawTable) -> RawTable:
                 yield RawRow(row.number, values, error)
             else:
                 yield row
-        for template, found in met.items():
-            warn(Message(template, name=raw.name, count=len(found), row=found[0]))
+        for key, found in met.items():
+            warn(Message(TEXTS[key], name=raw.name, count=len(found), row=found[0]))
 
     return replace(raw, rows=rows())
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import date
 from typing import Any
 
-from sgmft.errors import Message
+from sgmft.errors import TEXTS, Message
 
 MAX_DEPTH = 100  # of lists and objects in a record: deeper could be read, but not written again
 
@@ -82,8 +82,7 @@ def to_label(value: Any) -> str:
         return to_text(value)
     labels = [label for label in map(to_text, value) if label]
     if len(labels) > 1:
-        template = "several labels ({labels}) where one is needed"
-        raise ValueError(Message(template, labels=", ".join(labels)))
+        raise ValueError(Message(TEXTS["several labels"], labels=", ".join(labels)))
     return labels[0] if labels else ""
 
 

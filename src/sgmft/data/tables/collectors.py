@@ -21,7 +21,7 @@ from sgmft.data.tables.base import RawRow, RawTable, parsing
 from sgmft.data.tables.cells import is_deep, join_texts
 from sgmft.data.tables.images import find_web_address
 from sgmft.data.tables.sqlite import open_sqlite
-from sgmft.errors import SgmftError, warn
+from sgmft.errors import TEXTS, Message, SgmftError, warn
 
 OWN = ("text", "images", "id", "user", "time")  # columns first; ``images`` is a list of paths
 ADDRESSES = "image_addresses"
@@ -289,8 +289,8 @@ def _adapt_mediacrawler(raw: RawTable, path: Path, tool: str) -> RawTable:
     homes = (at, at.parent, at / inside, at.parent / inside, at / platform)
     folder = next((home for home in homes if (home / "images").is_dir()), at)
     if platform == "weibo" and (unused := list_names(folder / "images")):
-        why = "MediaCrawler does not write which post of Weibo a picture belongs to"
-        warn(f"{raw.name}: {why}; {len(unused)} files in {folder / 'images'} are not used.")
+        where = {"name": raw.name, "folder": folder / "images"}
+        warn(Message(TEXTS["mediacrawler of weibo"], count=len(unused), **where))
     files, of = FileFinder(folder), FIELDS["note"]
 
     def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -309,10 +309,8 @@ def _adapt_mediacrawler(raw: RawTable, path: Path, tool: str) -> RawTable:
 
 
 def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
-    """Read posts; a file is a post's if its name or folder has the id, or the time and title.
-
-    How names are made is the user's choice; by default of time, author and title.
-    """
+    """Read posts; a file is a post's if its name or folder has the id, or the time and title."""
+    # how names are made is the user's choice; by default of time, author and title
     files, titles = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for at in raw.folder.rglob("*"):
         file = str(at.relative_to(raw.folder))

@@ -11,9 +11,8 @@ from sgmft.data.tables.base import DAMAGED, SURPLUS, RawRow, RawTable, TableForm
 from sgmft.data.tables.cells import replace_surrogates, to_json
 from sgmft.data.tables.columns import find_header, holds_posts, number_columns
 from sgmft.data.tables.encoding import TextEncoding, detect_encoding, has_undecoded
-from sgmft.errors import Message, SgmftError, warn
+from sgmft.errors import TEXTS, Message, SgmftError, warn
 
-_DELIMITER_LINE = re.compile(r'"?sep=([,;\t|])"?\n?', re.IGNORECASE)  # the first, for Excel
 _double_quotes = partial(re.compile(r'(?<!\\)((?:\\\\)*)\\"').sub, r'\1""')
 MAX_CELL = 2**26  # characters: beyond them, a quotation mark was surely never closed
 
@@ -23,7 +22,7 @@ def open_delimited(path: Path, delimiters: str = ",;\t|") -> RawTable:
     encoding = detect_encoding(path)
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
     with path.open(encoding=encoding.encoding, errors="replace") as text:
-        named = _DELIMITER_LINE.fullmatch(text.readline(20))
+        named = re.fullmatch(r'(?i)"?sep=([,;\t|])"?\n?', text.readline(20))  # for Excel
     headers, problems = list[tuple[Any, _File, int, list[str]]](), list[SgmftError]()
     for mark in delimiters if named is None else named[1]:
         file = _File(path, encoding, mark)
@@ -40,9 +39,7 @@ def open_delimited(path: Path, delimiters: str = ",;\t|") -> RawTable:
         raise SgmftError("{name} is empty: a table needs at least a header.", name=path)
     columns = number_columns(path, names)
     if {"annotation_id", "annotator", "lead_time"} <= {*columns}:
-        fix = "export as JSON, in which annotators are counted and pictures are found"
-        kind = "is a CSV export of Label Studio, with one row for each annotation"
-        raise SgmftError(f"{path} {kind}: {fix}.")
+        raise SgmftError(TEXTS["csv of label studio"], path=path)
     file = file._replace(escaped=_has_escaped_quotes(file, len(columns)))
     return RawTable(path.name, path.parent, columns, _iter_rows(file, columns, header))
 
@@ -83,8 +80,7 @@ def _iter_headers(file: _File, second: bool) -> Iterator[tuple[int, list[str]]]:
         if unclosed:
             if begun:
                 return  # perhaps the delimiter is another
-            where = f"{file.path}, row {number} (the header),"
-            raise SgmftError(f"{where} has a quotation mark that is never closed: close it.")
+            raise SgmftError(TEXTS["unclosed header"], path=file.path, number=number)
         if number > second:
             names = map(replace_surrogates, cells)
             yield number, [re.sub(r'^\ufeff+"?(.*?)"?$', r"\1", x) for x in names]  # twice
@@ -131,11 +127,9 @@ def _iter_records(file: _File) -> Iterator[tuple[int, list[str], bool]]:
             for number, cells in enumerate(csv.reader(lines(text), delimiter=delimiter), 1):
                 yield number, cells, ended
     except csv.Error as error:
-        fix = "look there for a quotation mark that is never closed"
-        raise SgmftError(f"{path}, row {number + 1}, cannot be read ({error}): {fix}.") from error
+        raise SgmftError(TEXTS["bad csv"], path=path, number=number + 1, error=error) from error
     except UnicodeError as error:
-        reason = f"is not valid {encoding}: save the file as UTF-8."
-        raise SgmftError(f"{path}, row {number + 1}, {reason}") from error
+        raise SgmftError(TEXTS["no text"], path=path, number=number + 1, kind=encoding) from error
 
 
 def _iter_rows(file: _File, columns: list[str], header: int) -> Iterator[RawRow]:
@@ -143,18 +137,13 @@ def _iter_rows(file: _File, columns: list[str], header: int) -> Iterator[RawRow]
     for number, cells, unclosed in _iter_records(file):
         if number <= header or not cells:  # a blank line is counted, and is no record
             continue
-        values: dict[str, Any] = dict(zip(columns, cells, strict=False))
+        values: dict[str, Any] = dict.fromkeys(columns) | dict(zip(columns, cells, strict=False))
         if surplus := any(cells[width:]):
             names = number_columns(file.path, [*columns, *[""] * (len(cells) - width)])
             values = dict(zip(names, cells, strict=True))
-        elif len(cells) < width:
-            values |= dict.fromkeys(columns[len(cells) :])
         error = None
         if unclosed:
-            error = (
-                "a quotation mark is opened here and never closed, "
-                "so that all lines after it became part of this row; close or remove it"
-            )
+            error = TEXTS["unclosed"]
         elif surplus:
             error = Message(SURPLUS, cells=len(cells), width=width)
         elif file.encoding.errors != "strict" and any(map(has_undecoded, cells)):

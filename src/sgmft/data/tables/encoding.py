@@ -6,13 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from sgmft.errors import Message, SgmftError, warn
+from sgmft.errors import TEXTS, Message, SgmftError, warn
 
 SAMPLE = 2**18  # bytes from which an encoding is guessed
 _NEVER = {"\0", "\ufffd"}  # in texts
 _GUESSED = ["gb18030", "big5"]  # with more to choose from, short Chinese is taken for Korean
-_SECOND_BYTES = re.compile(rb"[\x81-\xfe](.)", re.DOTALL)
-_ESCAPED = re.compile("[\udc80-\udcff]")
 _PRIVATE = re.compile("[\ue000-\uf8ff]")  # what Big5 or Shift-JIS often is in GB18030, and no text
 
 
@@ -39,8 +37,7 @@ def detect_encoding(path: Path) -> TextEncoding:
     encoding = _guess(path)
     good, bad, _ = _count(path, encoding, _PRIVATE)
     if bad and good <= bad:
-        template = "{name}, line {line}, is neither UTF-8 nor GB18030 nor Big5: save the file as "
-        raise SgmftError(template + "UTF-8.", name=path, line=first_bad)
+        raise SgmftError(TEXTS["no encoding"], name=path, line=first_bad)
     _warn(path, encoding)
     return TextEncoding(encoding, "surrogateescape" if bad else "strict")
 
@@ -75,7 +72,7 @@ def _guess(path: Path) -> str:
     alone = [len(run) == 1 for run in re.findall(rb"[\x80-\xff]+", sample)]
     if len(alone) > 1 and sum(alone) > 0.9 * len(alone):
         return "windows-1252"  # é and curly quotes among letters that are ASCII
-    second = _SECOND_BYTES.findall(sample)
+    second = re.findall(rb"(?s)[\x81-\xfe](.)", sample)
     if 10 * sum(b"@" <= byte <= b"~" for byte in second) < len(second):
         return "gb18030"  # of Big5 they would be a third; of simplified script none are such
     best = from_bytes(sample, cp_isolation=_GUESSED).best()
@@ -84,13 +81,12 @@ def _guess(path: Path) -> str:
 
 def _warn(path: Path, encoding: str) -> None:
     name = encoding.upper().replace("_", "-")
-    template = "{path} is not UTF-8 and is read as {name}. If texts look wrong, save it as UTF-8."
-    warn(Message(template, path=path, name=name))
+    warn(Message(TEXTS["other encoding"], path=path, name=name))
 
 
 def has_undecoded(text: str) -> bool:
     """Return whether `text`, decoded with surrogateescape, holds bytes that were no characters."""
-    return not text.isascii() and _ESCAPED.search(text) is not None
+    return not text.isascii() and re.search("[\udc80-\udcff]", text) is not None
 
 
 def _count(path: Path, encoding: str, forbidden: re.Pattern[str] | None) -> tuple[int, int, int]:
@@ -100,11 +96,10 @@ def _count(path: Path, encoding: str, forbidden: re.Pattern[str] | None) -> tupl
         for number, line in enumerate(file, 1):
             if line.isascii():
                 continue
-            try:
+            fits = False
+            with suppress(UnicodeDecodeError):
                 text = line.decode(encoding)
                 fits = forbidden is None or not forbidden.search(text)
-            except UnicodeDecodeError:
-                fits = False
             good, bad = good + fits, bad + (not fits)
             first_bad = first_bad or number * (not fits)
     return good, bad, first_bad

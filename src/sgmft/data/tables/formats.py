@@ -18,7 +18,7 @@ from sgmft.data.tables.columns import COMMENTS, IDS, find_columns, find_role, ho
 from sgmft.data.tables.csv import CSV, TSV
 from sgmft.data.tables.json import JSON, JSON_LINES, read_standard_input
 from sgmft.data.tables.sqlite import SQLITE
-from sgmft.errors import SgmftError, SgmftNotice, raising, warn
+from sgmft.errors import TEXTS, SgmftError, SgmftNotice, raising, warn
 
 
 def _late(module: str, name: str) -> Any:
@@ -104,11 +104,10 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
     if not found and (not parts or (kind is None and name is not None)):
         below = (x for x in path.rglob("*") if x.suffix.lower() in READABLE)
         names = ", ".join(sorted(os.path.relpath(x, path) for x in below)[:3])
-        raise SgmftError(
-            f"{path} is a folder without any of {', '.join(METADATA)}, and without "
-            f"{f'what {name} writes' if name else 'tables of posts'} ({', '.join(READABLE)}): "
-            + (f"give the path of a table to read it: {names}." if names else "add one.")
-        )
+        what = f"what {name} writes" if name else "tables of posts"
+        given = {"metadata": ", ".join(METADATA), "kinds": ", ".join(READABLE), "names": names}
+        text = TEXTS["no table below" if names else "no table there"]
+        raise SgmftError(text, path=path, what=what, **given)
     return [*_read_once(found or [x for part in parts for x in _members(part, kind, tools)])]
 
 
@@ -164,11 +163,7 @@ def _open(path: Path, kind: TableFormat | None) -> RawTable:
     if kind is None:
         if not path.exists():
             raise SgmftError(f"There is no file or folder {path}: check its name.")
-        raise SgmftError(
-            f"{path} is no table sgmft can read: use one of {', '.join(READABLE)}, "
-            "or a folder with a metadata file; --format NAME where its name ends otherwise. "
-            "Unpack an archive, and save an old workbook as .xlsx."
-        )
+        raise SgmftError(TEXTS["no table"], path=path, kinds=", ".join(READABLE))
     with reading(path):
         if table_file(path).stat().st_size == 0:
             raise SgmftError("{name} is empty: a table needs at least a header.", name=path)

@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 from sgmft.data.posts import Attachment
 from sgmft.data.tables.cells import BLANKS, says_nothing
 from sgmft.data.tables.paths import PathResolver
-from sgmft.errors import Message
+from sgmft.errors import TEXTS, Message
 from sgmft.utils.files import load_patterns
 
 MAX_NAMES = 1000  # in one cell
@@ -124,9 +124,7 @@ def _parse_list(text: str, files: PathResolver) -> Sequence[Any] | None:
             files.guesses["a list as Python or NumPy writes it"] += 1
             return members
     if (begun and not closed) or (closed and text[0] == "[" and re.search("['\"]", text)):
-        fix = "give the names as a JSON list, or separated by |"
-        none = "is none that JSON, Python or NumPy writes, or was cut off"
-        raise ValueError(f"the image cell {text[:80]} begins as a list and {none}: {fix}")
+        raise ValueError(Message(TEXTS["no list"], cell=text[:80]))
     return None
 
 
@@ -154,8 +152,7 @@ def _split(text: str, files: PathResolver) -> list[str]:
 def _parse_each(parts: Sequence[Any], parse: Parser, files: PathResolver) -> Pictures:
     """Parse the parts of a cell; one that cannot be read costs the others nothing."""
     if len(parts) > MAX_NAMES:
-        template = "the image cell has {count} pictures; at most {most} are read"
-        raise ValueError(Message(template, count=len(parts), most=MAX_NAMES))
+        raise ValueError(Message(TEXTS["many pictures"], count=len(parts), most=MAX_NAMES))
     pictures: Pictures = []
     for part in parts:
         try:
@@ -199,5 +196,4 @@ def _parse_name(name: str, files: PathResolver) -> str | Attachment:
     try:
         return Attachment(base64.b64decode(body + "=" * (-len(body) % 4), validate=True), kind[:40])
     except ValueError:
-        template = "the image cell {name} is not valid Base64"
-        raise ValueError(Message(template, name=name[:40])) from None
+        raise ValueError(Message(TEXTS["no base64"], name=name[:40])) from None

@@ -15,7 +15,7 @@ from sgmft.data.tables.cells import MAX_DEPTH, is_deep, replace_surrogates, to_j
 from sgmft.data.tables.columns import COMMENTS, USUAL, find_columns, find_role, holds_posts
 from sgmft.data.tables.encoding import detect_encoding, detect_utf16, has_undecoded
 from sgmft.data.tables.label_studio import find_post, flatten, is_task, local_path
-from sgmft.errors import Message, SgmftError, SgmftNotice, raising, warn
+from sgmft.errors import TEXTS, Message, SgmftError, SgmftNotice, raising, warn
 
 
 def open_json_lines(path: Path) -> RawTable:
@@ -44,16 +44,14 @@ def read_standard_input() -> RawTable:
 
 def open_json(path: Path) -> RawTable:
     """Open a list of records, alone or in an object, one record, or an export of Label Studio."""
-    encoding = detect_encoding(path)
-    try:
+    encoding, bad = detect_encoding(path), f"{path} is not valid JSON ({{error}}): export it again."
+    with raising(bad, ValueError, RecursionError):
         text = path.read_text(*encoding).lstrip()
         with suppress(ValueError, RecursionError):  # lines, under a name that many give them
             first, _, others = text.partition("\n")
             if others.strip() and isinstance(json.loads(first), dict):
                 return RawTable(path.name, path.parent, None, _iter_file(path))
         items = _parse_all(text)
-    except (ValueError, RecursionError) as error:
-        raise SgmftError(f"{path} is not valid JSON ({error}): export it again.") from error
     about: dict[str, Any] = {}
     if isinstance(items, dict):
         items, about = _find_records(items, path)
@@ -132,14 +130,12 @@ def _parse_line(number: int, line: str) -> list[RawRow]:
             pages = {name: x for name, x in lists.items() if holds_posts(_unwrap(x[0]))}
             if len(pages) == 1 and not find_role(value, "text"):
                 return [RawRow(number, _unwrap(x)) for x in pages.popitem()[1]]
-            template = "the records under {names} are not read: give each a line of its own"
-            wrong = Message(template, names=", ".join(pages)) if pages else None
+            wrong = Message(TEXTS["several pages"], names=", ".join(pages)) if pages else None
             return [RawRow(number, value, wrong)]
         error = DAMAGED if damaged else f"JSON, but {reason}"
     except json.JSONDecodeError as problem:
-        template = "not JSON: {problem} at column {column}"
-        what = problem.msg.removesuffix(" starting at")
-        error = Message(template, problem=what, column=problem.colno)
+        values = {"problem": problem.msg.removesuffix(" starting at"), "column": problem.colno}
+        error = Message("not JSON: {problem} at column {column}", **values)
     except (ValueError, RecursionError) as problem:
         error = f"not JSON that can be read: {problem}"
     return [RawRow(number, {"line": replace_surrogates(line[:500])}, error)]
@@ -183,28 +179,23 @@ def _find_records(item: dict[str, Any], path: Path) -> tuple[list[Any], dict[str
     lists, usable = dict(_iter_lists(item)), _find_usable(item)
     name = next(iter(usable), None)
     if len(usable) > 1:
-        raise SgmftError(
-            f"{path} has lists of records under {', '.join(usable)}: save one as a file of its own."
-        )
+        raise SgmftError(TEXTS["several lists"], path=path, names=", ".join(usable))
     if left := [x for x in lists if x and x != name and (name or holds_posts(lists[x][0]))]:
-        template = "{path}: the records under {names} are not read; as a file of their own they are"
-        warn(Message(template + ".", path=path, names=", ".join(left)), SgmftNotice)
+        warn(Message(TEXTS["other lists"], path=path, names=", ".join(left)), SgmftNotice)
     if name is None:
         return [item], {}
     return usable[name], {key: value for key, value in item.items() if key != name.split(".")[0]}
 
 
 def _find_usable(item: dict[str, Any]) -> dict[str, list[Any]]:
-    """Return those of the lists in an object that hold posts; none where it is a post itself.
-
-    A "message" or "caption" beside posts may be a server's, or of all: it takes an id to be a post.
-    """
+    """Return those of the lists in an object that hold posts; none where it is a post itself."""
     lists = dict(_iter_lists(item))
     own = item["data"] if is_task(item) else item
     held = [*lists.values(), *(x for x in own.values() if isinstance(x, dict))]
     said = [x for x in (*find_role(own, "text"), *find_role(own, "image")) if own[x] not in held]
     some = {name: x for name, x in lists.items() if not COMMENTS.search(name)}
     usable = {name: x for name, x in some.items() if holds_posts(_unwrap(x[0]))}
+    # A "message" or "caption" beside posts may be a server's, or of all: a post has an id, too.
     if said and (find_columns(said, USUAL["text"]) or find_role(own, "id") or not usable):
         return {}
     return usable or ({} if is_task(item) else some or lists)

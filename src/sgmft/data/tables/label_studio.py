@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.tables.cells import replace_surrogates
 from sgmft.data.tables.columns import USUAL
-from sgmft.errors import SgmftError, warn
+from sgmft.errors import TEXTS, Message, SgmftError, warn
 from sgmft.utils.files import write_file
 from sgmft.utils.templates import render
 
@@ -117,9 +117,7 @@ def write_tasks(
         tasks.append(task)
     beside = [x for post in posts for x in _paths(post) if os.sep not in os.path.relpath(x, folder)]
     if beside:
-        fix = "move them into a folder below it, and name them with it in the table"
-        lies = f"lies in {folder} itself, like {beside[0].name}"
-        warn(f"Label Studio serves no picture that {lies}: {fix}.")
+        warn(Message(TEXTS["not served"], folder=folder, name=beside[0].name))
     config = path.with_suffix(".config.xml")
     text = json.dumps(tasks, ensure_ascii=False, indent=1, allow_nan=False)
     pictures = any(post.images for post in posts) and ("valueList" if several else "value")
@@ -162,8 +160,7 @@ def _unwrap_choices(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    items = value if isinstance(value, list) else []
-    return [item for item in items if isinstance(item, dict)]
+    return [x for x in value if isinstance(x, dict)] if isinstance(value, list) else []
 
 
 def _one_or_all(choices: list[Any]) -> Any:
@@ -176,9 +173,7 @@ def _data(post: Post, folder: Path, several: bool) -> dict[str, Any]:
     for file in _paths(post):
         path = os.path.relpath(file, folder)
         if path == os.pardir or path.startswith(os.pardir + os.sep):
-            wrong = f"Label Studio cannot be shown {file}, which lies outside the table's folder"
-            fix = "copy it there, or write a table with -o suggestions.csv"
-            raise SgmftError(f"{post.place or 'A post'}: {wrong}: {fix}.")
+            raise SgmftError(TEXTS["not shown"], place=post.place or "A post", file=file)
         images.append(_LOCAL_FILES + quote(replace_surrogates(Path(path).as_posix())))
     # Label Studio wants the key in any case, and opens no task with an empty list.
     image = images if several and images else "".join(images)

@@ -63,10 +63,7 @@ def read_column_types(path: Path) -> dict[str, Any]:
 
 
 class ParquetWriter:
-    """Writes rows of plain values to a Parquet file, of the narrowest `ColumnTypes`.
-
-    Where later rows do not fit the first group, what was written is copied into wider ones.
-    """
+    """Writes rows of plain values to a Parquet file, of the narrowest `ColumnTypes`."""
 
     def __init__(self, path: Path, columns: list[str]) -> None:
         self._path, self._columns = path, columns
@@ -99,6 +96,7 @@ class ParquetWriter:
         self._write_cells(cells)
 
     def _widen(self, schema: Any) -> None:
+        """Copy what was written into wider types, as later rows do not fit the first group's."""
         self._writer.close()
         narrow = self._path.replace(self._path.with_suffix(".narrow"))
         try:

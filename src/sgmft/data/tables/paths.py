@@ -12,20 +12,11 @@ from urllib.parse import unquote
 
 from sgmft.data.tables.base import RawTable
 from sgmft.data.tables.cells import replace_surrogates
-from sgmft.errors import Message
+from sgmft.errors import TEXTS, Message
 
 MAX_LISTED = 100_000  # files of a folder among which a name in another spelling is looked for
 DEEPEST = 32  # folders within each other of which the spelling is looked for
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:|//[^/\\]+\.[^/\\]+/", re.IGNORECASE)
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
-_FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(?:/(?=[a-z]:))?", re.IGNORECASE)
-
-_ON_THE_WEB = "pictures on the web are not fetched: {name} (sgmft fetch downloads them)"
-_OUTSIDE = "{name} lies outside the table's folder; allow it with --allow-outside"
-_ELSEWHERE = (
-    "{name} is a path of another computer, of which nothing is in the table's folder: "
-    "give a path relative to that"
-)
 
 
 class PathResolver:
@@ -60,18 +51,18 @@ class PathResolver:
         try:
             if self._to_path is not None:
                 path = self._to_path(path, Path(self._folder))
-            if url := _FILE_URL.match(path):
+            if url := re.match(r"(?i)file:(?://(?:localhost)?)?(?:/(?=[a-z]:))?", path):
                 path = unquote(path[url.end() :])
             if "\0" in path or replace_surrogates(path) != path:
                 raise _refusal("{name!r} cannot be the path of a picture", path)
             if not self.exists(path):
-                if _ADDRESS.match(path):
-                    raise _refusal(_ON_THE_WEB, path)
+                if re.match(r"(?i)[a-z][a-z0-9+.-]+://|data:|//[^/\\]+\.[^/\\]+/", path):
+                    raise _refusal(TEXTS["on the web"], path)
                 slashed = path.replace("\\", "/")
                 path = slashed if slashed != path and self.exists(slashed) else self._find(slashed)
             file = os.path.join(self._folder, path)
             if not self._allow_outside and not self._is_inside(file):
-                raise _refusal(_OUTSIDE, path)
+                raise _refusal(TEXTS["outside"], path)
             return Path(file)
         except OSError as error:  # a name that is too long, a folder that may not be looked into
             why = {"name": path[:200], "why": error.strerror or str(error)}
@@ -122,7 +113,7 @@ class PathResolver:
                 return tail
         if not absolute or (path[0] == "/" and not self._elsewhere):
             return path
-        raise _refusal(_ELSEWHERE, path)
+        raise _refusal(TEXTS["elsewhere"], path)
 
     def _is_inside(self, file: str) -> bool:
         folder, name = os.path.split(file)

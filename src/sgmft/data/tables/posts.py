@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sgmft import errors
 from sgmft.data.posts import SEEN_BEFORE, Attachment, MediaFile, Post, raise_first_error
 from sgmft.data.tables import cells
 from sgmft.data.tables.base import RawRow, RawTable
@@ -24,12 +25,8 @@ from sgmft.errors import Message, SgmftError, SgmftNotice, hint, join_messages, 
 
 LOOKED_AT = 100  # rows in which pictures are looked for in columns that are not read
 LOOK_AHEAD = 1000  # rows of JSON lines within which a column that was named must occur
-_SCIENTIFIC = re.compile(r"\d(\.\d+)?[Ee]\+\d+")
-_WHOLE = re.compile(r"\d+\.0")  # as pandas writes numbers of a column that has empty cells
 _OF_USER = (*SYNONYMS["user"], "name", "id")  # in an object
 _BY_ID = [f"{at}{{}}.{x}" for at in ("", "images/", "image/", "img/") for x in ("jpg", "png")]
-_NOTHING = "nothing to go on: no text and no picture"
-_ONLY_WEB = "nothing to go on but pictures on the web, which sgmft fetch downloads"
 _SENTENCE = re.compile(r"[\u4e00-\u9fff]{3}.*[，。！？、]|[\u4e00-\u9fff]{6}|(?:[^\W\d_]+,? +){4}")
 
 
@@ -112,29 +109,28 @@ def iter_posts(
     if base is None and os.path.isdir(table):  # noqa: PTH112  False for what cannot be one
         base = table
     seen = _SeenPosts()
-    parts = list_tables(table, format)
-    tallies = defaultdict[str | None, Counter[str]](Counter)
-    for part in parts:
-        raw = open_table(part, format, base)
+    for raw in _open_tables(table, format, base, seen):
         for post in iter_table(raw, columns, allow_outside, dict(where or {}), seen):
             if strict:
                 raise_first_error([post])
             yield post
+
+
+def _open_tables(
+    table: str | Path, format: str | None, base: str | Path | None, seen: "_SeenPosts"
+) -> Iterator[RawTable]:
+    """Open the tables of a path; say in the end which posts came twice, and who wrote them."""
+    tallies = defaultdict[str | None, Counter[str]](Counter)
+    for part in list_tables(table, format):
+        yield (raw := open_table(part, format, base))
         tallies[raw.tool].update(raw.counts)
-    for (first, number), count in seen.twice.items():
-        template = "{count:,} posts of {name} are in {other} as well, so that they are read twice."
-        names = {"name": Path(parts[number]).name, "other": Path(parts[first]).name}
-        warn(Message(template, count=count, **names))
-    _say_tools(table, tallies)
-
-
-def _say_tools(table: str | Path, tallies: Mapping[str | None, Counter[str]]) -> None:
-    template = "{table} read as {tool}: {posts:,} posts, {found:,} pictures found, "
-    template += "{missing:,} missing"
+    for pair, count in seen.twice.items():
+        other, name = (seen.names[number] for number in pair)
+        warn(Message(errors.TEXTS["same posts"], count=count, name=name, other=other))
     for tool, counts in tallies.items():
         if tool is not None:
-            left = ", {left:,} other records left out" if counts["left"] else ""
-            warn(Message(template + left, table=table, tool=tool, **counts), SgmftNotice)
+            text = errors.TEXTS["read with others" if counts["left"] else "read as"]
+            warn(Message(text, table=table, tool=tool, **counts), SgmftNotice)
 
 
 def iter_table(
@@ -161,33 +157,25 @@ def iter_table(
                 by_id += filter(resolve.exists, (x.format(key) for x in _BY_ID))
     seen.end()
     if by_id and columns.image is None:
-        template = "{name}: no column names pictures, and {file} seems to be of a post by its id: "
-        warn(Message(template + "name such files in a column image.", name=raw.name, file=by_id[0]))
+        warn(Message(errors.TEXTS["image by id"], name=raw.name, file=by_id[0]))
     if guesses := finder.guesses + resolve.guesses:
         counts = "; ".join(f"{count} x {guess}" for guess, count in guesses.items())
-        template = "{name}, understood by a guess: {counts}"
-        warn(Message(template, name=raw.name, counts=counts), SgmftNotice)
+        warn(Message(errors.TEXTS["guesses"], name=raw.name, counts=counts), SgmftNotice)
     for role, column in unread:
-        what = "pictures" if role == "image" else "texts"
-        template = f"{{name}}: the column {{column!r}} seems to hold {what} and is not read; see "
-        warn(Message(template + f"--column {role}={{column}}.", name=raw.name, column=column))
+        warn(Message(errors.TEXTS[f"{role} unread"], name=raw.name, column=column))
 
 
 def iter_image_cells(
     table: str | Path, columns: Columns, format: str | None, allow_outside: bool
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, list[str | Attachment]], PathResolver]]:
     """Yield of every row the place, the values, the pictures by their columns, and the paths."""
-    tallies = defaultdict[str | None, Counter[str]](Counter)
-    for part in list_tables(table, format):
-        raw = open_table(part, format)
+    for raw in _open_tables(table, format, None, _SeenPosts()):
         finder, resolve = _ColumnFinder(raw, columns), PathResolver(raw, allow_outside)
         for row in _check_columns(raw, finder, columns, {}):
             names = dict.fromkeys([*finder.names(row.values)["image"], ADDRESSES])
             given = {x: y for x in names if not cells.is_missing(y := row.values.get(x))}
             pictures = {x: list_pictures(y, resolve) for x, y in given.items()}
             yield f"{raw.name}, row {row.number}", row.values, pictures, resolve
-        tallies[raw.tool].update(raw.counts)
-    _say_tools(table, tallies)
 
 
 def recognize_columns(table: str | Path) -> tuple[str | None, list[str], dict[str, list[str]]]:
@@ -254,25 +242,23 @@ class _ColumnFinder:
 
 
 class _SeenPosts:
-    """The row in which each id came first, and what each table holds.
-
-    SQLite's private database "" is in memory while small, then on disk: sqlite.org/inmemorydb.html
-    """
+    """The row in which each id came first, and what each table holds."""
 
     def __init__(self) -> None:
+        # SQLite's private database is on disk once it is large: sqlite.org/inmemorydb.html
         # A generator may be taken up by another thread than began it, though never by two at once.
         self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._rows.executescript(
             "PRAGMA journal_mode = OFF; "
             "CREATE TABLE seen (id BLOB PRIMARY KEY, part, row, content, core) WITHOUT ROWID; BEGIN"
         )
-        self._names: list[str] = []
+        self.names: list[str] = []  # of tables
         self._tables: dict[tuple[int, int], int] = {}  # those that were read, by sum and count
         self.twice = Counter[tuple[int, int]]()  # posts that two tables have, by their numbers
 
     def begin(self, table: str) -> None:
-        self._names.append(table)
-        self._part = len(self._names) - 1
+        self.names.append(table)
+        self._part = len(self.names) - 1
         self._sum = self._count = 0  # of the table that is read
 
     def end(self) -> None:
@@ -294,7 +280,7 @@ class _SeenPosts:
         if same[0] == content or (before != part and same[1] == core):
             if before != part:
                 self.twice[before, part] += 1
-            return Message(SEEN_BEFORE[before != part], row=first, table=self._names[before])
+            return Message(SEEN_BEFORE[before != part], row=first, table=self.names[before])
         if before == part:
             return Message("the id {id!r} is already that of row {row}", id=key, row=first)
         # Another post of another table may have the same id.
@@ -321,8 +307,8 @@ def _to_post(
             elif role != "text" and (bare := texts[role].strip(cells.BLANKS)) != texts[role]:
                 texts[role] = bare
                 finder.guesses[f"spaces around the {role}, left out"] += 1
-            whole = texts[role].endswith(".0") and role in ("id", "label")
-            if whole and _WHOLE.fullmatch(texts[role]):
+            # as pandas writes numbers of a column that has empty cells
+            if role in ("id", "label") and re.fullmatch(r"\d+\.0", texts[role]):
                 texts[role] = texts[role][:-2]
                 finder.guesses[f"the {role} of a column with gaps, such as 1.0, read as 1"] += 1
         except ValueError as error:
@@ -351,11 +337,11 @@ def _to_post(
     if again is not None:
         doubts.append(again)
     if finder.may_be_rounded and _is_rounded(key, again is not None):
-        template = "the id {id!r} was rounded; a spreadsheet keeps those imported as text"
-        doubts.append(Message(template, id=key))
+        doubts.append(Message(errors.TEXTS["rounded"], id=key))
     bad = row.error
     if bad is None and not images and not text.strip() and "text" in finder.needed:
-        bad = join_messages(lost) or (_ONLY_WEB if row.values.get(ADDRESSES) else _NOTHING)
+        nothing = errors.TEXTS["only on the web" if row.values.get(ADDRESSES) else "no content"]
+        bad = join_messages(lost) or nothing
         lost = []
     return Post(
         text=text,
@@ -373,7 +359,7 @@ def _to_post(
 
 def _is_rounded(key: str, again: bool) -> bool:
     """Return whether an id looks like one that Excel, which keeps 15 digits, has rounded."""
-    if "+" in key and _SCIENTIFIC.fullmatch(key):
+    if "+" in key and re.fullmatch(r"\d(\.\d+)?[Ee]\+\d+", key):
         return True
     digits = key.isdecimal() and len(key) >= (16 if again else 18)  # of 16, one in ten ends in 0
     return digits and not key[15:].strip("0")
@@ -426,12 +412,6 @@ def _explain_missing(
             return f"{table} has no column {name!r}; its columns are {there}.{hint(name, columns)}"
     if any(finder.names(columns)[role] for role in finder.needed):
         return None
-    template = (
-        "{name} has neither a text nor an image column: say which of its columns holds them, "
-        "as in --column text=NAME, or give the table of the posts: {columns}."
-    )
-    if any(_SENTENCE.search(x) or names_pictures(x) for x in columns):
-        template += " If its first row is a post, put a row with the names of the columns above it."
-    if "text" not in finder.needed:
-        template = "{name} has no id column: say which it is, as in --column id=NAME: {columns}."
-    return Message(template, name=table, columns=there)
+    said = any(_SENTENCE.search(x) or names_pictures(x) for x in columns)
+    why = "no id" if "text" not in finder.needed else "no header" if said else "no column of posts"
+    return Message(errors.TEXTS[why], name=table, columns=there)

@@ -11,7 +11,7 @@ from sgmft.data.tables.base import RowWriter
 from sgmft.data.tables.cells import to_plain
 from sgmft.data.tables.formats import WRITABLE, find_format
 from sgmft.data.tables.json import JsonLinesWriter
-from sgmft.errors import Message, SgmftError, warn
+from sgmft.errors import TEXTS, Message, SgmftError, warn
 from sgmft.utils.files import leftovers, temporary_of, writing
 
 _CHANGED = re.compile(r"[=@]|[+-](?![\d.,]+$)|0\d+$|\d{16,}$")  # cells
@@ -100,11 +100,8 @@ def open_writer(path: str | Path, columns: Sequence[str]) -> Iterator[TableWrite
             rows.close()
             temporary.replace(path.resolve())
         if table.changed:
-            template = (
-                "A spreadsheet would change what it takes for formulas and numbers in {path}, in "
-                "{columns}: import these columns as text, or write .xlsx."
-            )
-            warn(Message(template, path=path.name, columns=", ".join(map(str, table.changed))))
+            changed = ", ".join(map(str, table.changed))
+            warn(Message(TEXTS["changed by a spreadsheet"], path=path.name, columns=changed))
     finally:
         with suppress(OSError):  # of a disk that has become read-only meanwhile
             temporary.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from openpyxl.utils import column_index_from_string
 from sgmft.data.tables.base import RawRow, RawTable, open_member, parsing
 from sgmft.data.tables.cells import is_missing, to_json
 from sgmft.data.tables.columns import find_header, number_columns
-from sgmft.errors import SgmftError, warn
+from sgmft.errors import TEXTS, Message, SgmftError, warn
 
 MAX_ROWS, MAX_CELL = 2**20, 2**15 - 1  # of a sheet, and UTF-16 units of a cell: Excel's limits
 MAX_UNPACKED = 2**31  # bytes
@@ -33,8 +33,7 @@ def list_sheets(path: Path) -> dict[str, list[str]]:
         if hidden := ", ".join(x.title for x in book.worksheets if x.title not in headers):
             warn(f"{path}: sheets that are hidden are not read: {hidden}; unhide what is needed.")
         if any(name.startswith("xl/media/") for name in zipfile.ZipFile(path).namelist()):
-            inside = f"{path}: pictures that lie in the workbook itself are not read"
-            warn(f"{inside}; give the paths of files.")
+            warn(Message(TEXTS["pictures inside"], path=path))
     return {title: header for title, header in headers.items() if header}
 
 
@@ -69,9 +68,7 @@ class XlsxWriter:
         """Close the file; warns of texts that Excel has no room for."""
         self._book.save(self._path)
         if self._changed:
-            fix = "they were cut or replaced; a .csv or .jsonl keeps them"
-            more = f"more than {MAX_CELL:,} characters, or characters that Excel has not"
-            warn(f"{self._changed:,} cells hold {more}: {fix}.")
+            warn(Message(TEXTS["changed in a workbook"], count=self._changed, most=MAX_CELL))
 
     def _cell(self, value: Any) -> Any:
         if value is None or (isinstance(value, (int, float)) and abs(value) < _EXACT):
@@ -87,8 +84,7 @@ class XlsxWriter:
 
 @contextmanager
 def _open(file: Path) -> Iterator[Any]:
-    what = "no .xlsx workbook, or a damaged or protected one"
-    with parsing(file, what, "save it again as .xlsx or .csv"):
+    with parsing(file, TEXTS["no workbook"], "save it again as .xlsx or .csv"):
         with zipfile.ZipFile(file) as packed:
             if sum(member.file_size for member in packed.infolist()) > MAX_UNPACKED:
                 raise SgmftError(f"{file} unpacks to more than 2 GiB: save it as .csv.")

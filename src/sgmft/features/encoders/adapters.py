@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sgmft.errors import SgmftError, needs_extra, raising
+from sgmft.errors import TEXTS, SgmftError, needs_extra, raising
 from sgmft.utils.checksums import FILES, MALFORMED, digest_of, read_own, write_description
 from sgmft.utils.files import writing
 
@@ -36,9 +36,7 @@ class Adapter(NamedTuple):
     def merge(self, model: Any, digest: str, name: str) -> tuple[Any, str]:
         """Add the matrices to a checkpoint of this digest; return it, and its new digest."""
         if digest != self.digest:
-            other = f"was made from other weights than those of {name}"
-            fix = "give the checkpoint it was trained from"
-            raise SgmftError(f"The fine-tuned encoder {self.folder} {other}: {fix}.")
+            raise SgmftError(TEXTS["other checkpoint"], folder=self.folder, name=name)
         with lora_library() as peft:
             model = peft.PeftModel.from_pretrained(model, self.folder).merge_and_unload()
         return model, digest_of(self.files | {"before": digest})

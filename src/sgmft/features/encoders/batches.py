@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgmft.errors import SgmftError, needs_extra
+from sgmft.errors import TEXTS, SgmftError, needs_extra
 from sgmft.features.encoders.base import IMAGE_OUTPUTS, Encoded, FloatArray, Images
 from sgmft.utils.onnx_session import Session
 
@@ -25,8 +25,7 @@ def pick_device(device: str | None = None) -> "torch.device":
             return torch.empty(0, device=device).device
         except (RuntimeError, AssertionError) as error:  # "not compiled with CUDA" is the latter
             reason = str(error).strip().splitlines()[0].rstrip(".")
-            fix = "use cpu, or leave it out"
-            raise SgmftError(f"There is no device {device!r} here ({reason}): {fix}.") from error
+            raise SgmftError(TEXTS["no device"], name=device, reason=reason) from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.encoders.base import Images, PreparedImage
 from sgmft.features.encoders.hub import CHINESE_CLIP, Checkpoint, has_any, local_copy
 from sgmft.features.encoders.library_encoders import TransformersEncoder
@@ -51,12 +51,8 @@ class ChineseClipEncoder(TransformersEncoder):
         words = has_any(folder, "vocab.txt", "tokenizer.json")  # the library would go on without
         files = words and has_any(folder, "preprocessor_config.json")
         if config.get("model_type") != "chinese_clip" or not files:
-            raise SgmftError(
-                f"There is no encoder {checkpoint.name!r}: use compact, compact-e5, cnn, "
-                f"{', '.join(CHINESE_CLIP)}, hf:NAME, st:NAME, or a folder with a checkpoint; of "
-                "Chinese-CLIP it has config.json (of model_type chinese_clip), vocab.txt, "
-                "preprocessor_config.json and model.safetensors."
-            )
+            clips = ", ".join(CHINESE_CLIP)
+            raise SgmftError(TEXTS["no encoder"], name=checkpoint.name, clips=clips)
         return super()._load(checkpoint)
 
     def prepare_image(self, pixels: Images) -> PreparedImage:

@@ -148,10 +148,7 @@ class E5Encoder:
         return open_graph(name, lambda path: write_text_graph(self.model, path), thread_count())
 
     def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """Encode texts: the mean of a text's states, of unit length, and `compact`'s (N, 1920).
-
-        Tokens are the states of its first `max_words` pieces (n, 384), in the scale of that mean.
-        """
+        """Encode texts: the mean of a text's states, of unit length, and `compact`'s (N, 1920)."""
         cut = self.model.tokenizer
         *before, after = cut.encode("query:")  # for texts that are compared with each other
         most = MAX_TOKENS - len(before) - 1
@@ -171,6 +168,7 @@ class E5Encoder:
             pooled = np.add.reduceat(pooled * lengths[:, None], starts)
             pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
         pooled = np.concatenate([pooled, self._beside.encode(texts, False).pooled], 1)
+        # Tokens are states of the first pieces (n, 384), in the scale of the mean.
         kept = slice(len(before) - 1, len(before) - 1 + self.max_words)
         return Encoded(pooled, [states[i][kept] for i in starts] if tokens else None)
 

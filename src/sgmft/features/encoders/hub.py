@@ -2,6 +2,7 @@
 
 import os
 import re
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -9,19 +10,15 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import NamedTuple
 
-from sgmft.errors import SgmftError, raising
+from sgmft.errors import TEXTS, SgmftError, raising
 from sgmft.utils.checksums import digest_of, file_digest
 
 HUB_SECONDS = 8.0  # to wait for the first response when a checkpoint is not on this machine
 SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py")  # whether the last are run or not
 TENSORS, PICKLES = "*.safetensors", "pytorch_model*.bin"  # the latter where there are no former
 TRUST = "SGMFT_TRUST_REMOTE_CODE"  # environment variable, which the processes of a job inherit
-CHINESE_CLIP = {
-    "chinese-clip-base": "OFA-Sys/chinese-clip-vit-base-patch16",
-    "chinese-clip-large": "OFA-Sys/chinese-clip-vit-large-patch14",
-    "chinese-clip-large-336px": "OFA-Sys/chinese-clip-vit-large-patch14-336px",
-    "chinese-clip-huge": "OFA-Sys/chinese-clip-vit-huge-patch14",
-}
+NAMES = tomllib.loads(Path(__file__).with_name("names.toml").read_text("utf-8"))
+CHINESE_CLIP: dict[str, str] = NAMES["repositories"]
 REPOSITORY = re.compile(r"\w[\w.-]*(/[\w.-]+)?", re.ASCII)
 
 
@@ -49,10 +46,9 @@ class Checkpoint(NamedTuple):
         except Exception as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             if not self.trusted and "trust_remote_code" in str(error):
-                reason = "it runs Python files of its own, which need --trust-remote-code, as in "
-                reason += "`sgmft --trust-remote-code train ...`; read them before"
-            bad = f"The encoder {self.name} cannot be read from {self.folder}"
-            raise SgmftError(f"{bad}: {reason}") from error
+                reason = TEXTS["untrusted"]
+            where = {"name": self.name, "folder": self.folder, "reason": reason}
+            raise SgmftError(TEXTS["encoder unread"], **where) from error
 
 
 def find_checkpoint(name: str, trusted: bool) -> Checkpoint:
@@ -62,9 +58,7 @@ def find_checkpoint(name: str, trusted: bool) -> Checkpoint:
         return Checkpoint(name, what, f"{kind}{Path(what).absolute()}", trusted)
     repository, _, revision = what.partition("@")
     if not REPOSITORY.fullmatch(repository):
-        moved = "SemanticLocator.from_pretrained(model, encoder=FOLDER).save_pretrained(model)"
-        no = f"There is no encoder {name}: no such folder, no hub name"
-        raise SgmftError(f"{no}. For a model whose encoder has moved, in Python: {moved}.")
+        raise SgmftError(TEXTS["no checkpoint"], name=name)
     if kind == "st:" and "/" not in repository:
         repository = f"sentence-transformers/{repository}"
     folder = local_copy(repository, revision or None)
@@ -83,12 +77,7 @@ def local_copy(repository: str, revision: str | None, needed: str = "*.json") ->
         folder = str(fetch(local_files_only=True))
         if has_any(folder, *weights) and has_any(folder, needed):
             return folder
-    nowhere = (
-        f"There is no folder {repository} here, and the weights of that name are not on this "
-        "machine and cannot be fetched. On a machine "
-        f"with a network run `hf download {repository} --local-dir clip/`, copy the folder clip/ "
-        "here and pass it as --encoder clip/; or use --encoder compact, which needs no download."
-    )
+    nowhere = TEXTS["not fetched"].format(name=repository)
     with raising(nowhere, Exception):  # the client raises many kinds; all mean the same to a user
         _check_hub()
         folder = str(fetch())

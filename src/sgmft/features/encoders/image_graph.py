@@ -182,6 +182,5 @@ def pooling(side: int, grid: int) -> FloatArray:
 
 def open_image_graph(patch_grid: int, threads: int, on_gpu: bool = False) -> Session:
     """Open the graph as `open_graph` does."""
-    parts = repr((*network_keys(), patch_grid, FORMAT))
-    name = f"pictures-{short_digest(parts.encode())}"
+    name = f"pictures-{short_digest(repr((*network_keys(), patch_grid, FORMAT)).encode())}"
     return open_graph(name, partial(write_image_graph, patch_grid), threads, on_gpu)

@@ -24,15 +24,10 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.errors import SgmftError, warn
+from sgmft.features.encoders import batches
 from sgmft.features.encoders.adapters import digest_weights, read_adapter
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, Images, PreparedImage
-from sgmft.features.encoders.batches import (
-    alike_batches,
-    batches_by_length,
-    pick_batch,
-    pick_device,
-    pick_dtype,
-)
+from sgmft.features.encoders.batches import pick_device, pick_dtype
 from sgmft.features.encoders.hub import Checkpoint, find_checkpoint
 
 SAMPLE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)  # seen once, to measure
@@ -86,12 +81,12 @@ class TorchEncoder:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-        self._patch_grid, self._device, self._trainable = patch_grid, pick_device(device), trainable
+        self._patch_grid, self._device = patch_grid, pick_device(device)
         self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
         for library in ("transformers", "sentence_transformers"):
             getLogger(library).setLevel("ERROR")
-        self._batch_size = batch_size or pick_batch(self._device.type, BYTES, 16)
-        self._trusted = checkpoint.trusted
+        self._batch_size = batch_size or batches.pick_batch(self._device.type, BYTES, 16)
+        self._trusted, self._trainable = checkpoint.trusted, trainable
         with checkpoint.reading():
             model, changed, weights = self._open(checkpoint, base)
             self.model = model = model.eval().to(self._device, self._dtype)
@@ -124,7 +119,9 @@ class TorchEncoder:
         """Encode the first sample; one at a time from now on if another beside it changes it."""
         if side not in self._takes:
             return None
-        if side == "text" and _knows_no_word(self.tokenizer):  # which libraries make up
+        words = set[str](getattr(self.tokenizer, "get_vocab", dict)() if side == "text" else ())
+        # One without files is made up by libraries.
+        if words and len(words - {*getattr(self.tokenizer, "all_special_tokens", ())}) < 2:
             raise ValueError("it has no tokenizer files, and every word would be an unknown one")
         alone = encode(samples[:1], True)
         if alone.pooled.ndim != 2:
@@ -156,7 +153,7 @@ class TorchEncoder:
             x.pop(PIXELS, None)
 
         def run() -> Iterator[Batch]:
-            for rows in alike_batches(prepared, self._batch_size):
+            for rows in batches.alike_batches(prepared, self._batch_size):
                 batch = self.batch_images([prepared[i] for i in rows])
                 for name, x in batch.items():
                     batch[name] = x.to(self._device, self._dtype if x.is_floating_point() else None)
@@ -186,7 +183,7 @@ class TorchEncoder:
 
     def _run_texts(self, texts: list[str], tokens: bool) -> Iterator[Batch]:
         given = self._tokenize(texts, self._padding)
-        for rows in batches_by_length([*map(len, given["input_ids"])], self._batch_size):
+        for rows in batches.batches_by_length([*map(len, given["input_ids"])], self._batch_size):
             batch = {name: x.to(self._device) for name, x in self._pad(given, rows).items()}
             pooled, hidden = self.text_features(batch, tokens)
             own = None
@@ -419,11 +416,6 @@ class SentenceTransformersEncoder(TorchEncoder):
         return self.model({**images, "modality": self._modality})["sentence_embedding"], None
 
 
-def _knows_no_word(tokenizer: Any) -> bool:
-    known: dict[str, int] = getattr(tokenizer, "get_vocab", dict)()
-    return bool(known) and len({*known} - {*getattr(tokenizer, "all_special_tokens", ())}) < 2
-
-
 def _cut_out(processor: Any, image: Image.Image) -> Images:
     """Return the square (1, s, s, 3) of an image that a processor goes on with."""
     found = processor(images=image, do_rescale=False, do_normalize=False, return_tensors="np")
@@ -451,10 +443,10 @@ def _find_values(processor: Any) -> Tensor | None:
     return None
 
 
-def _gather(count: int, batches: Iterator[Batch]) -> Encoded:
+def _gather(count: int, found: Iterator[Batch]) -> Encoded:
     pooled: dict[int, FloatArray] = {}
     tokens: dict[int, FloatArray] = {}
-    for rows, features, own in batches:
+    for rows, features, own in found:
         pooled.update(zip(rows, features.float().cpu().numpy(), strict=True))
         if own is not None:
             tokens.update(zip(rows, (x.float().cpu().numpy() for x in own), strict=True))

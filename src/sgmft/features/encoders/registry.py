@@ -13,17 +13,13 @@ import numpy as np
 from sgmft.errors import SgmftError, needs_extra, warn
 from sgmft.features.encoders.adapters import read_adapter
 from sgmft.features.encoders.base import Encoder
-from sgmft.features.encoders.hub import CHINESE_CLIP, find_checkpoint
+from sgmft.features.encoders.hub import CHINESE_CLIP, NAMES, find_checkpoint
 from sgmft.features.encoders.projected import ProjectedEncoder, read_projected
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import read_json
 from sgmft.utils.runtime import keep_freed_memory
 
-EMBEDDED = {  # names of networks that come inside packages: the text half
-    "compact": "sentence_encoder.SentenceEncoder",
-    "compact-e5": "e5.E5Encoder",
-    "cnn": "word_hashes.WordHashEncoder",  # for systems that learn their own word embeddings
-}
+EMBEDDED: dict[str, str] = NAMES["embedded"]
 
 
 def _embedded(name: str, cleaning: str = "light", **settings: Any) -> Encoder:

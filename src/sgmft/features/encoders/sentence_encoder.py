@@ -122,7 +122,6 @@ def _read_tokenizer(file: Path) -> UnigramTokenizer:
     ends = begins + codes[begins - 1]
     scores = codes[ends[:, None] + np.arange(1, 5)]
     fields = _parse_fields(data, start, len(data))
-    training = _parse_fields(data, fields[3][0][0], sum(fields[3][0]))
-    at, length = training[2][0]
+    at, length = _parse_fields(data, fields[3][0][0], sum(fields[3][0]))[2][0]
     normalizer = _Normalizer(data[at : at + length])
     return UnigramTokenizer(data, (begins, ends), scores, normalizer.normalize, (0, 1, 2))
