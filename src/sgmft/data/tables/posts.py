@@ -49,6 +49,7 @@ class Columns:
     label: str | None = None
     user: str | None = None
     time: str | None = None
+    weight: str | None = None  # how much a post counts in training; no name is usual
 
 
 USUAL_COLUMNS = Columns()
@@ -307,13 +308,16 @@ def _to_post(
 ) -> Post:
     lost: list[str] = []  # of what a label could come from
     doubts: list[str] = []
-    texts = dict.fromkeys(("text", "id", "label", "user", "time"), "")
+    refused: list[str] = []
+    texts = dict.fromkeys(("text", "id", "label", "user", "time", "weight"), "")
     names = finder.names(row.values)
     for role in texts:
         try:
             cell = finder.cell(row.values, names[role], role)
             if role == "user" and isinstance(cell, dict):
                 cell = pick(cell, *find_columns(cell, _OF_USER)) or cell
+            if role == "weight" and cell is not None:
+                cell = cells.to_amount(cell)
             texts[role] = cells.to_label(cell) if role == "label" else cells.to_text(cell)
             if role == "text" and (above := names[role][1:]):
                 title = cells.to_text(finder.cell(row.values, above, role))
@@ -327,7 +331,7 @@ def _to_post(
                 finder.guesses[f"the {role} of a column with gaps, such as 1.0, read as 1"] += 1
         except ValueError as error:
             reason = Message(role + ": {reason}", reason=str(error))
-            (lost if role == "text" else doubts).append(reason)
+            {"text": lost, "weight": refused}.get(role, doubts).append(reason)
     holders = names["image"]
     images: list[MediaFile] = []
     pictures: list[str | Attachment] = []
@@ -353,7 +357,7 @@ def _to_post(
     if finder.may_be_rounded and _is_rounded(key, again is not None):
         template = "the id {id!r} was rounded; a spreadsheet keeps those imported as text"
         doubts.append(Message(template, id=key))
-    bad = row.error
+    bad = row.error or next(iter(refused), None)
     if bad is None and not images and not text.strip() and "text" in finder.needed:
         bad = join_messages(lost) or (_ONLY_WEB if row.values.get(ADDRESSES) else _NOTHING)
         lost = []
@@ -367,6 +371,7 @@ def _to_post(
         error=bad and make_printable(bad),
         warnings=tuple(map(make_printable, lost + doubts)),
         place=f"{table}, row {row.number}",
+        weight=float(texts["weight"] or 1),
         row=row.values | {name: strip_bytes(row.values[name]) for name in holders},
     )
 
