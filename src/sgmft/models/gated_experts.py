@@ -302,7 +302,7 @@ class SimilarityGatedPool(ArrayModule):
         similar = self._similar(text, image, prior)
 
         def loss() -> tuple[float, dict[str, Any]]:
-            score = np.broadcast_to(self._score(similar), labels.shape)[:, None]
+            score = np.broadcast_to(self._score(similar), labels.shape[:1])[:, None]
             mean = self._mean(text, image, score)
             sharp = 2 * np.exp(self.log_sharpness)
             logits = self._logits(mean, joint, together, prior)
