@@ -244,7 +244,7 @@ def training_set(
     names = [str(post.label) for post in encoded.posts]
     probs = [post.soft or {str(post.label): 1.0} for post in encoded.posts]
     present = {label for each in probs for label, p in each.items() if p > 0}
-    labels = [*filter(present.__contains__, order), *sorted(present.difference(order))]
+    labels = [x for x in order if x in present] if present <= {*order} else sorted(present)
     if len(labels) < 2:
         reasons = summary.describe_errors(skipped)
         have = f"{len(names)} usable posts have {len(labels)}"
