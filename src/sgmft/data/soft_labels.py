@@ -7,7 +7,6 @@ from sgmft.data.posts import Post
 from sgmft.data.tables.cells import says_nothing, to_amount, to_label
 from sgmft.errors import Message, SgmftError, SgmftNotice, warn
 
-PREFIX = "p_"  # of a column with a label's probabilities, as `sgmft predict` writes them
 TOLERANCE = 0.01  # of the sum of a post's probabilities
 
 
@@ -24,22 +23,22 @@ def soften(post: Post) -> Post:
         return replace(post, error=Message("probabilities: {reason}", reason=str(error)))
     total = sum(soft.values())
     if abs(total - 1) > TOLERANCE + 1e-9:
-        error = Message("the probabilities of its labels sum to {total:.3f}, not 1", total=total)
-        return replace(post, error=error)
+        reason = Message("the probabilities of its labels sum to {total:.3f}, not 1", total=total)
+        return replace(post, error=reason)
     soft = {name: p / total for name, p in soft.items()}
     return replace(post, label=max(soft, key=soft.__getitem__), soft=soft)
 
 
 def read_soft_labels(posts: Sequence[Post], keep: bool = False) -> list[Post]:
-    """Return posts with the soft labels of their columns `p_LABEL`, where any is not empty.
+    """Return posts with the soft labels in columns `p_LABEL`, as `predict` writes them, if any.
 
     With `keep` those that have a label keep it. SgmftError where no post gets soft labels.
     """
     read = list[Post]()
     for post in posts:
-        cells = {x: y for x, y in post.row.items() if x.startswith(PREFIX) and not says_nothing(y)}
-        soft = {name.removeprefix(PREFIX): cell for name, cell in cells.items()}
-        read.append(soften(replace(post, soft=None if keep and post.label else soft or None)))
+        cells = {} if keep and post.label else post.row
+        soft = {x[2:]: y for x, y in cells.items() if x[:2] == "p_" and not says_nothing(y)}
+        read.append(soften(replace(post, soft=soft or None)))
     softened = [post.soft for post in read if post.soft and post.error is None]
     if not softened:
         bad = next((f", as {post.place}: {post.error}" for post in read if post.error), "")

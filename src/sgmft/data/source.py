@@ -54,10 +54,7 @@ class Source:
     def read_labelled(
         self, reason: str | None = None, least: int = 1, relabel: Relabel = list
     ) -> list[Post]:
-        """Read all posts for work that needs `least` labels, perhaps those that `relabel` finds.
-
-        `require_label` takes `reason`.
-        """
+        """Read posts for work that needs `least` labels, of `relabel`; see `require_label`."""
         posts = relabel([require_label(post, reason) for post in self.read_posts()])
         labels = {post.label for post in posts if post.label is not None}
         if len(labels) < least and any(not post.error or post.error == reason for post in posts):

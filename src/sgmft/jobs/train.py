@@ -42,12 +42,12 @@ def train_best(
     ours = unfinished.is_dir() or (isinstance(config, dict) and "sgmft" in config)
     check_output(folder, ours or not distributed.is_main(), "model")
     relabel: Relabel = list
-    if soft_labels and annotators:
-        raise SgmftError("Give --soft-labels or --annotators, not both: each makes the labels.")
     if soft_labels:
         relabel = partial(read_soft_labels, keep=source.columns.label is not None)
-    elif annotators:
+    if annotators:
         relabel = partial(label_by_annotators, columns=annotators, truth=source.columns.label)
+    if soft_labels and annotators:
+        raise SgmftError("Give --soft-labels or --annotators, not both: each makes the labels.")
     posts = apply_fixes(source.read_labelled(least=2, relabel=relabel), fixes, source.strict)
     losses: dict[str, float] = {}
     for locator in locators[1:]:  # so that none is missed after others were trained

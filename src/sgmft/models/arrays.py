@@ -15,9 +15,7 @@ Weights = Doubles | None  # (N,) how much each of N posts counts; None: all the 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-Labels = NDArray[
-    Any
-]  # classes (N,), or soft labels: of each post the classes' probabilities (N, K)
+Labels = NDArray[Any]  # classes (N,), or soft labels: probabilities of the classes (N, K)
 
 
 class ArrayModule:

@@ -14,7 +14,7 @@ from sgmft.data.posts import Post
 from sgmft.data.soft_labels import soften
 from sgmft.data.tables.cells import NO_LABEL, says_nothing, to_label
 from sgmft.data.tables.columns import find_role
-from sgmft.errors import Message, SgmftNotice, check_name, warn
+from sgmft.errors import SgmftNotice, check_name, warn
 from sgmft.models.arrays import Doubles, Integers, softmax
 
 MAX_ROUNDS, CLOSE = 1000, 1e-8  # of the search, which ends where no probability moves further
@@ -72,12 +72,11 @@ def label_by_annotators(
     is_answer = (truth or next(iter(find_role(names, "label")), "")) in columns
     read, rows = list[Post](), list[list[str]]()
     for post in posts:
-        row = [""] * len(columns)
+        cells = ["" if says_nothing(x, NO_LABEL) else x for x in map(post.row.get, columns)]
         try:
-            cells = ("" if says_nothing(x, NO_LABEL) else x for x in map(post.row.get, columns))
-            row = [to_label(cell).strip() for cell in cells] if post.error is None else row
+            row = [to_label("" if post.error else cell).strip() for cell in cells]
         except ValueError as error:
-            post = replace(post, error=Message("{reason}", reason=str(error)))
+            row, post = [""] * len(columns), replace(post, error=str(error))
         rows.append(row)
         read.append(replace(post, label=None) if is_answer else post)
     known = [post.label or "" if post.error is None else "" for post in read]

@@ -77,8 +77,7 @@ class UniSMMC(BimodalNetwork):
         """L_text + L_image + L_multi + lambda L_mmc."""
         parts, tau = output.parts, self.config.contrast_temperature
         y_t, y_v = parts["text_logits"], parts["image_logits"]
-        label = most_probable(labels)
-        right = y_t.argmax(-1) == label, y_v.argmax(-1) == label
+        right = [x.argmax(-1) == most_probable(labels) for x in (y_t, y_v)]
         given = parts["text"], parts["image"], *right, parts["paired"]
         r_t, r_v, right_t, right_v, paired = map(criterion.gather, given)  # all posts of the step
         contrast = multimodal_contrast(r_t, r_v, right_t, right_v, paired, tau)
