@@ -7,8 +7,8 @@ table, right for a share of them, 70, 80 or 90 %; which of them, and what it say
 
 - *independent* errors fall on any post alike, and go to any other label alike;
 - *correlated* errors fall on a post in proportion to what a linear probe, fitted to human labels of
-  other posts (five folds), gives to wrong labels, and go to the label that the probe gives most of
-  that: the teacher finds hard what the student finds hard, and confuses what it confuses;
+  other training posts (in five folds), gives to wrong labels, and go to the most probable of these:
+  the teacher finds hard what the student finds hard, and confuses what it confuses;
 - *hard* labels are the label alone; of *soft* ones it has a share drawn from 0.6 to 1 where it is
   right, and from 0.4 to 0.8 where it is wrong, so that the teacher is less sure where it errs. The
   rest is spread as errors are; where it is wrong, half of the rest is the true label's.
@@ -20,9 +20,9 @@ above or below its teacher, the interval of the paired difference leaving out 0.
 
 A second table has labels by humans (50, 100 or 200 posts), by the teacher with 80 % and correlated
 errors (all posts, hard labels), and by both: human labels in the place of the teacher's, or all
-labels estimated from both by Dawid & Skene, as by `sgmft train --annotators`. At last,
-over all sets, the mean difference of student and teacher, in points, and how many are marked.
-Finished runs are kept in runs/ and not computed again.
+labels estimated from both by Dawid & Skene, as by `sgmft train --annotators`. At last, over all
+sets, the mean difference of student and teacher, in points, and how many are marked. Finished runs
+are kept in runs/ and not computed again.
 """
 
 from __future__ import annotations
@@ -86,15 +86,17 @@ class Bench(NamedTuple):
     @classmethod
     def of(cls, table: Table, runs: Path) -> Bench:
         split = np.array([post.row["split"] for post in table.posts])
+        train, test = (np.flatnonzero(split == part) for part in ("train", "test"))
 
         def probe() -> dict[str, Any]:
-            task = task_of(table, "linear-probe", range(len(table.posts)), 0)
-            return {"probs": softmax(fit_network(task, []).held_out.logits).tolist()}
+            fitted = fit_network(task_of(table, "linear-probe", train.tolist(), 0), [])
+            logits = np.zeros((len(split), len(table.labels)))
+            logits[train] = fitted.held_out.logits
+            logits[test] = predict_logits(fitted.model, table.data.features.take(test)).logits
+            return {"probs": softmax(logits).tolist()}
 
         probs = np.array(kept(runs / "probe.json", probe)["probs"])
-        return cls(
-            table, probs, np.flatnonzero(split == "train"), np.flatnonzero(split == "test"), runs
-        )
+        return cls(table, probs, train, test, runs)
 
     def teacher(self, accuracy: float, errors: str) -> np.ndarray:
         """The teacher's probabilities (N, K)."""

@@ -232,7 +232,8 @@ class LabelledPosts(NamedTuple, Generic[_Posts]):
     def take(self, rows: Positions | Mask) -> "LabelledPosts[_Posts]":
         """Choose the posts at these positions, or where a mask (N,) is True."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-        weights, soft = (None if x is None else x[rows] for x in (self.weights, self.soft))
+        weights = None if self.weights is None else self.weights[rows]
+        soft = None if self.soft is None else self.soft[rows]
         return LabelledPosts(self.features.take(rows), self.labels[rows], weights, soft)
 
     @property

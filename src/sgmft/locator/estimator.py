@@ -117,7 +117,7 @@ def with_labels(
     soft = [cell if isinstance(cell, Mapping) else None for cell in cells]
     plain = [None if isinstance(cell, Mapping) else cell for cell in cells]
     names = [None if says_nothing(x, NO_LABEL) else to_label(x).strip() for x in plain]
-    pairs = zip(posts, names, soft, strict=True)
-    posts = [soften(replace(post, label=name, soft=probs)) for post, name, probs in pairs]
+    rows = zip(posts, names, soft, strict=True)
+    posts = [soften(replace(post, label=name, soft=probs)) for post, name, probs in rows]
     values = {name: x for name, x in zip(names, cells, strict=True) if name}.items()
     return posts, dict(sorted(values, key=lambda pair: (isinstance(pair[1], str), pair[1])))
