@@ -110,3 +110,53 @@ def bridgetower_layer(w, name, heads, x, y=None):
     hidden = gelu(matrix_linear(w, f"{name}.intermediate.dense", x))
     out = matrix_linear(w, f"{name}.output.dense", hidden)
     return layer_norm(w, f"{name}.output.LayerNorm", x + out)
+
+
+def soft_cross_entropy(logits, targets, weights=None):
+    """The mean over posts of the mean of -log p by the targets, posts weighted if there are any."""
+    weights = [1.0] * len(logits) if weights is None else weights
+    each = [
+        -sum(t * math.log(p) for t, p in zip(target, softmax(row), strict=True))
+        for row, target in zip(logits, targets, strict=True)
+    ]
+    return sum(a * w for a, w in zip(each, weights, strict=True)) / sum(weights)
+
+
+def dawid_skene(answers, truth, classes, rounds):
+    """EM over lists; answers and truths are classes, or -1. Probabilities, confusions, objectives.
+
+    The objective is the log-likelihood of answers and known labels, and of the prior's counts.
+    """
+    people, each = range(len(answers[0])), range(classes)
+    before = [[0.5 if k == x else 0.5 / (classes - 1) for x in each] for k in each]
+    probs, objectives = [], []
+    for row, true in zip(answers, truth, strict=True):
+        votes = [sum(x == k for x in row) for k in each]
+        known = [float(true == k) for k in each]
+        probs.append(known if true >= 0 else [v / max(1, sum(votes)) for v in votes])
+    for _ in range(rounds):
+        prior = [1 + sum(p[k] for p in probs) for k in each]
+        prior = [x / sum(prior) for x in prior]
+        confusion = []
+        for a in people:
+            counts = [list(row) for row in before]
+            for p, row in zip(probs, answers, strict=True):
+                for k in each:
+                    if row[a] >= 0:
+                        counts[k][row[a]] += p[k]
+            confusion.append([[x / sum(row) for x in row] for row in counts])
+        objective = sum(math.log(x) for x in prior)
+        for matrix in confusion:
+            objective += sum(before[k][x] * math.log(matrix[k][x]) for k in each for x in each)
+        probs = []
+        for row, true in zip(answers, truth, strict=True):
+            likely = list(prior)
+            for a in people:
+                if row[a] >= 0:
+                    likely = [x * confusion[a][k][row[a]] for k, x in enumerate(likely)]
+            if true >= 0:
+                likely = [x * (k == true) for k, x in enumerate(likely)]
+            objective += math.log(sum(likely))
+            probs.append([x / sum(likely) for x in likely])
+        objectives.append(objective)
+    return probs, confusion, objectives

@@ -110,7 +110,7 @@ def make_source(
     from sgmft.data.tables import Columns
 
     names = parse_pairs(column, "--column")
-    fields = ("text", "image", "id", "label", "user", "time")
+    fields = [*Columns.__dataclass_fields__]
     if unknown := names.keys() - set(fields):
         raise SgmftError(f"--column {unknown.pop()}=...: the fields are {', '.join(fields)}.")
     names |= {} if features_table is None else {"image": ""}

@@ -66,5 +66,5 @@ def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -
             raise SgmftError(f"{path}: {why}. Give the fixes of the table that is read.")
         text = f"{text}; {why}"
     warn(f"{text}.", SgmftWarning if refused else SgmftNotice)
-    kept = [(post, fixes.get(i, post.label)) for i, post in enumerate(posts)]
-    return [replace(post, label=label) for post, label in kept if label != ""]
+    kept = [(i, post) for i, post in enumerate(posts) if fixes.get(i) != ""]
+    return [replace(x, label=fixes[i], soft=None) if i in fixes else x for i, x in kept]

@@ -40,6 +40,7 @@ class Post:
     warnings: tuple[str, ...] = ()
     place: str = ""  # where the row stands, for messages: "posts.csv, row 12"
     weight: float = 1.0  # how much it counts in training, relative to others
+    soft: Mapping[str, float] | None = None  # labels' probabilities; `label` has the highest
     # the columns of the source table as they were read, so that an output can repeat them.
     row: Mapping[str, Any] = field(default_factory=dict, repr=False)
 

@@ -1,6 +1,6 @@
 """A table of posts and how to read it: the input of every job."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -8,6 +8,8 @@ from sgmft.data.posts import Post, require_label
 from sgmft.data.tables import Columns, iter_posts
 from sgmft.data.tables.formats import is_predicted, list_tables, open_table, table_file
 from sgmft.errors import TEXTS, Message, SgmftError, unwarned, warn
+
+Relabel = Callable[[list[Post]], list[Post]]
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,11 @@ class Source:
             raise SgmftError(f"{self.table} has no {rows}.")
         return posts
 
-    def read_labelled(self, reason: str | None = None, least: int = 1) -> list[Post]:
-        """Read all posts for work that needs `least` labels; `require_label` takes `reason`."""
-        posts = [require_label(post, reason) for post in self.read_posts()]
+    def read_labelled(
+        self, reason: str | None = None, least: int = 1, relabel: Relabel = list
+    ) -> list[Post]:
+        """Read posts for work that needs `least` labels, of `relabel`; see `require_label`."""
+        posts = relabel([require_label(post, reason) for post in self.read_posts()])
         labels = {post.label for post in posts if post.label is not None}
         if len(labels) < least and any(not post.error or post.error == reason for post in posts):
             known = f"has only the label {labels.pop()!r}" if labels else "has no label in any row"
@@ -59,7 +63,8 @@ class Source:
             added = columns[-1] if "suggested_rank" in columns else "NAME"  # by who has labelled
             given = {"table": self.table, "added": added, "columns": ", ".join(columns)}
             raise SgmftError(TEXTS["few labels"], known=known, **given)
-        if self.columns.label is None and any(is_predicted(post.row) for post in posts):
+        chosen = self.columns.label is not None or relabel is not list
+        if not chosen and any(is_predicted(post.row) for post in posts):
             warn(Message(TEXTS["predicted labels"], table=self.table))
         return posts
 

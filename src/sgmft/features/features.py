@@ -226,16 +226,29 @@ class LabelledPosts(NamedTuple, Generic[_Posts]):
     features: _Posts
     labels: Positions  # classes 0..K-1, or what numbers different contents
     weights: NDArray[np.float64] | None = None  # (N,) how much each counts; None: all the same
+    # (N, K) probabilities to learn in place of labels; folds, figures and calibration go by labels
+    soft: FloatArray | None = None
 
     def take(self, rows: Positions | Mask) -> "LabelledPosts[_Posts]":
         """Choose the posts at these positions, or where a mask (N,) is True."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         weights = None if self.weights is None else self.weights[rows]
-        return LabelledPosts(self.features.take(rows), self.labels[rows], weights)
+        soft = None if self.soft is None else self.soft[rows]
+        return LabelledPosts(self.features.take(rows), self.labels[rows], weights, soft)
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """What a model learns: soft labels (N, K) where there are any, else labels (N,)."""
+        return self.labels if self.soft is None else self.soft
 
     def balanced(self) -> "LabelledPosts[_Posts]":
         """Weigh each label by its inverse frequency, so that all count the same."""
         weights = np.ones(len(self.labels)) if self.weights is None else self.weights
+        if self.soft is not None:  # as if each were K posts, of these weights
+            shares = self.soft / np.maximum(weights @ self.soft, np.finfo(float).tiny)
+            total = shares.sum(1)
+            soft = (shares / total[:, None]).astype(np.float32)
+            return self._replace(weights=weights * total, soft=soft)
         counts = np.bincount(self.labels, weights)
         return self._replace(weights=weights / np.where(counts > 0, counts, 1)[self.labels])
 

@@ -3,14 +3,17 @@
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sgmft.data.fixes import apply_fixes
-from sgmft.data.source import Source
+from sgmft.data.soft_labels import read_soft_labels
+from sgmft.data.source import Relabel, Source
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.locator.locator import ENCODER, SemanticLocator
+from sgmft.training.annotators import label_by_annotators
 from sgmft.training.fit import VALIDATION_LOSS
 from sgmft.utils import distributed
 from sgmft.utils.checksums import short_digest
@@ -23,6 +26,8 @@ def train_best(
     locators: Sequence[SemanticLocator],
     *,
     fixes: str | None = None,  # table of corrected labels, see `apply_fixes`
+    soft_labels: bool = False,  # from columns p_LABEL, see `read_soft_labels`
+    annotators: Sequence[str] = (),  # columns of their labels, see `label_by_annotators`
     on_encoded: Callable[[int, int], None] | None = None,  # with the posts encoded, and all
     **options: Any,  # of `SemanticLocator.fit`
 ) -> tuple[JobSummary, SemanticLocator]:
@@ -36,7 +41,14 @@ def train_best(
     config, unfinished = read_json(folder / "config.json"), folder / "checkpoint"
     ours = unfinished.is_dir() or (isinstance(config, dict) and "sgmft" in config)
     check_output(folder, ours or not distributed.is_main(), "model")
-    posts = apply_fixes(source.read_labelled(least=2), fixes, source.strict)
+    relabel: Relabel = list
+    if soft_labels:
+        relabel = partial(read_soft_labels, keep=source.columns.label is not None)
+    if annotators:
+        relabel = partial(label_by_annotators, columns=annotators, truth=source.columns.label)
+    if soft_labels and annotators:
+        raise SgmftError("Give --soft-labels or --annotators, not both: each makes the labels.")
+    posts = apply_fixes(source.read_labelled(least=2, relabel=relabel), fixes, source.strict)
     losses: dict[str, float] = {}
     for locator in locators[1:]:  # so that none is missed after others were trained
         _ = locator.encoder

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sgmft.data.frames import to_cell
 from sgmft.data.posts import BAD_LABEL, Post
+from sgmft.data.soft_labels import soften
 from sgmft.data.tables.cells import NO_LABEL, says_nothing, to_label
 from sgmft.errors import SgmftError, check_name, raising
 from sgmft.features.encoder_handle import EncoderHandle
@@ -111,9 +112,12 @@ def with_labels(
         pairs = zip(posts, weights.tolist(), strict=True)
         posts = [replace(post, weight=weight) for post, weight in pairs]
     if given is None:
-        return posts, {}
+        return [*map(soften, posts)], {}
     cells = [*map(to_cell, given)]
-    names = [None if says_nothing(x, NO_LABEL) else to_label(x).strip() for x in cells]
-    posts = [replace(post, label=name) for post, name in zip(posts, names, strict=True)]
+    soft = [cell if isinstance(cell, Mapping) else None for cell in cells]
+    plain = [None if isinstance(cell, Mapping) else cell for cell in cells]
+    names = [None if says_nothing(x, NO_LABEL) else to_label(x).strip() for x in plain]
+    rows = zip(posts, names, soft, strict=True)
+    posts = [soften(replace(post, label=name, soft=probs)) for post, name, probs in rows]
     values = {name: x for name, x in zip(names, cells, strict=True) if name}.items()
     return posts, dict(sorted(values, key=lambda pair: (isinstance(pair[1], str), pair[1])))

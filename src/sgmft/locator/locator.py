@@ -172,7 +172,8 @@ class SemanticLocator(Estimator):
         Args:
             posts: whatever `to_posts` takes: posts, a DataFrame, dicts, texts, pictures, ...
             y: a label for each, in the place of those in `posts`; `predict` returns them as here,
-                numbers as numbers, until the model is saved.
+                numbers as numbers, until the model is saved. A dict of labels' probabilities is a
+                soft label; held-out figures and temperatures go by the most probable ones.
             sample_weight: how much each post counts, relative to others; None is `Post.weight`.
             split_by: how the validation posts are drawn: "label" (stratified) or "user" (no user on
                 both parts).
@@ -215,7 +216,7 @@ class SemanticLocator(Estimator):
             if read := ", ".join(map(str, self.attributes.columns)):
                 warn(f"Attributes: {read}.", SgmftNotice)
             features = self.attributes.add(known.encoded.features, usable)
-            data = LabelledFeatures(features, known.classes, known.weights)
+            data = LabelledFeatures(features, known.classes, known.weights, known.soft)
             prompts = self.method.encode_prompts(self.labels, self.encoder)
             kind = self.encoder.info, self.method, self.preset
             task = fitting.TrainingTask(data, len(self.labels), *kind, prompts)

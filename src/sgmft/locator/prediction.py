@@ -89,7 +89,7 @@ class Predictor(ABC):
         """Predict chunk by chunk; an untrained model raises at once, not at the first chunk."""
 
     def _read(self, posts: Any, labelled: bool = False) -> Iterator[Post]:
-        optional = ("id", "user", "time", *(() if labelled else ("label",)))
+        optional = ("id", "user", "time", "weight", *(() if labelled else ("label",)))
         return iter_given(posts, self.columns, self.root, optional)
 
     def _shown(self, posts: Any, abstain: Abstention | None = None) -> Predictions:

@@ -15,6 +15,7 @@ Weights = Doubles | None  # (N,) how much each of N posts counts; None: all the 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Labels = NDArray[Any]  # classes (N,), or soft labels: probabilities of the classes (N, K)
 
 
 class ArrayModule:
@@ -77,6 +78,16 @@ def log_sigmoid(x: Any) -> Any:
     return -xp.logaddexp(xp.zeros_like(x), -x)
 
 
+def one_hot(labels: Any, classes: int) -> Any:
+    """Return probabilities (N, K) of classes (N,); probabilities stay as they are."""
+    return labels if labels.ndim == 2 else np.arange(classes) == labels[:, None]
+
+
+def most_probable(labels: Any) -> Any:
+    """Return classes (N,), of arrays or tensors: as they are, or of probabilities (N, K)."""
+    return labels if labels.ndim == 1 else labels.argmax(-1)
+
+
 def normalize(x: Any) -> Any:
     """Scale vectors along the last axis to unit length; one of zeros stays so."""
     xp = array_namespace(x)
@@ -85,7 +96,8 @@ def normalize(x: Any) -> Any:
 
 
 def cross_entropy(logits: Any, labels: Any, weights: Any = None) -> float:
-    """Return the mean cross-entropy of logits (N, K) for classes (N,), NaN without any."""
+    """Return the mean cross-entropy of logits (N, K) for labels, see `Labels`; NaN without any."""
     if not len(labels):
         return float("nan")
-    return -float(np.average(log_softmax(logits)[np.arange(len(labels)), labels], weights=weights))
+    own = (log_softmax(logits) * one_hot(labels, logits.shape[-1])).sum(-1)
+    return -float(np.average(own, weights=weights))

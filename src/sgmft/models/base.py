@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from sgmft.features.features import Batch, BatchSource
 from sgmft.features.ragged import Ragged
-from sgmft.models.arrays import Array, ArrayModule, Floats, Integers, Weights
+from sgmft.models.arrays import Array, ArrayModule, Floats, Labels, Weights
 from sgmft.models.presets import Natural, check_settings
 
 PART = 8192  # vectors in memory at once where all are looked at
@@ -113,8 +113,8 @@ class ClosedFormModel(ArrayModule, ABC):
         self.on_step: Callable[[SolveStep], object] = lambda step: None  # called while `fit` works
 
     @abstractmethod
-    def fit(self, batch: Batch, labels: Integers, rng: Rng, weights: Weights = None) -> Any:
-        """Learn from all training posts at once, with their labels (N,) and weights (N,).
+    def fit(self, batch: Batch, labels: Labels, rng: Rng, weights: Weights = None) -> Any:
+        """Learn from all training posts at once, with labels (N,) or (N, K) and weights (N,).
 
         Returns logits (4, N, K) of each post from weights found without it, as if it had no others
         than each of `PARTS` (what it does not have counts as nothing); None where there are none.

@@ -15,7 +15,8 @@ from threadpoolctl import ThreadpoolController
 
 from sgmft.errors import SgmftError
 from sgmft.features.features import Batch
-from sgmft.models.arrays import Array, ArrayModule, Doubles, Floats, Integers, Weights, log_softmax
+from sgmft.models import arrays
+from sgmft.models.arrays import Array, ArrayModule, Doubles, Floats, Integers, Labels, Weights
 from sgmft.models.base import divisor, mean_and_divisor
 from sgmft.models.logistic import Block, Solution, logistic_paths
 from sgmft.utils.runtime import thread_count
@@ -28,10 +29,10 @@ Folds = list[Array]  # of each, which posts (N,) are in it
 Fits = Iterator[tuple[Solution, list[Predict]]]
 
 
-def draw_folds(labels: Integers, folds: int, rng: RandomState) -> Integers:
+def draw_folds(labels: Labels, folds: int, rng: RandomState) -> Integers:
     """A fold 0..folds-1 for each of N posts (N,), each class spread over all of them evenly."""
     order = permutation(len(labels), rng)
-    order = order[labels[order].argsort(kind="stable")]
+    order = order[arrays.most_probable(labels)[order].argsort(kind="stable")]
     fold = np.empty_like(order)
     fold[order] = np.arange(len(order)) % folds
     return fold
@@ -68,7 +69,7 @@ class Expert(ArrayModule, ABC):
     def forward(self, x: Any) -> Any:
         """Logarithms of the K probabilities of B posts, (B, K)."""
 
-    def path(self, x: Array, labels: Integers, weights: Doubles) -> Iterator[Solution]:
+    def path(self, x: Array, labels: Labels, weights: Doubles) -> Iterator[Solution]:
         """Yield the solution for each of `penalties`, from strong to weak; it is loaded then."""
         common = (labels, len(self.bias), self.penalties, [Block(weights)])
         for (solution,) in logistic_paths(self._fit_inputs(x), *common):
@@ -78,7 +79,7 @@ class Expert(ArrayModule, ABC):
     def fit(
         self,
         x: Array,  # what `forward` takes, of N posts
-        labels: Integers,  # (N,)
+        labels: Labels,  # (N,) or (N, K)
         fold: Integers,  # of each post, (N,)
         weights: Weights = None,
         report: Callable[[int, int], object] = lambda done, total: None,
@@ -105,7 +106,7 @@ class Expert(ArrayModule, ABC):
             every = self._cross_fit(x, labels, left_out, weights)
             for tried, (solution, without) in enumerate(every, 1):
                 log_probs = _predict_held_out(without, left_out, x)
-                own = log_probs[np.arange(len(labels)), labels]
+                own = (log_probs * arrays.one_hot(labels, len(self.bias))).sum(-1)
                 loss = -float(np.average(own, weights=weights))
                 if loss >= least:
                     break
@@ -117,7 +118,7 @@ class Expert(ArrayModule, ABC):
         self._load_solution(best[0])
         return partial(_predict_held_out, best[1], left_out)
 
-    def _cross_fit(self, x: Array, labels: Integers, left_out: Folds, weights: Doubles) -> Fits:
+    def _cross_fit(self, x: Array, labels: Labels, left_out: Folds, weights: Doubles) -> Fits:
         """Yield the solution for each of `penalties`, strong ones first, and `forward` by fold."""
         paths, experts = [self.path(x, labels, weights)], [deepcopy(self) for _ in left_out]
         for one, out in zip(experts, left_out, strict=True):
@@ -167,7 +168,7 @@ class DenseExpert(Expert):
         self.scale.fit(x)
         return (x - self.scale.mean) / self.scale.deviation
 
-    def _cross_fit(self, x: Array, labels: Integers, left_out: Folds, weights: Doubles) -> Fits:
+    def _cross_fit(self, x: Array, labels: Labels, left_out: Folds, weights: Doubles) -> Fits:
         rows = self._fit_inputs(x)
         parts = [Block(weights), *_without_each_fold(rows, left_out, weights)]
         common = (labels, len(self.bias), self.penalties)
@@ -177,7 +178,7 @@ class DenseExpert(Expert):
     def _predict_by(self, solution: Solution, x: Array) -> Floats:
         rows = (x - self.scale.mean) / self.scale.deviation
         weight, bias = (y.astype(rows.dtype) for y in solution)
-        return np.asarray(log_softmax(rows @ weight.T + bias))
+        return np.asarray(arrays.log_softmax(rows @ weight.T + bias))
 
     def unscaled(self) -> tuple[Any, Any]:
         """Weight (K, width) and bias (K,) for features as they are, which are many more numbers."""
@@ -187,7 +188,7 @@ class DenseExpert(Expert):
     def forward(self, x: Any) -> Any:
         """Features (B, width) to log-probabilities (B, K)."""
         weight, bias = self.unscaled()
-        return log_softmax(x @ weight.T + bias)
+        return arrays.log_softmax(x @ weight.T + bias)
 
 
 def _without_each_fold(rows: Array, left_out: Folds, weights: Doubles) -> list[Block]:
@@ -244,7 +245,7 @@ class NgramExpert(Expert):
         if len(row):
             first = np.flatnonzero(np.diff(row, prepend=-1))  # where each post's begin
             logits[row[first]] += np.add.reduceat(value[:, None] * self.weight.T[column], first)
-        return np.asarray(log_softmax(logits))
+        return np.asarray(arrays.log_softmax(logits))
 
     def _weights(self, x: Array) -> tuple[Integers, Integers, Floats]:
         """The entries of the TF-IDF matrix (B, V) that are not 0: row, column, value."""
@@ -286,7 +287,7 @@ class JointExpert(Expert):
 
     def forward(self, x: Any) -> Any:
         """Features and n-grams (B, width + g) to log-probabilities (B, K)."""
-        return log_softmax(sum(part.forward(rows) for part, rows in self._parts(x)))
+        return arrays.log_softmax(sum(part.forward(rows) for part, rows in self._parts(x)))
 
     def _load_solution(self, solution: Solution) -> None:
         dense, lexical = np.split(solution.weight, [self.width], 1)

@@ -16,7 +16,7 @@ from numpy.random import RandomState as Rng
 
 from sgmft.features.features import Batch
 from sgmft.models import arrays
-from sgmft.models.arrays import ArrayModule, Doubles, Floats, Integers, Weights, log_sigmoid
+from sgmft.models.arrays import ArrayModule, Doubles, Floats, Labels, Weights, log_sigmoid
 from sgmft.models.base import ClosedFormModel, Guidance, NetworkConfig, Output, divisor
 from sgmft.models.experts import DenseExpert, Expert, NgramExpert, draw_folds, evidence, ngrams_of
 from sgmft.models.logistic import log_frequencies
@@ -76,7 +76,7 @@ class GatedExperts(ClosedFormModel):
         self.prior: Any = np.zeros(classes, np.float32)  # (K,) log p(y)
         self.known: Any = np.zeros(2, bool)  # whether any training post had a text, an image
 
-    def fit(self, batch: Batch, labels: Integers, rng: Rng, weights: Weights = None) -> Floats:
+    def fit(self, batch: Batch, labels: Labels, rng: Rng, weights: Weights = None) -> Floats:
         """Fit experts and pools; see `ClosedFormModel.fit`."""
         fold = draw_folds(labels, self.config.folds, rng)
         weights = np.ones(len(labels)) if weights is None else weights
@@ -160,7 +160,7 @@ class GatedExperts(ClosedFormModel):
         return by_text, by_image, by_both
 
     def _fit_pool(
-        self, pool: "ProductPool", experts: list[Floats], labels: Integers, weights: Doubles
+        self, pool: "ProductPool", experts: list[Floats], labels: Labels, weights: Doubles
     ) -> Any:
         """Fit a modality's pool to its experts' log-probabilities, and return its own, (N, K)."""
         known = [evidence(x, self.prior) for x in experts]
@@ -204,7 +204,7 @@ class ProductPool(ArrayModule):
         return arrays.log_softmax(prior + sum(w * x for w, x in zip(weight, experts, strict=True)))
 
     def fit(
-        self, experts: Sequence[Floats], prior: Floats, labels: Integers, weights: Weights = None
+        self, experts: Sequence[Floats], prior: Floats, labels: Labels, weights: Weights = None
     ) -> None:
         """Find the powers under which the labels (N,), by their weights (N,), are most likely."""
         start = -math.log(len(experts))
@@ -221,10 +221,9 @@ class ProductPool(ArrayModule):
         _minimise(self, loss)
 
 
-def _error(logits: Floats, labels: Integers, weights: Weights) -> Floats:
+def _error(logits: Floats, labels: Labels, weights: Weights) -> Floats:
     """The slope of the mean cross-entropy by the logits, (N, K)."""
-    error = arrays.softmax(logits)
-    error[np.arange(len(labels)), labels] -= 1
+    error = arrays.softmax(logits) - arrays.one_hot(labels, logits.shape[-1])
     share = 1 / len(labels) if weights is None else (weights / weights.sum())[:, None]
     return np.asarray(error * share)
 
@@ -286,7 +285,7 @@ class SimilarityGatedPool(ArrayModule):
         image: Any,
         joint: Any,
         prior: Any,
-        labels: Integers,
+        labels: Labels,
         weights: Weights = None,
         together: Any = None,
     ) -> None:
@@ -303,7 +302,7 @@ class SimilarityGatedPool(ArrayModule):
         similar = self._similar(text, image, prior)
 
         def loss() -> tuple[float, dict[str, Any]]:
-            score = np.broadcast_to(self._score(similar), labels.shape)[:, None]
+            score = np.broadcast_to(self._score(similar), labels.shape[:1])[:, None]
             mean = self._mean(text, image, score)
             sharp = 2 * np.exp(self.log_sharpness)
             logits = self._logits(mean, joint, together, prior)

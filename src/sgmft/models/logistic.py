@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sgmft.models.arrays import Array, Doubles, Integers, Weights
+from sgmft.models.arrays import Array, Doubles, Labels, Weights, one_hot
 
 ABSENT = -100.0  # logit of a class without training posts; those of the others are about 0
 GAP = 1e-7  # of an objective to its minimum, about the mean KL divergence of its probabilities
@@ -48,9 +48,10 @@ class Block(NamedTuple):
     deviation: Array | float = 1.0  # (D,)
 
 
-def log_frequencies(labels: Integers, classes: int, weights: Weights = None) -> Doubles:
+def log_frequencies(labels: Labels, classes: int, weights: Weights = None) -> Doubles:
     """Logarithm of the share of each class (K,), ABSENT where it has none; equal without labels."""
-    counts = np.bincount(labels, weights, classes)
+    weights = np.ones(len(labels)) if weights is None else weights
+    counts = (one_hot(labels, classes) * weights[:, None]).sum(0)
     shares = counts / (counts.sum() or 1)
     with np.errstate(divide="ignore"):
         return np.maximum(np.log(shares), ABSENT)
@@ -58,7 +59,7 @@ def log_frequencies(labels: Integers, classes: int, weights: Weights = None) -> 
 
 def logistic_paths(
     x: Any,  # (N, D), float32 or float64, or a sparse matrix of SciPy, or a tuple: side by side
-    labels: Integers,
+    labels: Labels,
     classes: int,
     penalties: Sequence[float],  # from the largest, whose solution is nearest to zero
     parts: Sequence[Block],
@@ -92,11 +93,11 @@ def logistic_paths(
 class _Problem:
     """F regressions' objectives, and the points (F, K, d + 1) where two searches ended."""
 
-    def __init__(self, columns: "_Span | _Columns", labels: Integers, classes: int) -> None:
+    def __init__(self, columns: "_Span | _Columns", labels: Labels, classes: int) -> None:
         self.columns = columns
         used = np.stack([part.weights for part in columns.parts], 1)  # (N, F)
         self.share = (used / (used.sum(0) + (used.sum(0) == 0)))[..., None].astype(columns.dtype)
-        self.own = (np.arange(classes) == labels[:, None])[:, None]  # (N, 1, K)
+        self.own = one_hot(labels, classes)[:, None]  # (N, 1, K)
         self.point = np.zeros((len(columns.parts), classes, columns.width + 1))
         self.point[..., -1] = [log_frequencies(labels, classes, x.weights) for x in columns.parts]
         self.before = self.point

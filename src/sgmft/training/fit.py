@@ -77,7 +77,7 @@ class HeldOutLogits(NamedTuple):
 
     by_parts: Floats  # (4, N, K) as if a post had no others than each of `PARTS`
     parts: NDArray[np.int8]  # (N,) what each has, a place in `PARTS`
-    labels: Integers  # (N,)
+    labels: Integers  # (N,), the most probable of soft ones
 
     @property
     def logits(self) -> Floats:
@@ -159,8 +159,8 @@ def _train(
     unheard = model.on_step
     model.on_step = run.get("on_step") or unheard
     batch, rng = data.features.batch(None, model.uses_ngrams), RandomState(config.seed % 2**32)
-    weights = data.balanced().weights if config.class_weights else data.weights
-    by_folds = model.fit(batch, data.labels, rng, weights)
+    data = data.balanced() if config.class_weights else data
+    by_folds = model.fit(batch, data.targets, rng, data.weights)
     model.on_step = unheard
     _check_finite(model, task)
     if validation is None and by_folds is not None:
@@ -221,6 +221,7 @@ class TrainingSet:
     labels: list[str]  # the K different ones
     classes: Integers  # (N,) the place of each among these
     weights: NDArray[np.float64] | None  # (N,) of each, where they differ
+    soft: FloatArray | None  # (N, K) probabilities of the labels, where any post has soft ones
     skipped: dict[str, int]  # number of other posts, by the reason why they were left out
     examples: dict[str, str]  # the first of each reason, and its place
 
@@ -241,8 +242,9 @@ def training_set(
     if unlabelled:
         skipped["no label"], examples["no label"] = len(unlabelled), unlabelled[0].place
     names = [str(post.label) for post in encoded.posts]
-    present = {*names}
-    labels = [label for label in order if label in present] or sorted(present)
+    probs = [post.soft or {str(post.label): 1.0} for post in encoded.posts]
+    present = {label for each in probs for label, p in each.items() if p > 0}
+    labels = [x for x in order if x in present] if present <= {*order} else sorted(present)
     if len(labels) < 2:
         reasons = summary.describe_errors(skipped)
         have = f"{len(names)} usable posts have {len(labels)}"
@@ -254,5 +256,9 @@ def training_set(
     place = {label: number for number, label in enumerate(labels)}
     classes = np.array([place[name] for name in names])
     weights = np.array([post.weight for post in encoded.posts])
+    if not weights.any():
+        raise SgmftError("All posts that can be used have weight 0: give some of them more.")
     given = weights if (weights != 1).any() else None
-    return TrainingSet(encoded, names, labels, classes, given, skipped, examples)
+    table = np.array([[each.get(label, 0) for label in labels] for each in probs], np.float32)
+    soft = table if any(post.soft for post in encoded.posts) else None
+    return TrainingSet(encoded, names, labels, classes, given, soft, skipped, examples)

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from sgmft.errors import warn
 from sgmft.features.features import LabelledData
+from sgmft.models.arrays import most_probable
 from sgmft.models.base import Output, predict_logits
 from sgmft.models.network import Network
 from sgmft.models.presets import TrainConfig
@@ -44,7 +45,7 @@ class Objective:
     ) -> Figures:
         """Figures, summed over the posts of a step; the loss is the cross-entropy alone."""
         logits = output.logits.detach()
-        correct = criterion.gather(logits.argmax(-1) == labels)
+        correct = criterion.gather(logits.argmax(-1) == most_probable(labels))
         return Figures(float(criterion(logits, labels)) * len(correct), float(correct.sum()))
 
     def validate(self, model: Network, data: LabelledData, device: torch.device) -> Figures:
@@ -103,7 +104,7 @@ def train(
         if on_epoch:
             for line in history:
                 on_epoch(line)
-    same = f"{config} {len(history)}".encode() + data.labels.tobytes()
+    same = f"{config} {len(history)}".encode() + data.targets.tobytes()
     distributed.require_agreement(same, accelerator.device)
     distributed.broadcast_weights(model)
     wrapped = accelerator.prepare_model(model, evaluation_mode=True)  # gradients are averaged below
@@ -128,7 +129,7 @@ def train(
                 weight = torch.from_numpy(data.weights[rows.numpy()]).float()
                 own_loss = replace(own_loss, weight=weight.to(accelerator.device))
             own = shard.take(rows).numpy()
-            labels = torch.from_numpy(data.labels[own]).to(accelerator.device)
+            labels = torch.from_numpy(data.targets[own]).to(accelerator.device)
             batch = data.features.batch(own, model.uses_ngrams).to(accelerator.device)
             if config.modality_dropout:
                 draws = torch.rand(2, len(rows), generator=rng)
@@ -190,7 +191,7 @@ def identity_of(model: Network, parts: Iterable[LabelledData | None], config: Tr
     for part in parts:
         if part is not None:
             weights = [] if part.weights is None else [part.weights]
-            for x in (part.labels, *part.features.contents(), *weights):
+            for x in (part.targets, *part.features.contents(), *weights):
                 digest.update(np.ascontiguousarray(x).data)
     for x in model.state_dict().values():
         digest.update(x.detach().float().cpu().flatten()[:64].numpy().tobytes())

@@ -159,7 +159,7 @@ class BatchCrossEntropy:
     shard: BatchShard | None = None  # the posts that this rank has; None where it has all
 
     def __call__(self, logits: "Tensor", labels: "Tensor") -> "Tensor":
-        """Map logits (B, K) and labels (B,) of the own posts to a scalar, equal on all ranks."""
+        """Map logits (B, K) and labels (B,) or (B, K) of the own posts to a scalar of all ranks."""
         from torch.nn.functional import cross_entropy
 
         whole = self.gather(logits), self.gather(labels)

@@ -86,6 +86,14 @@ def to_label(value: Any) -> str:
     return labels[0] if labels else ""
 
 
+def to_amount(value: Any) -> float:
+    """Convert a cell to a number; ValueError, with a reason, unless it is finite and at least 0."""
+    with suppress(ValueError, TypeError):
+        if 0 <= (number := float(value)) < math.inf:
+            return number
+    raise ValueError(Message("{value!r} is no number of at least 0", value=value))
+
+
 def join_texts(title: str, text: str) -> str:
     """Return a text with its title, where it does not begin with that."""
     return text if text.startswith(title) else f"{title}\n{text}" if text else title

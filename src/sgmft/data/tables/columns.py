@@ -12,7 +12,7 @@ from sgmft.errors import warn
 
 TITLE_ROWS = 10  # above the header, at most
 _KNOWN: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
-_ROLES = ("text", "image", "id", "label", "user", "time")
+_ROLES = ("text", "image", "id", "label", "user", "time", "weight")
 USUAL: dict[str, tuple[str, ...]] = {role: (*_KNOWN[role]["usual"].split(),) for role in _ROLES}
 """Best first; images of all that there are count together."""
 SYNONYMS: dict[str, list[str]] = {role: _KNOWN[role]["others"].split() for role in _ROLES}

@@ -46,6 +46,7 @@ class Columns:
     label: str | None = None
     user: str | None = None
     time: str | None = None
+    weight: str | None = None  # how much a post counts in training; no name is usual
 
 
 USUAL_COLUMNS = Columns()
@@ -293,13 +294,16 @@ def _to_post(
 ) -> Post:
     lost: list[str] = []  # of what a label could come from
     doubts: list[str] = []
-    texts = dict.fromkeys(("text", "id", "label", "user", "time"), "")
+    refused: list[str] = []
+    texts = dict.fromkeys(("text", "id", "label", "user", "time", "weight"), "")
     names = finder.names(row.values)
     for role in texts:
         try:
             cell = finder.cell(row.values, names[role], role)
             if role == "user" and isinstance(cell, dict):
                 cell = pick(cell, *find_columns(cell, _OF_USER)) or cell
+            if role == "weight" and cell is not None:
+                cell = cells.to_amount(cell)
             texts[role] = cells.to_label(cell) if role == "label" else cells.to_text(cell)
             if role == "text" and (above := names[role][1:]):
                 title = cells.to_text(finder.cell(row.values, above, role))
@@ -313,7 +317,7 @@ def _to_post(
                 finder.guesses[f"the {role} of a column with gaps, such as 1.0, read as 1"] += 1
         except ValueError as error:
             reason = Message(role + ": {reason}", reason=str(error))
-            (lost if role == "text" else doubts).append(reason)
+            {"text": lost, "weight": refused}.get(role, doubts).append(reason)
     holders = names["image"]
     images: list[MediaFile] = []
     pictures: list[str | Attachment] = []
@@ -338,7 +342,7 @@ def _to_post(
         doubts.append(again)
     if finder.may_be_rounded and _is_rounded(key, again is not None):
         doubts.append(Message(errors.TEXTS["rounded"], id=key))
-    bad = row.error
+    bad = row.error or next(iter(refused), None)
     if bad is None and not images and not text.strip() and "text" in finder.needed:
         nothing = errors.TEXTS["only on the web" if row.values.get(ADDRESSES) else "no content"]
         bad = join_messages(lost) or nothing
@@ -353,6 +357,7 @@ def _to_post(
         error=bad and make_printable(bad),
         warnings=tuple(map(make_printable, lost + doubts)),
         place=f"{table}, row {row.number}",
+        weight=float(texts["weight"] or 1),
         row=row.values | {name: strip_bytes(row.values[name]) for name in holders},
     )
 

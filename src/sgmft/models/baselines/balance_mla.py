@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.features.features import Batch
+from sgmft.models.arrays import most_probable
 from sgmft.models.attention import check_heads
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.fusions import pool
@@ -78,7 +79,7 @@ class BalanceMLA(BimodalNetwork):
         inputs = output.parts["text"], output.parts["image"]  # (B, n, D), (B, m, D)
         alone = output.parts["text_logits"], output.parts["image_logits"]
         y_t, y_v, y = (criterion.gather(x) for x in (*alone, labels))  # of all posts of the step
-        coefficients = branch_coefficients(y_t, y_v, y, self.config.modulation)
+        coefficients = branch_coefficients(y_t, y_v, most_probable(y), self.config.modulation)
         for x, coefficient in zip(inputs, coefficients, strict=True):
             if x.requires_grad:
                 x.register_hook(coefficient.mul)

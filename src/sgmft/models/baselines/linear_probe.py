@@ -11,7 +11,7 @@ from array_api_compat import array_namespace
 from numpy.random import RandomState as Rng
 
 from sgmft.features.features import Batch
-from sgmft.models.arrays import Floats, Integers, Weights, log_softmax
+from sgmft.models.arrays import Floats, Labels, Weights, log_softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.experts import DenseExpert, JointExpert, NgramExpert, draw_folds, ngrams_of
 from sgmft.models.logistic import log_frequencies
@@ -52,7 +52,7 @@ class LinearProbe(ClosedFormModel):
             self.lexical = NgramExpert(config.vocabulary_size, config.classes)
         self.prior: Any = np.zeros(config.classes, np.float32)  # logarithms
 
-    def fit(self, batch: Batch, labels: Integers, rng: Rng, weights: Weights = None) -> Floats:
+    def fit(self, batch: Batch, labels: Labels, rng: Rng, weights: Weights = None) -> Floats:
         """Fit the regression to the posts with this modality; see `ClosedFormModel.fit`."""
         expert = self.expert if self.lexical is None else JointExpert(self.expert, self.lexical)
         x, known = self._rows(batch)
@@ -112,7 +112,7 @@ class LateAverage(ClosedFormModel):
         self.text, self.image = TextOnly(config), ImageOnly(config)
         self.uses_ngrams = self.text.uses_ngrams
 
-    def fit(self, batch: Batch, labels: Integers, rng: Rng, weights: Weights = None) -> Floats:
+    def fit(self, batch: Batch, labels: Labels, rng: Rng, weights: Weights = None) -> Floats:
         """Fit both probes; see `ClosedFormModel.fit`."""
         text, image = (x.fit(batch, labels, rng, weights)[3] for x in (self.text, self.image))
         whole, self.config = _average(batch, text, image), self.text.config

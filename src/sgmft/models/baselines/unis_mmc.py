@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from sgmft.features.features import Batch
+from sgmft.models.arrays import most_probable
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork
@@ -76,7 +77,7 @@ class UniSMMC(BimodalNetwork):
         """L_text + L_image + L_multi + lambda L_mmc."""
         parts, tau = output.parts, self.config.contrast_temperature
         y_t, y_v = parts["text_logits"], parts["image_logits"]
-        right = y_t.argmax(-1) == labels, y_v.argmax(-1) == labels
+        right = [x.argmax(-1) == most_probable(labels) for x in (y_t, y_v)]
         given = parts["text"], parts["image"], *right, parts["paired"]
         r_t, r_v, right_t, right_v, paired = map(criterion.gather, given)  # all posts of the step
         contrast = multimodal_contrast(r_t, r_v, right_t, right_v, paired, tau)

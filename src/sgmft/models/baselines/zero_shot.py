@@ -16,7 +16,7 @@ from numpy.random import RandomState as Rng
 
 from sgmft.errors import SgmftError
 from sgmft.features.features import Batch
-from sgmft.models.arrays import Floats, Integers, Weights, normalize, softmax
+from sgmft.models.arrays import Floats, Labels, Weights, normalize, softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.method import Method
 from sgmft.models.presets import Natural, Positive
@@ -57,7 +57,7 @@ class ZeroShot(ClosedFormModel):
         shape = config.classes, config.text_width
         self.prompts: Any = np.zeros(shape, np.float32)  # the labels as encoded texts
 
-    def fit(self, batch: Batch, labels: Integers, rng: Rng, weights: Weights = None) -> None:
+    def fit(self, batch: Batch, labels: Labels, rng: Rng, weights: Weights = None) -> None:
         """Do nothing: the prompts are all that is known of the classes."""
 
     def forward(self, batch: Batch) -> Output:
@@ -119,7 +119,7 @@ class Described(ClosedFormModel):
         self.total = zeros(2, K)  # sums of their cosines, of texts and of images
         self.squares = zeros(2, K)  # sums of their squares
 
-    def fit(self, batch: Batch, labels: Integers, rng: Rng, weights: Weights = None) -> None:
+    def fit(self, batch: Batch, labels: Labels, rng: Rng, weights: Weights = None) -> None:
         """Raise SgmftError: nothing is trained."""
         fix = "call SemanticLocator.zero_shot(descriptions), then adapt(posts) and predict(posts)"
         raise SgmftError(f"Described labels need no training: {fix}.")

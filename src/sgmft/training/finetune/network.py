@@ -254,7 +254,7 @@ def fine_tune(
         network = TrainableModel(network)
     model = Tuned(network, towers, tokens, task.info.fingerprint)
     raw = RawPosts(encoded.posts, encoded.keys, encoded.features, towers.encoder)
-    labelled = LabelledPosts(raw, task.data.labels, task.data.weights)
+    labelled = LabelledPosts(raw, *task.data[1:])
     out = np.isin(np.arange(len(raw)), held_out)
     data, validation = labelled.take(~out), labelled.take(out)
     before = copy.deepcopy(model.state_dict())
