@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from sgmft.cli import console, options as opt
+from sgmft.utils.templates import pick_language
 
 
 @opt.reads_posts
@@ -24,20 +25,21 @@ def label_command(
     workers: Annotated[int, Option(help="Requests at once.", min=1)] = 8,
     timeout: Annotated[float, Option(help="Seconds of one attempt.", min=0.1)] = 120,
     price: Annotated[tuple[float, float] | None, Option(help=opt.HELP["price"])] = None,
-    key_env: Annotated[str, Option(help="Variable with the server's key.")] = opt.KEY,
+    key_env: Annotated[str, Option(help="Variable with the server's key.")] = "OPENAI_API_KEY",
     cache: Annotated[Path | None, Option(help=opt.HELP["answer_cache"], metavar="FILE")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Count, and send nothing.")] = False,
     summary_file: opt.Summary = None,
 ) -> None:
     """Label posts by a language model, whose server is sent their texts and pictures."""
+    from sgmft.jobs.label import LanguageModel
     from sgmft.jobs.predict import predict_table
     from sgmft.locator.zero_shot import parse_descriptions
 
     given: dict[str, Any] = {"max_images": max_images, "image_size": image_size, "votes": votes}
     given |= {"max_tokens": max_tokens, "workers": workers, "timeout": timeout, "price": price}
-    given |= {"prompt": prompt, "lang": lang, "key_env": key_env, "cache": cache}
+    given |= {"prompt": prompt, "language": pick_language(lang), "key_env": key_env}
     texts = parse_descriptions(labels, "--labels")
-    with opt.open_language_model(llm, model, texts, **given) as asked:
+    with console.spending(LanguageModel(llm, model, texts, cache=cache, **given)) as asked:
 
         def announce(posts: Any) -> None:
             found = asked.survey(posts)

@@ -1,8 +1,6 @@
 """Options that several commands share, and the objects made of them."""
 
 import json
-import os
-import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -15,17 +13,14 @@ from typer import Argument, Context, Option
 
 from sgmft.cli import console
 from sgmft.errors import SgmftError, check_name
-from sgmft.utils.files import cache_folder, write_file
-from sgmft.utils.templates import pick_language
+from sgmft.utils.files import write_file
 
 if TYPE_CHECKING:
     from sgmft.data.source import Source as Source
     from sgmft.jobs.cluster import pieces
-    from sgmft.jobs.label import LanguageModel
     from sgmft.locator.locator import SemanticLocator
     from sgmft.training.finetune.settings import Tuning
 
-KEY = "OPENAI_API_KEY"  # variable with the key of a language model's server
 TUNE = "tune."  # of settings of fine-tuning
 HELP: dict[str, str] = tomllib.loads(Path(__file__).with_name("help.toml").read_text("utf-8"))
 
@@ -182,31 +177,6 @@ def open_engine(
         from sgmft.jobs.cluster.pieces import run_here
 
         yield run_here
-
-
-@contextmanager
-def open_language_model(
-    server: str,
-    name: str,
-    labels: dict[str, list[str]],  # and their descriptions
-    lang: str | None = None,
-    key_env: str = KEY,
-    cache: Path | None = None,
-    **settings: Any,
-) -> "Iterator[LanguageModel]":
-    """Open a language model; in the end print what it was asked, and the cost."""
-    from sgmft.jobs.label import LanguageModel
-
-    if (key := os.environ.get(key_env)) is None and key_env not in ("", KEY):
-        raise SgmftError(f"--key-env {key_env}: there is no such variable.")
-    settings |= {"cache": cache or cache_folder() / "answers.sqlite", "key": key}
-    model = LanguageModel(server, name, labels, language=pick_language(lang), **settings)
-    with closing(model):
-        start = time.monotonic()
-        try:
-            yield model
-        finally:
-            console.print_text("asked", model=model, seconds=time.monotonic() - start)
 
 
 def load_locator(

@@ -1,12 +1,13 @@
 """`sgmft predict`: label the rows of a table."""
 
 from contextlib import ExitStack
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from sgmft.cli import console, options as opt
 from sgmft.errors import SgmftError
+from sgmft.utils.templates import pick_language
 
 
 def predict_command(
@@ -42,7 +43,7 @@ def predict_command(
     An output without a suffix is a folder of Parquet shards: what was stopped continues there, and
     a cluster can write it.
     """
-    from sgmft.jobs.label import SecondOpinion
+    from sgmft.jobs.label import LanguageModel
     from sgmft.jobs.predict import ModelFolder, is_shards, predict_table
     from sgmft.locator.abstention import Abstention
     from sgmft.locator.onnx.locator import is_exported
@@ -86,11 +87,11 @@ def predict_command(
             predictor, adapt = described, described.adapt
         if ask_llm_below is not None and llm and llm_model:
             predictor = predictor.load() if isinstance(predictor, ModelFolder) else predictor
+            own: dict[str, Any] = {"first": predictor, "below": ask_llm_below, "budget": llm_budget}
             texts = {label: [label] for label in predictor.labels}
-            other = stack.enter_context(opt.open_language_model(llm, llm_model, texts))
-            below = f"below {ask_llm_below}" + (f", at most {llm_budget}" if llm_budget else "")
-            console.print_line(f"Posts {below}, are sent to {llm} ({llm_model}).")
-            predictor = SecondOpinion(predictor, other, ask_llm_below, llm_budget)
+            asked = LanguageModel(llm, llm_model, texts, language=pick_language(None), **own)
+            console.print_text("routing", model=asked)
+            predictor = stack.enter_context(console.spending(asked))
         summary = predict_table(
             source,
             output,

@@ -7,13 +7,13 @@ import re
 import sqlite3
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from string import ascii_lowercase, ascii_uppercase
+from string import ascii_uppercase
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,19 +25,22 @@ from sgmft.errors import Message, SgmftError, join_messages, make_printable, nee
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction, Predictions, SupportsPredictions
 from sgmft.utils.checksums import digest_of
-from sgmft.utils.files import writing
+from sgmft.utils.files import cache_folder
 
-CODES = ascii_uppercase + ascii_lowercase  # of labels: one token each, so one probability
+NONE = "the language model found none of the labels"  # a reason
+COSTS = ("tokens", "written", "seconds")  # of a reply: tokens read and written
+KEY = "OPENAI_API_KEY"  # variable
 AHEAD = 256  # posts in flight, those included that wait for an earlier one
 RETRIES = 5  # of a request, by the client, which waits as long as a server's Retry-After says
-SILENCE = 10  # failed requests in a row, after which a job is stopped
-FEW = 5  # log-probabilities of a token, where a server refuses 20
-PATCH, WRITTEN = 28, 10  # estimates: a token is so many pixels squared; tokens written
+SILENCE = 10  # failed requests in a row, after which nothing more is sent
+PATCH, WRITTEN = 28, 10  # estimates: so many pixels squared are a token; tokens of an answer
+PROMPTS = Path(__file__).with_name("prompts")
 _WIDE = re.compile(r"[^\x00-\u024f]")  # each about a token; of other characters four are
 _MARKS = " \t\r\n.,:;!\"'`*()[]{}。"  # around an answer, and in a token of it
 Messages = list[dict[str, Any]]
-Reply = dict[str, Any]  # as it is cached: text, cut, mass by code, tokens, written, seconds
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Reply = dict[str, Any]  # as it is cached: text, cut, mass by letter, COSTS
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class _NoAnswerError(SgmftError):
@@ -46,10 +49,11 @@ class _NoAnswerError(SgmftError):
 
 @dataclass
 class LanguageModel:
-    """Labels posts by the answers of a language model; a predictor for `predict_table`.
+    """Predicts by the answers of a language model, to all posts or where a model is unsure.
 
-    Every answer is kept at once, by a digest of server, model, settings and what is sent, so that
-    no question is paid for twice, also after a job was killed. Threads may share the object.
+    Labels are asked for as letters, so that one token has a label's probability. Every answer is
+    kept at once, by a digest of all that it depends on: no question is paid for twice, also after
+    a job was killed. The key is in no message and no file.
 
     Raises:
         SgmftError: labels, address, prompt or cache cannot be used; `openai` is not installed.
@@ -58,10 +62,8 @@ class LanguageModel:
     server: str  # address of the API, such as http://127.0.0.1:8000/v1
     model: str  # its name there
     descriptions: Mapping[str, Sequence[str]]  # of each label; perhaps the label itself
-    cache: Path  # SQLite file of answers, without what was asked
-    key: str | None = field(default=None, repr=False)  # for the server; in no message and file
-    prompt: Path | None = None  # file with {labels} and {text}; by default one of `prompts/`
-    language: str = "en"  # of the default prompt; or zh
+    prompt: Path | None = None  # with {labels} and {text}; by default one of `prompts/`
+    language: str = "en"  # of that; or zh
     max_images: int = 4  # pictures that are sent of one post
     image_size: int = 512  # pixels of their longer side, at most
     votes: int = 0  # answers at temperature 1, whose shares are the probabilities
@@ -69,73 +71,73 @@ class LanguageModel:
     workers: int = 8  # requests at once
     timeout: float = 120.0  # seconds of one attempt
     price: tuple[float, float] | None = None  # of a million tokens read, and written
+    key_env: str = KEY  # variable with the server's key, if it needs one
+    cache: Path | None = None  # SQLite file of answers; by default in the user's cache folder
+    first: SupportsPredictions | None = None  # whose predictions stand where it is sure
+    below: float = 1.0  # probability of its predictions under which the language model is asked
+    budget: int | None = None  # posts for which it is, at most
 
     def __post_init__(self) -> None:
-        self.labels, self.traits = list(self.descriptions), dict[str, int]()
-        self.spent = Counter[str]()  # requests, tokens read and written; answers from the cache
+        self.labels = list(self.descriptions)
+        self.traits: Mapping[str, int] = {} if self.first is None else self.first.traits
         self.more = ["abstained", "llm_none", "llm_tokens", "llm_seconds"]
         self.more += [] if self.price is None else ["llm_price"]
+        self.more += [] if self.first is None else ["source"]
         if not re.fullmatch(r"https?://[^@\s]+", self.server):
             fix = "begin it with http:// or https://, and leave passwords out"
             raise SgmftError(f"The address of the language model cannot be used: {fix}.")
-        if not 2 <= len(self.labels) < len(CODES) or "none" in map(str.casefold, self.labels):
-            need = f"2 to {len(CODES) - 1} labels beside 'none', which is always there"
-            raise SgmftError(f"A language model chooses among {need}, not {self.labels}.")
-        self._codes = CODES[: len(self.labels) + 1]  # the last one is of none of the labels
-        prompt = self.prompt or Path(__file__).with_name("prompts") / f"{self.language}.txt"
-        with raising(f"The prompt {prompt} cannot be read as UTF-8.", OSError, ValueError):
-            text = prompt.read_text("utf-8").strip()
-        if missing := [x for x in ("{labels}", "{text}") if x not in text]:
-            raise SgmftError(f"{prompt} lacks {' and '.join(missing)}: write it where that goes.")
+        if not 2 <= len(self.labels) < len(ascii_uppercase) or "none" in self.labels:
+            raise SgmftError(f"Name 2 to 25 labels; 'none' is always there beside {self.labels}.")
+        self._codes = ascii_uppercase[: len(self.labels) + 1]  # the last is of none of the labels
+        path = self.prompt or PROMPTS / f"{self.language}.txt"
+        with raising(f"The prompt {path} cannot be read as UTF-8.", OSError, ValueError):
+            text = path.read_text("utf-8").strip()
+        if "{labels}" not in text or "{text}" not in text:
+            raise SgmftError(f"{path}: write {{labels}} and {{text}} where these go.")
         about = self.descriptions.items()
         shown = (x if [x] == [*texts] else f"{x} ({'; '.join(texts)})" for x, texts in about)
         lines = "\n".join(": ".join(pair) for pair in zip(self._codes, shown, strict=False))
         text = text.replace("{none}", self._codes[-1]).replace("{codes}", ", ".join(self._codes))
         self._prompt = text.replace("{labels}", lines)
-        names = dict(zip([*self.labels, "none"], self._codes, strict=True))
-        self._answers = {name.casefold(): code for name, code in names.items()}
-        self._answers |= {f"{code}: {name}".casefold(): code for name, code in names.items()}
-        self._answers |= {code: code for code in self._codes}
-        schema: dict[str, Any] = {"type": "object", "additionalProperties": False}
-        schema |= {"properties": {"label": {"type": "string", "enum": [*self._codes]}}}
-        form = {"name": "label", "strict": True, "schema": schema | {"required": ["label"]}}
-        self._wanted = {"response_format": {"type": "json_schema", "json_schema": form}}
-        self._wanted |= {"temperature": 1} if self.votes else {"temperature": 0, "logprobs": True}
-        self._wanted |= {} if self.votes else {"top_logprobs": 20}
+        self._wanted = json.loads((PROMPTS / "request.json").read_text("utf-8"))
+        schema = self._wanted["response_format"]["json_schema"]["schema"]
+        schema["properties"]["label"]["enum"] = [*self._codes]
+        if self.votes:
+            form = self._wanted["response_format"]
+            self._wanted = {"temperature": 1, "response_format": form}
         self._taken = self._wanted  # without what the server has refused
-        self._silent, self._stopped = 0, None
+        self.spent = Counter[str]()  # requests, tokens read and written; answers from the cache
+        self._silent = 0
+        self._stopped: SgmftError | None = None
         self._lock, self._asked = threading.Lock(), [threading.Lock() for _ in range(4096)]
         with needs_extra("llm", "A language model"):
             import openai
-        http = openai.DefaultHttpxClient(follow_redirects=False)  # nothing goes elsewhere
-        own: dict[str, Any] = {"timeout": self.timeout, "max_retries": RETRIES, "http_client": http}
-        self._client = openai.OpenAI(base_url=self.server, api_key=self.key or "none", **own)
-        with writing(self.cache):
-            self.cache.parent.mkdir(parents=True, exist_ok=True)
-        self._rows: sqlite3.Connection | None = None
-        self._execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT)")
+        self._key = os.environ.get(self.key_env, "")
+        self.has_key = bool(self._key)
+        own: dict[str, Any] = {"timeout": self.timeout, "max_retries": RETRIES}
+        own["http_client"] = openai.DefaultHttpxClient(follow_redirects=False)  # nobody else reads
+        self._client = openai.OpenAI(base_url=self.server, api_key=self._key or "none", **own)
+        path = self.cache or cache_folder() / "answers.sqlite"
+        self._unusable = f"The cache {path} cannot be used: name another file with --cache."
+        with raising(self._unusable, OSError, sqlite3.Error):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._rows = sqlite3.connect(path, 60, isolation_level=None, check_same_thread=False)
+            self._rows.execute("CREATE TABLE IF NOT EXISTS replies (key PRIMARY KEY, reply)")
 
     def close(self) -> None:
         """Close the connections and the cache."""
         self._client.close()
-        if self._rows is not None:
-            self._rows.close()
+        self._rows.close()
 
-    def predictions(self, posts: Iterable[Post], abstain: Abstention | None = None) -> Predictions:
-        """Yield predictions in the order of the posts; rules for abstention are not applied.
-
-        Probabilities are shares of the labels alone, `llm_none` is that of none of them. They are
-        None without log-probabilities and votes. A post has an error where two answers name no
-        label, or there is none.
-
-        Raises:
-            SgmftError: the server refuses the key or the model, or does not answer any more.
-        """
-        return in_order(self.ask, posts, self.workers)
+    def cost(self, tokens: int, written: int) -> float:
+        """Return the price of tokens that are read and written."""
+        return (
+            sum(x * y for x, y in zip(self.price or (0, 0), (tokens, written), strict=True)) / 1e6
+        )
 
     def survey(self, posts: Iterable[Post]) -> Counter[str]:
-        """Count, and send nothing: posts to send, their pictures, posts whose answers are cached,
-        and estimates of the tokens that are read and written for the others.
+        """Count posts to send, their pictures, and tokens read and written, estimated; and posts
+        that are cached. Sends nothing.
         """
         return sum(in_order(self._survey, posts, os.cpu_count() or 1), Counter[str]())
 
@@ -144,55 +146,68 @@ class LanguageModel:
             messages, pictures, _ = self._messages(post)
         except _NoAnswerError:
             return Counter()
-        new = sum(self._known(self._digest(messages, x)) is None for x in self._rounds())
-        text = self._prompt + post.text
-        wide = len(_WIDE.findall(text))
+        new = sum(self._cached(self._digest(messages, x)) is None for x in range(self.votes or 1))
+        wide = len(_WIDE.findall(text := self._prompt + post.text))
         tokens = wide + (len(text) - wide) // 4 + pictures * (self.image_size // PATCH) ** 2
         found = {"posts": 1, "pictures": pictures, "tokens": new * tokens, "written": new * WRITTEN}
         return Counter(found if new else {"cached": 1})
 
-    def _rounds(self) -> range:
-        return range(max(1, self.votes))
+    def predictions(self, posts: Iterable[Post], abstain: Abstention | None = None) -> Predictions:
+        """Yield predictions in the order of the posts; rules for abstention are those of `first`.
 
-    def cost(self, tokens: int, written: int) -> float:
-        """Return the price of tokens read and written; 0 where none was given."""
-        read_price, written_price = self.price or (0, 0)
-        return (tokens * read_price + written * written_price) / 1e6
+        Probabilities are shares of the labels alone, `llm_none` is that of none of them. They are
+        None without log-probabilities and votes. A post has an error where two answers name no
+        label, or there is none; where there is a `first`, its prediction stands, with a warning.
+
+        Raises:
+            SgmftError: the server refuses the key or the model, or does not answer any more.
+        """
+        if self.first is None:
+            return in_order(self.ask, posts, self.workers)
+        unsure = self._choose(self.first.predictions(posts, abstain))
+        return in_order(self._decide, unsure, self.workers)
+
+    def _choose(self, predictions: Predictions) -> Iterator[tuple[Prediction, bool]]:
+        left = math.inf if self.budget is None else self.budget
+        for p in predictions:
+            asked = p.probability is not None and p.probability < self.below and left > 0
+            left -= asked
+            yield p, asked
+
+    def _decide(self, item: tuple[Prediction, bool]) -> Prediction:
+        own, asked = item
+        other = self.ask(own.post) if asked else own
+        if asked and other.error is None:
+            more = {"source": "llm", **other.more}
+            return other._replace(label_set=own.label_set, typicality=own.typicality, more=more)
+        warnings = (*own.post.warnings, *([other.error] if other.error and asked else []))
+        return own._replace(post=replace(own.post, warnings=warnings), more={"source": "model"})
 
     def ask(self, post: Post) -> Prediction:
-        """Return the prediction for one post; see `predictions`."""
-        replies, codes, mass = list[Reply](), list[str](), Counter[str]()
+        """Return the language model's prediction for one post; see `predictions`."""
         try:
             messages, _, warnings = self._messages(post)
-            for number in self._rounds():
-                replies.append(self._reply(messages, number))
-                if self._read(answer := replies[-1]["text"]) is None:
-                    again = self._prompt.rpartition("\n")[2]  # its last line asks for a letter
-                    turns = zip(("assistant", "user"), (answer, again), strict=True)
-                    talk = [*messages, *({"role": role, "content": x} for role, x in turns)]
-                    replies.append(self._reply(talk, number))
-                if code := self._read(replies[-1]["text"]):
-                    codes.append(code)
-                    mass.update({code: 1} if self.votes else replies[-1]["mass"])
-            if not codes:
-                bad = "the model's answer names none of the labels: {answer!r:.80}"
-                cut = "the answer was cut off after {most} tokens, see --max-tokens: {answer!r:.80}"
-                own = {"answer": replies[-1]["text"], "most": self.max_tokens}
-                raise _NoAnswerError(cut if replies[-1]["cut"] else bad, **own)
+            replies = [self._answer(messages, x) for x in range(self.votes or 1)]
         except _NoAnswerError as error:
             return Prediction(replace(post, error=str(error)), None, None, None)
-        tokens, written = (sum(x[key] or 0 for x in replies) for key in ("tokens", "written"))
-        more: dict[str, Any] = {"llm_seconds": round(sum(x["seconds"] for x in replies), 3)}
-        more |= {"llm_tokens": tokens + written} if tokens else {}
-        more |= {"llm_price": self.cost(tokens, written)} if tokens and self.price else {}
-        *shares, none = (mass[code] for code in self._codes)
-        more |= {"llm_none": round(none / mass.total(), 6)} if mass else {}
-        best = self._codes.index((mass or Counter(codes)).most_common(1)[0][0])
         post = replace(post, warnings=tuple(dict.fromkeys((*post.warnings, *warnings))))
+        tokens, written, seconds = (sum(x[key] for x in replies) for key in COSTS)
+        more = {"llm_tokens": tokens + written or None, "llm_seconds": round(seconds, 3)}
+        more |= {"llm_price": self.cost(tokens, written)} if tokens and self.price else {}
+        codes = Counter(code for x in replies if (code := self._read(x["text"])))
+        if not codes:
+            answer, cut = replies[-1]["text"], replies[-1]["cut"]
+            reason = "the model's answer names none of the labels: {answer!r:.80}"
+            reason = "the answer was cut off, see --max-tokens: {answer!r:.80}" if cut else reason
+            post = replace(post, error=Message(reason, answer=answer))
+            return Prediction(post, None, None, None, more=more)
+        mass: Mapping[str, float] = codes if self.votes else replies[0]["mass"]
+        best = self._codes.index(max(mass or codes, key=(mass or codes).__getitem__))
+        shares = np.array([mass.get(code, 0) for code in self._codes], np.float32)
+        more |= {"llm_none": round(float(shares[-1] / shares.sum()), 6)} if mass else {}
         if best == len(self.labels):
-            reason = "the language model found none of the labels"
-            return Prediction(post, None, None, None, abstained=reason, more=more)
-        probs = np.array(shares, np.float32) / np.float32(sum(shares)) if mass else None
+            return Prediction(post, None, None, None, abstained=NONE, more=more)
+        probs = shares[:-1] / shares[:-1].sum() if mass else None
         return Prediction(post, self.labels[best], probs, None, more=more)
 
     def _messages(self, post: Post) -> tuple[Messages, int, list[str]]:
@@ -216,40 +231,46 @@ class LanguageModel:
             content = [{"type": "text", "text": content}, *pictures]
         return [{"role": "user", "content": content}], len(urls), reasons
 
+    def _answer(self, messages: Messages, number: int) -> Reply:
+        """Return a reply; that to a second question, with the costs of both, if it has no label."""
+        reply = self._reply(messages, number)
+        if self._read(reply["text"]) is None:
+            again = self._prompt.rpartition("\n")[2]  # the last line, which asks for a letter
+            turns = {"assistant": reply["text"], "user": again}.items()
+            talk = [*messages, *({"role": role, "content": text} for role, text in turns)]
+            second = self._reply(talk, number)
+            reply = second | {x: reply[x] + second[x] for x in COSTS}
+        return reply
+
     def _digest(self, messages: Messages, number: int) -> str:
-        own = {"server": self.server, "model": self.model, "settings": self._wanted}
+        own = {"server": self.server, "model": self.model, "request": self._wanted}
         return digest_of({**own, "most": self.max_tokens, "messages": messages, "number": number})
 
-    def _execute(self, query: str, *values: str) -> Any:
-        fix = "make room, or name another file with --cache"
-        with self._lock, raising(f"The cache {self.cache} cannot be used: {fix}.", sqlite3.Error):
-            if self._rows is None:
-                own: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
-                self._rows = sqlite3.connect(self.cache, timeout=60, **own)
-            return self._rows.execute(query, values).fetchone()
-
-    def _known(self, key: str) -> Reply | None:
-        found = self._execute("SELECT reply FROM replies WHERE key = ?", key)
-        return None if found is None else dict(json.loads(found[0]))
+    def _cached(self, key: str, *reply: str) -> Any:
+        """Return the reply of a key, perhaps after putting it there; None where there is none."""
+        with self._lock, raising(self._unusable, sqlite3.Error):
+            if reply:
+                self._rows.execute("REPLACE INTO replies VALUES (?, ?)", (key, *reply))
+            found = self._rows.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+        return found and json.loads(found[0])
 
     def _reply(self, messages: Messages, number: int) -> Reply:
         key = self._digest(messages, number)
         with self._asked[int(key[:3], 16)]:  # who asks the same waits for this answer
-            if (reply := self._known(key)) is not None:
-                found = {"cached": 1}
-            elif self._stopped is not None:
-                raise self._stopped
-            else:
+            reply: Reply | None = self._cached(key)
+            new = reply is None
+            if reply is None:
+                if self._stopped is not None:
+                    raise self._stopped
                 reply = self._send(messages)
-                query = "INSERT OR REPLACE INTO replies VALUES (?, ?)"
-                self._execute(query, key, json.dumps(reply))
-                found = {x: reply[x] or 0 for x in ("tokens", "written")} | {"requests": 1}
+                self._cached(key, json.dumps(reply))
         with self._lock:
-            self.spent.update(found)
+            found = {"requests": 1, **{x: reply[x] for x in COSTS}}
+            self.spent.update(found if new else {"cached": 1})
         return reply
 
     def _send(self, messages: Messages) -> Reply:
-        """Ask the server, without what it refuses of the settings, which it is not sent again."""
+        """Ask the server, from then on without what it refuses of the settings."""
         from openai import BadRequestError, UnprocessableEntityError
 
         start, given = time.monotonic(), self._taken
@@ -264,81 +285,41 @@ class LanguageModel:
                     if not given:
                         raise
                     named = [name for name in given if name in str(error)]
-                    if "top_logprobs" in named and given["top_logprobs"] > FEW:
-                        given = given | {"top_logprobs": FEW}
-                    else:
-                        given = {x: y for x, y in given.items() if named and x not in named}
-            choice, text = got.choices[0], got.choices[0].message.content or ""
-            reply = {"text": text, "cut": choice.finish_reason == "length"}
-            reply["mass"] = self._mass(choice.logprobs, self._read(text))
-            reply["tokens"] = got.usage.prompt_tokens if got.usage else None
-            reply["written"] = got.usage.completion_tokens if got.usage else None
+                    given = {x: y for x, y in given.items() if named and x not in named}
+            choice, usage = got.choices[0], got.usage
+            text, cut = choice.message.content or "", choice.finish_reason == "length"
+            mass = self._mass(choice.logprobs, self._read(text))
         except Exception as error:  # bad servers make the client raise nearly every kind
-            status, why = getattr(error, "status_code", 0), str(error)
-            why = make_printable(why.replace(self.key, "***") if self.key else why)[:300]
+            why = str(error).replace(self._key, "***") if self._key else str(error)
+            why, status = make_printable(why)[:300], getattr(error, "status_code", 0)
             self._silent += status not in (400, 413, 422)  # which are of this post alone
             if status in (401, 403, 404) or self._silent >= SILENCE:
-                fix = "mend that, and run the same again: nothing answered so far is asked again"
-                self._stopped = SgmftError(f"{self.server} labels nothing ({why}): {fix}.")
+                fix = "mend that and run the same again, which asks nothing twice"
+                self._stopped = SgmftError(f"{self.server} gives no labels ({why}): {fix}.")
             reason = "the language model could not be asked: {why}"
             raise self._stopped or _NoAnswerError(reason, why=why) from None  # it may have the key
         self._silent, self._taken = 0, given
-        return reply | {"seconds": round(time.monotonic() - start, 3)}
+        tokens, written = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+        spent = zip(COSTS, (tokens, written, time.monotonic() - start), strict=True)
+        return {"text": text, "cut": cut, "mass": mass, **dict(spent)}
 
     def _read(self, answer: str) -> str | None:
-        """Return the code of an answer: JSON, a letter, a label, or both; None for others."""
+        """Return the letter of an answer: alone, in JSON, or before its label; None for others."""
         answer = answer.rpartition("</think>")[2]
         with suppress(ValueError, LookupError, TypeError):
             answer = json.loads(answer)["label"]
-        plain = re.sub(r"^(\w) ?[.:)] ?", r"\1: ", str(answer).strip(_MARKS))
-        return self._answers.get(plain, self._answers.get(plain.casefold()))
+        found = re.fullmatch(r"([A-Z])(?: ?[:.)].{0,100})?", str(answer).strip(_MARKS))
+        return found[1] if found and found[1] in self._codes else None
 
     def _mass(self, logprobs: Any, code: str | None) -> dict[str, float]:
-        """Return the probabilities of codes at the token that decided; {} if they are unknown."""
-        mass = Counter[str]()
+        """Return the probabilities of letters at the token that decided; {} if they are unknown."""
         tokens = logprobs.content or () if logprobs else ()
-        decided = next((x for x in tokens if x.token.strip(_MARKS) == code), None)
-        for token in decided.top_logprobs if decided and len(decided.top_logprobs) > 1 else ():
-            if (letter := token.token.strip(_MARKS)) in tuple(self._codes):
+        others = next((x.top_logprobs for x in tokens if x.token.strip(_MARKS) == code), ())
+        mass = defaultdict[str, float](float)
+        for token in others if len(others) > 1 else ():
+            if (letter := token.token.strip(_MARKS)) in [*self._codes]:
                 mass[letter] += math.exp(token.logprob)
         return dict(mass)
-
-
-class SecondOpinion:
-    """Predictions of a model; of a language model where that is unsure. See `predict_table`.
-
-    A column `source` says whose the label is, "model" or "llm". Posts of which the language model
-    gives none, for an error, keep the model's with a warning.
-    """
-
-    def __init__(
-        self, model: SupportsPredictions, other: LanguageModel, below: float, budget: int | None
-    ) -> None:
-        self.labels, self.traits, self.more = model.labels, model.traits, ["abstained", "source"]
-        self._model, self._other, self._below, self._budget = model, other, below, budget
-
-    def predictions(self, posts: Iterable[Post], abstain: Abstention | None = None) -> Predictions:
-        """Yield predictions in order; at most `budget` posts below the probability are asked."""
-        left = math.inf if self._budget is None else self._budget
-
-        def unsure(predictions: Predictions) -> Iterator[tuple[Prediction, bool]]:
-            nonlocal left
-            for p in predictions:
-                asked = p.probability is not None and p.probability < self._below and left > 0
-                left -= asked
-                yield p, asked
-
-        found = unsure(self._model.predictions(posts, abstain))
-        return in_order(self._decide, found, self._other.workers)
-
-    def _decide(self, item: tuple[Prediction, bool]) -> Prediction:
-        own, asked = item
-        other = self._other.ask(own.post) if asked else own
-        if asked and not other.error:
-            given = {x: getattr(other, x) for x in ("post", "label", "probabilities", "abstained")}
-            return own._replace(**given, more={"source": "llm"})
-        warnings = (*own.post.warnings, *filter(None, [other.error if asked else None]))
-        return own._replace(post=replace(own.post, warnings=warnings), more={"source": "model"})
 
 
 def in_order(
