@@ -95,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with server.lock:
             server.seen.append(body)
-            server.headers.append(dict(self.headers))
+            server.headers.append({name.lower(): x for name, x in self.headers.items()})
             number = len(server.seen)
             server.at_once += 1
             server.most = max(server.most, server.at_once)

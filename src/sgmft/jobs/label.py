@@ -215,7 +215,7 @@ class LanguageModel:
         if post.error is not None:
             raise _NoAnswerError(post.error)
         text, urls, reasons = post.text.encode(errors="replace").decode(), list[str](), list[str]()
-        if len(post.images) > self.max_images:
+        if len(post.images) > self.max_images > 0:
             reason = "has {count} pictures; at most {most} of one post are read"
             reasons.append(Message(reason, count=len(post.images), most=self.max_images))
         for file in post.images[: self.max_images]:
