@@ -20,7 +20,6 @@ from sgmft.utils.templates import render
 
 if TYPE_CHECKING:
     from sgmft.data.summary import JobSummary
-    from sgmft.jobs.label import LanguageModel
     from sgmft.models.base import SolveStep
     from sgmft.training.history import Epoch
 
@@ -89,19 +88,9 @@ def print_line(text: str) -> None:
 
 def print_text(template: str, **values: object) -> None:
     """Print a text of `templates/`, filled in, whose lines end where it says."""
+    values["seconds"] = time.monotonic() - started
     text = render(f"cli/templates/{template}.txt", **values)
     screen.print(text, end="", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def spending(model: "LanguageModel") -> Iterator["LanguageModel"]:
-    """Close a language model in the end, and print what it was asked and has cost."""
-    start = time.monotonic()
-    try:
-        yield model
-    finally:
-        model.close()
-        print_text("asked", model=model, seconds=time.monotonic() - start)
 
 
 def print_errors(summary: "JobSummary") -> None:

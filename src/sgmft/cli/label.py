@@ -1,5 +1,6 @@
 """`sgmft label`: label posts by a language model."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,23 +32,24 @@ def label_command(
     summary_file: opt.Summary = None,
 ) -> None:
     """Label posts by a language model, whose server is sent their texts and pictures."""
-    from sgmft.jobs.label import LanguageModel
+    from sgmft.jobs.label import PROMPTS, LanguageModel
     from sgmft.jobs.predict import predict_table
     from sgmft.locator.zero_shot import parse_descriptions
 
     given: dict[str, Any] = {"max_images": max_images, "image_size": image_size, "votes": votes}
     given |= {"max_tokens": max_tokens, "workers": workers, "timeout": timeout, "price": price}
-    given |= {"prompt": prompt, "language": pick_language(lang), "key_env": key_env}
+    given |= {"prompt": prompt or PROMPTS / f"{pick_language(lang)}.txt", "key_env": key_env}
     texts = parse_descriptions(labels, "--labels")
-    with console.spending(LanguageModel(llm, model, texts, cache=cache, **given)) as asked:
+    asked = LanguageModel(llm, model, texts, cache=cache, **given)
 
-        def announce(posts: Any) -> None:
-            found = asked.survey(posts)
-            console.print_text("asking", found=found, model=asked, dry_run=dry_run)
+    def announce(posts: Any) -> None:
+        found = asked.survey(posts)
+        console.print_text("asking", found=found, model=asked, dry_run=dry_run)
 
+    with console.counter("Labelling") as done, ExitStack() as stack:
+        stack.callback(console.print_text, "asked", model=asked)
         if dry_run:
             return announce(source.iter_posts())
-        with console.counter("Labelling") as done:
-            summary = predict_table(source, output, asked, adapt=announce, on_predicted=done)
+        summary = predict_table(source, output, asked, adapt=announce, on_predicted=done)
     wrote = "" if output == "-" else f"Wrote {summary.posts} rows to {output}"
     console.finish(summary, summary_file, model, wrote)

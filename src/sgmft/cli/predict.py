@@ -43,7 +43,7 @@ def predict_command(
     An output without a suffix is a folder of Parquet shards: what was stopped continues there, and
     a cluster can write it.
     """
-    from sgmft.jobs.label import LanguageModel
+    from sgmft.jobs.label import PROMPTS, LanguageModel
     from sgmft.jobs.predict import ModelFolder, is_shards, predict_table
     from sgmft.locator.abstention import Abstention
     from sgmft.locator.onnx.locator import is_exported
@@ -89,9 +89,10 @@ def predict_command(
             predictor = predictor.load() if isinstance(predictor, ModelFolder) else predictor
             own: dict[str, Any] = {"first": predictor, "below": ask_llm_below, "budget": llm_budget}
             texts = {label: [label] for label in predictor.labels}
-            asked = LanguageModel(llm, llm_model, texts, language=pick_language(None), **own)
-            console.print_text("routing", model=asked)
-            predictor = stack.enter_context(console.spending(asked))
+            own["prompt"] = PROMPTS / f"{pick_language(None)}.txt"
+            predictor = LanguageModel(llm, llm_model, texts, **own)
+            console.print_text("routing", model=predictor)
+            stack.callback(console.print_text, "asked", model=predictor)
         summary = predict_table(
             source,
             output,

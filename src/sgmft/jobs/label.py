@@ -7,11 +7,12 @@ import re
 import sqlite3
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, TypeVar
@@ -30,7 +31,7 @@ from sgmft.utils.files import cache_folder
 NONE = "the language model found none of the labels"  # a reason
 COSTS = ("tokens", "written", "seconds")  # of a reply: tokens read and written
 KEY = "OPENAI_API_KEY"  # variable
-AHEAD = 256  # posts in flight, those included that wait for an earlier one
+AHEAD = 256  # posts that are worked on together
 RETRIES = 5  # of a request, by the client, which waits as long as a server's Retry-After says
 SILENCE = 10  # failed requests in a row, after which nothing more is sent
 PATCH, WRITTEN = 28, 10  # estimates: so many pixels squared are a token; tokens of an answer
@@ -62,8 +63,7 @@ class LanguageModel:
     server: str  # address of the API, such as http://127.0.0.1:8000/v1
     model: str  # its name there
     descriptions: Mapping[str, Sequence[str]]  # of each label; perhaps the label itself
-    prompt: Path | None = None  # with {labels} and {text}; by default one of `prompts/`
-    language: str = "en"  # of that; or zh
+    prompt: Path = PROMPTS / "en.txt"  # with {labels} and {text}; there is a zh.txt as well
     max_images: int = 4  # pictures that are sent of one post
     image_size: int = 512  # pixels of their longer side, at most
     votes: int = 0  # answers at temperature 1, whose shares are the probabilities
@@ -89,26 +89,21 @@ class LanguageModel:
         if not 2 <= len(self.labels) < len(ascii_uppercase) or "none" in self.labels:
             raise SgmftError(f"Name 2 to 25 labels; 'none' is always there beside {self.labels}.")
         self._codes = ascii_uppercase[: len(self.labels) + 1]  # the last is of none of the labels
-        path = self.prompt or PROMPTS / f"{self.language}.txt"
-        with raising(f"The prompt {path} cannot be read as UTF-8.", OSError, ValueError):
-            text = path.read_text("utf-8").strip()
+        with raising(f"The prompt {self.prompt} cannot be read as UTF-8.", OSError, ValueError):
+            text = self.prompt.read_text("utf-8").strip()
         if "{labels}" not in text or "{text}" not in text:
-            raise SgmftError(f"{path}: write {{labels}} and {{text}} where these go.")
+            raise SgmftError(f"{self.prompt}: write {{labels}} and {{text}} where these go.")
         about = self.descriptions.items()
         shown = (x if [x] == [*texts] else f"{x} ({'; '.join(texts)})" for x, texts in about)
         lines = "\n".join(": ".join(pair) for pair in zip(self._codes, shown, strict=False))
         text = text.replace("{none}", self._codes[-1]).replace("{codes}", ", ".join(self._codes))
         self._prompt = text.replace("{labels}", lines)
-        self._wanted = json.loads((PROMPTS / "request.json").read_text("utf-8"))
-        schema = self._wanted["response_format"]["json_schema"]["schema"]
-        schema["properties"]["label"]["enum"] = [*self._codes]
-        if self.votes:
-            form = self._wanted["response_format"]
-            self._wanted = {"temperature": 1, "response_format": form}
+        request = (PROMPTS / "request.json").read_text("utf-8")
+        self._wanted = json.loads(request.replace("[]", json.dumps([*self._codes])))
+        self._wanted["temperature"] = 1 if self.votes else 0
         self._taken = self._wanted  # without what the server has refused
         self.spent = Counter[str]()  # requests, tokens read and written; answers from the cache
         self._silent = 0
-        self._stopped: SgmftError | None = None
         self._lock, self._asked = threading.Lock(), [threading.Lock() for _ in range(4096)]
         with needs_extra("llm", "A language model"):
             import openai
@@ -131,9 +126,7 @@ class LanguageModel:
 
     def cost(self, tokens: int, written: int) -> float:
         """Return the price of tokens that are read and written."""
-        return (
-            sum(x * y for x, y in zip(self.price or (0, 0), (tokens, written), strict=True)) / 1e6
-        )
+        return float(np.dot(self.price or (0, 0), (tokens, written))) / 1e6
 
     def survey(self, posts: Iterable[Post]) -> Counter[str]:
         """Count posts to send, their pictures, and tokens read and written, estimated; and posts
@@ -142,15 +135,17 @@ class LanguageModel:
         return sum(in_order(self._survey, posts, os.cpu_count() or 1), Counter[str]())
 
     def _survey(self, post: Post) -> Counter[str]:
-        try:
+        found = {"cached": 1}
+        with suppress(_NoAnswerError):
             messages, pictures, _ = self._messages(post)
-        except _NoAnswerError:
-            return Counter()
-        new = sum(self._cached(self._digest(messages, x)) is None for x in range(self.votes or 1))
-        wide = len(_WIDE.findall(text := self._prompt + post.text))
-        tokens = wide + (len(text) - wide) // 4 + pictures * (self.image_size // PATCH) ** 2
-        found = {"posts": 1, "pictures": pictures, "tokens": new * tokens, "written": new * WRITTEN}
-        return Counter(found if new else {"cached": 1})
+            keys = (self._digest(messages, x) for x in range(self.votes or 1))
+            if new := sum(self._cached(key) is None for key in keys):
+                wide = len(_WIDE.findall(text := self._prompt + post.text))
+                tokens = wide + (len(text) - wide) // 4 + pictures * (self.image_size // PATCH) ** 2
+                found = {"tokens": new * tokens, "written": new * WRITTEN}
+                found |= {"posts": 1, "pictures": pictures}
+            return Counter(found)
+        return Counter()
 
     def predictions(self, posts: Iterable[Post], abstain: Abstention | None = None) -> Predictions:
         """Yield predictions in the order of the posts; rules for abstention are those of `first`.
@@ -260,8 +255,6 @@ class LanguageModel:
             reply: Reply | None = self._cached(key)
             new = reply is None
             if reply is None:
-                if self._stopped is not None:
-                    raise self._stopped
                 reply = self._send(messages)
                 self._cached(key, json.dumps(reply))
         with self._lock:
@@ -295,9 +288,9 @@ class LanguageModel:
             self._silent += status not in (400, 413, 422)  # which are of this post alone
             if status in (401, 403, 404) or self._silent >= SILENCE:
                 fix = "mend that and run the same again, which asks nothing twice"
-                self._stopped = SgmftError(f"{self.server} gives no labels ({why}): {fix}.")
+                raise SgmftError(f"{self.server} gives no labels ({why}): {fix}.") from None
             reason = "the language model could not be asked: {why}"
-            raise self._stopped or _NoAnswerError(reason, why=why) from None  # it may have the key
+            raise _NoAnswerError(reason, why=why) from None  # the cause may have the key in it
         self._silent, self._taken = 0, given
         tokens, written = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
         spent = zip(COSTS, (tokens, written, time.monotonic() - start), strict=True)
@@ -325,16 +318,8 @@ class LanguageModel:
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[Result]:
-    """Yield results of work by several threads in the order of the items, a few ahead of use."""
-    running = deque[Future[Result]]()
+    """Yield results of work by several threads in the order of the items, some of these ahead."""
+    given = iter(items)
     with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                running.append(pool.submit(work, item))
-                if len(running) >= AHEAD:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-        finally:  # what has begun is waited for
-            for future in running:
-                future.cancel()
+        while part := list(islice(given, AHEAD)):
+            yield from pool.map(work, part)

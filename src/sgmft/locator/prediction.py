@@ -194,7 +194,7 @@ class OutputColumns:
         columns: Iterable[str],
         labels: Sequence[str],
         rules: Abstention,
-        more: Iterable[str] = (),  # columns of `Prediction.more`, and perhaps `abstained`
+        more: Sequence[str] = (),
     ) -> Self:
         """Return those for an input with these columns, each named once or more often."""
         added = ["label", "probability"]
