@@ -46,10 +46,10 @@ def label_command(
         found = asked.survey(posts)
         console.print_text("asking", found=found, model=asked, dry_run=dry_run)
 
-    with console.counter("Labelling") as done, ExitStack() as stack:
+    if dry_run:
+        return announce(source.iter_posts())
+    with ExitStack() as stack, console.counter("Labelling") as done:
         stack.callback(console.print_text, "asked", model=asked)
-        if dry_run:
-            return announce(source.iter_posts())
         summary = predict_table(source, output, asked, adapt=announce, on_predicted=done)
     wrote = "" if output == "-" else f"Wrote {summary.posts} rows to {output}"
     console.finish(summary, summary_file, model, wrote)

@@ -126,7 +126,7 @@ class LanguageModel:
 
     def cost(self, tokens: int, written: int) -> float:
         """Return the price of tokens that are read and written."""
-        return float(np.dot(self.price or (0, 0), (tokens, written))) / 1e6
+        return round(float(np.dot(self.price or (0, 0), (tokens, written))) / 1e6, 9)
 
     def survey(self, posts: Iterable[Post]) -> Counter[str]:
         """Count posts to send, their pictures, and tokens read and written, estimated; and posts
