@@ -107,7 +107,7 @@ class LanguageModel:
         self._lock, self._asked = threading.Lock(), [threading.Lock() for _ in range(4096)]
         with needs_extra("llm", "A language model"):
             import openai
-        self._key = os.environ.get(self.key_env, "")
+        self._key = os.environ.get(self.key_env, "").strip()
         self.has_key = bool(self._key)
         own: dict[str, Any] = {"timeout": self.timeout, "max_retries": RETRIES}
         own["http_client"] = openai.DefaultHttpxClient(follow_redirects=False)  # nobody else reads
@@ -215,7 +215,7 @@ class LanguageModel:
             reasons.append(Message(reason, count=len(post.images), most=self.max_images))
         for file in post.images[: self.max_images]:
             try:
-                urls.append(make_thumbnail(file, self.image_size))
+                urls.append(make_thumbnail(file, self.image_size, enlarge=False))
             except ImageError as error:
                 reasons.append(str(error))
         if not text.strip() and not urls:
@@ -282,6 +282,8 @@ class LanguageModel:
             choice, usage = got.choices[0], got.usage
             text, cut = choice.message.content or "", choice.finish_reason == "length"
             mass = self._mass(choice.logprobs, self._read(text))
+            counts = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+            tokens, written = (int(x or 0) for x in counts)
         except Exception as error:  # bad servers make the client raise nearly every kind
             why = str(error).replace(self._key, "***") if self._key else str(error)
             why, status = make_printable(why)[:300], getattr(error, "status_code", 0)
@@ -292,7 +294,6 @@ class LanguageModel:
             reason = "the language model could not be asked: {why}"
             raise _NoAnswerError(reason, why=why) from None  # the cause may have the key in it
         self._silent, self._taken = 0, given
-        tokens, written = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
         spent = zip(COSTS, (tokens, written, time.monotonic() - start), strict=True)
         return {"text": text, "cut": cut, "mass": mass, **dict(spent)}
 
