@@ -283,3 +283,31 @@ def test_what_cannot_be_suggested(tiny, small_model, tmp_path):
     assert not output.exists()
     suggest_table(source, tmp_path / "s.csv", cold, 5)
     assert len(read_rows(tmp_path / "s.csv")) == 1
+
+
+def test_posts_where_a_column_and_the_model_differ_come_first(small_posts, small_model, tmp_path):
+    wrong = {"p1": "Work", "p5": "Home", "p9": "School"}  # of a language model, say
+    rows = [
+        {"id": p.id, "text": p.text, "gpt": wrong.get(p.id, p.label) if p.id != "p2" else ""}
+        for p in small_posts
+        if p.text
+    ]
+    table, output = write_rows(rows, tmp_path / "p.csv"), tmp_path / "out.jsonl"
+    source = Source(str(table), Columns(label="gpt"))
+    found = suggest_table(source, output, small_model, 3, disagree="gpt")
+    chosen = read_rows(output)
+    assert {row["id"] for row in chosen} == wrong.keys() and found.labelled == 0
+    for row in chosen:
+        probs = small_model.predict_proba([row["text"]])[0]
+        own = dict(zip(small_model.labels, probs, strict=True))[row["gpt"]]
+        assert row["uncertainty"] == pytest.approx(1 - own, abs=1e-5)
+    every = suggest_table(source, output, small_model, 99, disagree="gpt")
+    assert "p2" not in {row["id"] for row in read_rows(output)} and every.posts > 3
+
+
+def test_what_disagree_refuses(small_posts, small_model, posts_table, tmp_path):
+    source, output = Source(str(posts_table)), tmp_path / "out.csv"
+    with pytest.raises(SgmftError, match="--disagree: the posts have no column 'gpt'"):
+        suggest_table(source, output, small_model, 3, disagree="gpt")
+    with pytest.raises(SgmftError, match="name it with --model"):
+        suggest_table(source, output, SemanticLocator("tiny"), 3, disagree="城市")

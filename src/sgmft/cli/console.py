@@ -88,6 +88,7 @@ def print_line(text: str) -> None:
 
 def print_text(template: str, **values: object) -> None:
     """Print a text of `templates/`, filled in, whose lines end where it says."""
+    values["seconds"] = time.monotonic() - started
     text = render(f"cli/templates/{template}.txt", **values)
     screen.print(text, end="", markup=False, soft_wrap=True)
 

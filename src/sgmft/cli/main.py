@@ -74,8 +74,8 @@ def plugins(
         load_plugin(path)
 
 
-NAMES = "fetch convert audit train evaluate predict explain encode encoders suggest insight compare"
-for name in (*NAMES.split(), "align", "export", "serve"):
+NAMES = "fetch convert audit label train evaluate predict explain encode encoders suggest insight"
+for name in (*NAMES.split(), "compare", "align", "export", "serve"):
     app.command(name)(getattr(import_module(f"sgmft.cli.{name}"), f"{name}_command"))
 
 

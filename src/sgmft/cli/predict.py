@@ -1,11 +1,13 @@
 """`sgmft predict`: label the rows of a table."""
 
-from typing import Annotated
+from contextlib import ExitStack
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from sgmft.cli import console, options as opt
 from sgmft.errors import SgmftError
+from sgmft.utils.templates import pick_language
 
 
 def predict_command(
@@ -18,6 +20,10 @@ def predict_command(
     runtime: Annotated[str | None, Option(help=opt.HELP["runtime"])] = None,
     zero_shot: Annotated[str | None, Option(help="LABEL=TEXT|TEXT;LABEL=... for a model.")] = None,
     encoder: Annotated[str | None, Option(help="With --zero-shot; as for train.")] = None,
+    ask_llm_below: Annotated[float | None, Option(help=opt.HELP["ask_llm_below"])] = None,
+    llm: Annotated[str | None, Option(help=opt.HELP["llm"])] = None,
+    llm_model: Annotated[str | None, Option(help="Its name on the server.")] = None,
+    llm_budget: Annotated[int | None, Option(help=opt.HELP["llm_budget"], min=0)] = None,
     shard_rows: Annotated[int | None, Option(help=opt.HELP["shard_rows"], min=1)] = None,
     engine: opt.Engine = None,
     address: opt.Address = None,
@@ -37,6 +43,7 @@ def predict_command(
     An output without a suffix is a folder of Parquet shards: what was stopped continues there, and
     a cluster can write it.
     """
+    from sgmft.jobs.label import PROMPTS, LanguageModel
     from sgmft.jobs.predict import ModelFolder, is_shards, predict_table
     from sgmft.locator.abstention import Abstention
     from sgmft.locator.onnx.locator import is_exported
@@ -54,6 +61,10 @@ def predict_command(
             raise SgmftError("A model brings its encoder: leave --encoder out.")
         if features not in (None, "none") and is_exported(model):
             raise SgmftError("An exported model keeps no features: leave out --features.")
+    if ask_llm_below is None and (llm or llm_model or llm_budget is not None):
+        raise SgmftError("--llm, --llm-model and --llm-budget are for --ask-llm-below.")
+    if ask_llm_below is not None and (llm is None or llm_model is None or is_shards(output)):
+        raise SgmftError("--ask-llm-below needs --llm, --llm-model, and one file as the output.")
     if engine == "ray" and not is_shards(output):
         raise SgmftError(f"{output} is one file: for shards, give the name of a folder.")
     reading = where, column, format, allow_outside, strict, features_table
@@ -63,7 +74,7 @@ def predict_command(
     folder = console.feature_folder(features)
     adapt = None
     opening = opt.open_engine(engine, address, workers, device)
-    with console.counter("Predicting") as done, opening as run:
+    with console.counter("Predicting") as done, opening as run, ExitStack() as stack:
         encoder = opt.pick_encoder(encoder, features_table)
         predictor: ModelFolder | SupportsPredictions
         predictor = ModelFolder(model, runtime, folder, device, encoder)
@@ -74,6 +85,14 @@ def predict_command(
             texts = parse_descriptions(zero_shot)
             described = SemanticLocator.zero_shot(texts, encoder, features=folder, device=device)
             predictor, adapt = described, described.adapt
+        if ask_llm_below is not None and llm and llm_model:
+            predictor = predictor.load() if isinstance(predictor, ModelFolder) else predictor
+            own: dict[str, Any] = {"first": predictor, "below": ask_llm_below, "budget": llm_budget}
+            texts = {label: [label] for label in predictor.labels}
+            own["prompt"] = PROMPTS / f"{pick_language(None)}.txt"
+            predictor = LanguageModel(llm, llm_model, texts, **own)
+            console.print_text("routing", model=predictor)
+            stack.callback(console.print_text, "asked", model=predictor)
         summary = predict_table(
             source,
             output,

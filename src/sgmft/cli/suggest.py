@@ -17,6 +17,7 @@ def suggest_command(
     model: Annotated[str | None, Option(help="A trained model; weighs by its doubts.")] = None,
     labels: Annotated[str | None, Option(help="Choices for annotators: Home,School,...")] = None,
     labelled: Annotated[list[str] | None, Option(help="Table of labelled posts; repeat.")] = None,
+    disagree: Annotated[str | None, Option(help=opt.HELP["disagree"])] = None,
     encoder: opt.Encoder = None,
     cleaning: opt.Cleaning = None,
     features: opt.Features = None,
@@ -47,6 +48,7 @@ def suggest_command(
             labels=[*filter(None, map(str.strip, (labels or "").split(",")))],
             labelled=known,
             seed=seed,
+            disagree=disagree,
             on_encoded=done,
         )
     console.print_errors(found.summary)

@@ -79,11 +79,11 @@ def require_known(post: Post, known: Container[str | None]) -> Post:
     return post if post.error or post.label in known else replace(post, error=error)
 
 
-def require_columns(posts: Sequence[Post], columns: Sequence[str]) -> None:
-    """Raise SgmftError for a column of `--by` that none of the posts has."""
+def require_columns(posts: Sequence[Post], columns: Sequence[str], flag: str = "--by") -> None:
+    """Raise SgmftError for a column, named by an option, that none of the posts has."""
     known = dict.fromkeys(name for post in posts for name in post.row) if columns else {}
     for column in columns:
-        check_name(column, known, "--by: the posts have no column")
+        check_name(column, known, f"{flag}: the posts have no column")
 
 
 def warn_about_singleton_labels(labels: Iterable[str]) -> None:

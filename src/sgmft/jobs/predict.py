@@ -82,11 +82,11 @@ def predict_table(
     else:
         posts = source.iter_posts()
         names = source.columns_seen()
-    if adapt:
-        adapt(posts if isinstance(posts, list) else source.iter_posts())
-    columns = OutputColumns.of(names, predictor.labels, rules)
+    columns = OutputColumns.of(names, predictor.labels, rules, getattr(predictor, "more", ()))
     columns = replace(columns, short=Path(output).suffix.lower() in (".csv", ".tsv"))
     with open_writer(output, columns.columns) as writer:
+        if adapt:
+            adapt(posts if isinstance(posts, list) else source.iter_posts())
         given = predictor.predictions(posts, rules), columns, source.strict
         total = pieces.add_up(_write_rows(*given, lambda rows, _: writer.write(rows)), on_predicted)
     drift.warn_of_shifts(predictor.traits, total.traits)

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sgmft.data.posts import Post, raise_first_error
+from sgmft.data.posts import Post, raise_first_error, require_columns
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.data.tables import Columns, iter_posts, open_writer
+from sgmft.data.tables.cells import to_text
+from sgmft.data.tables.columns import USUAL
 from sgmft.data.tables.label_studio import CONTROL, write_tasks
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import temper
@@ -56,6 +58,7 @@ def suggest_table(
     labels: Sequence[str] = (),
     labelled: Sequence[Source] = (),
     seed: int = 0,
+    disagree: str | None = None,
     on_encoded: Callable[[int], None] | None = None,
 ) -> SuggestResult:
     """Write the posts of a table most worth labelling, in that order; see `suggest_posts`.
@@ -64,12 +67,18 @@ def suggest_table(
     the input's columns, `suggested_rank`, `uncertainty` (empty without a model), and a `label` to
     fill in. Annotators choose among `labels`, the model's, and those found in the tables.
     """
+    if disagree is not None and locator.network is None:
+        raise SgmftError(f"--disagree {disagree} compares with a model: name it with --model.")
     for table in (source, *labelled):
         table.refuse_overwriting(output)
     if _holds_labels(output):
         fix = f"give the new suggestions another name, and these posts with --labelled {output}"
         raise SgmftError(f"{output} holds labels already, which would be lost: {fix}.")
     posts, seen = source.read_posts(), list[Post]()
+    if disagree is not None:
+        require_columns(posts, [disagree], "--disagree")
+        if disagree in (source.columns.label, *USUAL["label"]):  # no human's
+            posts = [replace(post, label=None) for post in posts]
     for table in labelled:
         some = table.read_posts()
         seen += some if any(post.label is not None for post in some) else table.read_labelled()
@@ -79,7 +88,13 @@ def suggest_table(
     if tasks and not names:
         fix = 'name them, as in --labels "Home,School"'
         raise SgmftError(f"Label Studio needs labels to choose among: {fix}.")
-    how: Any = {"labelled": seen, "seed": seed, "strict": source.strict, "on_encoded": on_encoded}
+    how: Any = {
+        "labelled": seen,
+        "seed": seed,
+        "disagree": disagree,
+        "strict": source.strict,
+        "on_encoded": on_encoded,
+    }
     chosen, read = suggest_posts(posts, locator, count, **how)
     summary = JobSummary(len(posts) + len(seen) - len(read)) + JobSummary.of(read)
     if not chosen:
@@ -113,6 +128,7 @@ def suggest_posts(
     *,
     labelled: Sequence[Post] = (),
     seed: int = 0,
+    disagree: str | None = None,
     strict: bool = False,
     on_encoded: Callable[[int], None] | None = None,
 ) -> tuple[list[Suggestion], list[Post]]:
@@ -120,7 +136,9 @@ def suggest_posts(
 
     Of posts with the same content one is suggested, and none where one has a label. Those with a
     label, also of `labelled`, cover what is like them. A trained locator weighs posts by its
-    uncertainty; of any other only the encoder is used. Returns the posts, the most worthwhile
+    uncertainty; of any other only the encoder is used. `disagree` is a column of labels, by another
+    model say: the probability that they are wrong counts, and posts without are left out. Returns
+    the posts, the most worthwhile
     first, and all that were looked at, with the `error` of those that cannot be used.
     """
     seen = [post for post in labelled if post.label is not None]
@@ -130,7 +148,8 @@ def suggest_posts(
     covered: dict[str, int] = {}  # content key to the position of the first post of that content
     unlabelled: dict[str, int] = {}
     for i, (key, post) in enumerate(zip(encoded.keys, encoded.posts, strict=True)):
-        (unlabelled if post.label is None else covered).setdefault(key, i)
+        if post.label is not None or disagree is None or to_text(post.row.get(disagree)).strip():
+            (unlabelled if post.label is None else covered).setdefault(key, i)
     kept = [*covered.values(), *(i for key, i in unlabelled.items() if key not in covered)]
     features = encoded.features.take(np.array(kept, np.int64))
     probs = uncertainty = None
@@ -138,8 +157,13 @@ def suggest_posts(
         output = predict_logits(locator.network, features)
         probs = temper(output.logits, locator.temperatures[features.parts])
         uncertainty = margin_uncertainty(probs)
-    known, chosen = range(len(covered)), []
-    for i in choose_posts(features, count, uncertainty=uncertainty, covered=known, seed=seed):
+        if disagree is not None:
+            given = (to_text(encoded.posts[i].row.get(disagree)).strip() for i in kept)
+            known = dict(zip(locator.labels, probs.T, strict=True))
+            own = (known[x][i] if x in known else 0 for i, x in enumerate(given))
+            uncertainty = 1 - np.fromiter(own, np.float32, len(kept))
+    first, chosen = range(len(covered)), []
+    for i in choose_posts(features, count, uncertainty=uncertainty, covered=first, seed=seed):
         post = encoded.posts[kept[i]]
         if probs is None or uncertainty is None:
             chosen.append(Suggestion(post, None, None))

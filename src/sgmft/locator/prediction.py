@@ -36,6 +36,7 @@ class Prediction(NamedTuple):
     abstained: str | None = None  # why a post that could be read has no label
     parts: int = 0  # what the prediction was made from, a place in `sgmft.features.features.PARTS`
     key: str = ""  # content key of the post; "" for one with an error
+    more: Mapping[str, Any] = MappingProxyType({})  # of further columns
 
     @property
     def error(self) -> str | None:
@@ -188,13 +189,20 @@ class OutputColumns:
     short: bool = False  # whether probabilities have four digits
 
     @classmethod
-    def of(cls, columns: Iterable[str], labels: Sequence[str], rules: Abstention) -> Self:
+    def of(
+        cls,
+        columns: Iterable[str],
+        labels: Sequence[str],
+        rules: Abstention,
+        more: Sequence[str] = (),
+    ) -> Self:
         """Return those for an input with these columns, each named once or more often."""
         added = ["label", "probability"]
         added += ["set"] if rules.coverage is not None else []
         added += ["typicality"] if rules.reject is not None else []
         added += ["abstained"] if rules != Abstention() else []
         added += ["error", "warning", *(f"p_{label}" for label in labels)]
+        added += [name for name in more if name not in added]
         return cls(renamed_columns(list(dict.fromkeys(columns)), added), added, list(labels))
 
     @property
@@ -213,6 +221,7 @@ class OutputColumns:
             added |= zip((f"p_{label}" for label in self.labels), probs.tolist(), strict=True)
         if self.short:
             added = {k: f"{x:.4f}" if isinstance(x, float) else x for k, x in added.items()}
+        added |= {key: prediction.more[key] for key in self.added if key in prediction.more}
         return {self.renamed[key]: value for key, value in prediction.post.row.items()} | added
 
     def types(self, given: Mapping[str, Any]) -> dict[str, Any]:

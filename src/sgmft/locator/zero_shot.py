@@ -13,7 +13,7 @@ from sgmft.models.arrays import normalize
 from sgmft.models.baselines.zero_shot import Described, DescribedConfig
 
 
-def parse_descriptions(words: str) -> dict[str, list[str]]:
+def parse_descriptions(words: str, flag: str = "--zero-shot") -> dict[str, list[str]]:
     """Parse labels and their descriptions from `LABEL=DESCRIPTION|DESCRIPTION;LABEL=...`.
 
     A label without "=" describes itself. The wide forms ；＝｜ of the marks serve as well.
@@ -27,9 +27,9 @@ def parse_descriptions(words: str) -> dict[str, list[str]]:
         if not label or (equals and not descriptions):
             fix = "write LABEL=DESCRIPTION, with | between several descriptions"
             lacks = f"{part.strip()!r} lacks a label or a description"
-            raise SgmftError(f"--zero-shot: {lacks}: {fix}.")
+            raise SgmftError(f"{flag}: {lacks}: {fix}.")
         if label in found:
-            raise SgmftError(f"--zero-shot names {label!r} twice: put | between its descriptions.")
+            raise SgmftError(f"{flag} names {label!r} twice: put | between its descriptions.")
         found[label] = descriptions or [label]
     return found
 

@@ -509,6 +509,21 @@ def test_answers_from_outside_are_a_row_and_none_is_wrong(compare, small_posts, 
     assert line.against.value - base == pytest.approx(gap) and line.against.p_holm >= line.against.p
 
 
+def test_answers_say_what_a_thousand_of_them_cost(compare, small_posts, tmp_path):
+    costs = [f"{0.1 * (i % 3)},{100 + i % 2},1e-05" for i in range(36)]
+    costs[-1] = ",,"  # of a row without an answer
+    lines = (f"{x.id},{x.label},{y}\n" for x, y in zip(small_posts, costs, strict=True))
+    file = tmp_path / "gpt.csv"
+    file.write_text("id,label,llm_seconds,llm_tokens,llm_price\n" + "".join(lines), "utf-8")
+    row = {"mine": "Home", "llm_seconds": 2.0}
+    posts = [replace(post, row=row) for post in small_posts]
+    comparison = compare("text-only", posts, answers={"gpt": str(file), "own": "mine"}, seeds=1)
+    comparison.run()
+    found = lines_of(comparison)
+    assert found["gpt"].note.endswith("A thousand posts: 97 s, 100,486 tokens, price 0.01.")
+    assert found["own"].note.endswith("so wrong. A thousand posts: 2,000 s.")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -109,20 +110,20 @@ def _find_motion(data: bytes) -> int | None:
     return next((x for x in starts if x >= end and is_video(data[x : x + 12])), None)
 
 
-def make_thumbnail(file: MediaFile) -> str:
+def make_thumbnail(file: MediaFile, side: int = SIDE, enlarge: bool = True) -> str:
     """Return the first picture of a file as the `data:` URL of a small JPEG, upright."""
     data, name = read_media(file), media_name(file)
     if is_video(data):
         frame = next(decode_video(data, name, MAX_FRAMES))
-        small, (width, height) = squash(frame, SIDE), frame.size
+        small, (width, height) = squash(frame, side), frame.size
     else:
         with images.open_image(data, name) as picture:
             width, height = picture.size
             with suppress(Exception):  # of damaged metadata
                 if picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
                     width, height = height, width
-            small = Image.fromarray(images.square(picture, SIDE))
-    scale = SIDE / max(width, height)
+            small = Image.fromarray(images.square(picture, side))
+    scale = min(side / max(width, height), math.inf if enlarge else 1)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return to_data_url(small.resize(size, Image.Resampling.BICUBIC))
 

@@ -1,6 +1,7 @@
 """From a user's posts to the data of a comparison: encoded as every row needs, and split once."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -76,6 +77,7 @@ class ComparisonData:
     examples: dict[str, str] = field(default_factory=dict)  # the first of each reason
     answers: dict[str, list[str]] = field(default_factory=dict)  # from outside, by row; "" for none
     attributes: list[dict[str, str]] = field(default_factory=list)  # of each post, by column
+    costs: dict[str, str] = field(default_factory=dict)  # in words, of answers by `sgmft label`
 
     @cached_property
     def fingerprints(self) -> list[str]:
@@ -163,6 +165,7 @@ def prepare_comparison(
         warnings=summary.warnings,
         examples=summary.examples,
         answers={name: [given[i] for i in good] for name, given in told.items()},
+        costs={name: _describe_costs(x, posts) for name, x in (answers or {}).items()},
         attributes=[{x: read_cell(post, x) or "" for x in reader.names} for post in usable],
     )
 
@@ -221,3 +224,20 @@ def _read_answers(name: str, source: str, posts: Sequence[Post]) -> list[str]:
         some = next(iter(found), "nothing")
         raise SgmftError(f"{source} has no label for any of the posts: its ids are like {some!r}.")
     return answers
+
+
+def _describe_costs(source: str, posts: Sequence[Post]) -> str:
+    """Return what a thousand answers cost by the columns of `sgmft label`; "" without these."""
+    rows: list[Mapping[str, Any]] = [post.row for post in posts]
+    if not any(source in row for row in rows):
+        rows = [row.values for row in open_table(source).rows]
+    found = list[str]()
+    for column, unit in (
+        ("seconds", "{:,.0f} s"),
+        ("tokens", "{:,.0f} tokens"),
+        ("price", "price {:.3g}"),
+    ):
+        texts = [to_text(row.get(f"llm_{column}")).strip() for row in rows]
+        values = [float(x) for x in texts if re.fullmatch(r"\d+(\.\d+)?(e-\d+)?", x)]
+        found += [unit.format(1000 * sum(values) / len(values))] if values else []
+    return f" A thousand posts: {', '.join(found)}." if found else ""

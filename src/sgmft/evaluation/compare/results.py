@@ -91,7 +91,7 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
         chosen = [place.get(answers[i], len(place)) for i in test]
         none = chosen.count(len(place))
         note = f"Answers from outside; {none:,} of {len(test):,} are none of the labels, so wrong."
-        known[key] = Row(key, key, note=note)
+        known[key] = Row(key, key, note=note + data.costs.get(key, ""))
         probs[key] = np.eye(len(place) + 1)[None, chosen]  # (1, N, K + 1), certain
     summarise = statistics.summarise
     summaries = {k: summarise(x, truth, data.labels, groups, splits) for k, x in probs.items()}

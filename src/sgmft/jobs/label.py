@@ -1,0 +1,326 @@
+"""Label posts by a language model behind any server that speaks the OpenAI chat protocol."""
+
+import json
+import math
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any, TypeVar
+
+import numpy as np
+
+from sgmft.data.posts import Post
+from sgmft.data.preprocessing.images import ImageError
+from sgmft.data.preprocessing.media import make_thumbnail
+from sgmft.errors import Message, SgmftError, join_messages, make_printable, needs_extra, raising
+from sgmft.locator.abstention import Abstention
+from sgmft.locator.prediction import Prediction, Predictions, SupportsPredictions
+from sgmft.utils.checksums import digest_of
+from sgmft.utils.files import cache_folder
+
+NONE = "the language model found none of the labels"  # a reason
+COSTS = ("tokens", "written", "seconds")  # of a reply: tokens read and written
+KEY = "OPENAI_API_KEY"  # variable
+AHEAD = 256  # posts that are worked on together
+RETRIES = 5  # of a request, by the client, which waits as long as a server's Retry-After says
+SILENCE = 10  # failed requests in a row, after which nothing more is sent
+PATCH, WRITTEN = 28, 10  # estimates: so many pixels squared are a token; tokens of an answer
+PROMPTS = Path(__file__).with_name("prompts")
+_WIDE = re.compile(r"[^\x00-\u024f]")  # each about a token; of other characters four are
+_MARKS = " \t\r\n.,:;!\"'`*()[]{}。"  # around an answer, and in a token of it
+Messages = list[dict[str, Any]]
+Reply = dict[str, Any]  # as it is cached: text, cut, mass by letter, COSTS
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _NoAnswerError(SgmftError):
+    """The reason why a post gets no label from a language model."""
+
+
+@dataclass
+class LanguageModel:
+    """Predicts by the answers of a language model, to all posts or where a model is unsure.
+
+    Labels are asked for as letters, so that one token has a label's probability. Every answer is
+    kept at once, by a digest of all that it depends on: no question is paid for twice, also after
+    a job was killed. The key is in no message and no file.
+
+    Raises:
+        SgmftError: labels, address, prompt or cache cannot be used; `openai` is not installed.
+    """
+
+    server: str  # address of the API, such as http://127.0.0.1:8000/v1
+    model: str  # its name there
+    descriptions: Mapping[str, Sequence[str]]  # of each label; perhaps the label itself
+    prompt: Path = PROMPTS / "en.txt"  # with {labels} and {text}; there is a zh.txt as well
+    max_images: int = 4  # pictures that are sent of one post
+    image_size: int = 512  # pixels of their longer side, at most
+    votes: int = 0  # answers at temperature 1, whose shares are the probabilities
+    max_tokens: int = 32  # of an answer; a model that reasons in its answer needs more
+    workers: int = 8  # requests at once
+    timeout: float = 120.0  # seconds of one attempt
+    price: tuple[float, float] | None = None  # of a million tokens read, and written
+    key_env: str = KEY  # variable with the server's key, if it needs one
+    cache: Path | None = None  # SQLite file of answers; by default in the user's cache folder
+    first: SupportsPredictions | None = None  # whose predictions stand where it is sure
+    below: float = 1.0  # probability of its predictions under which the language model is asked
+    budget: int | None = None  # posts for which it is, at most
+
+    def __post_init__(self) -> None:
+        self.labels = list(self.descriptions)
+        self.traits: Mapping[str, int] = {} if self.first is None else self.first.traits
+        self.more = ["abstained", "llm_none", "llm_tokens", "llm_seconds"]
+        self.more += [] if self.price is None else ["llm_price"]
+        self.more += [] if self.first is None else ["source"]
+        if not re.fullmatch(r"https?://[^@\s]+", self.server):
+            fix = "begin it with http:// or https://, and leave passwords out"
+            raise SgmftError(f"The address of the language model cannot be used: {fix}.")
+        if not 2 <= len(self.labels) < len(ascii_uppercase) or "none" in self.labels:
+            raise SgmftError(f"Name 2 to 25 labels; 'none' is always there beside {self.labels}.")
+        self._codes = ascii_uppercase[: len(self.labels) + 1]  # the last is of none of the labels
+        with raising(f"The prompt {self.prompt} cannot be read as UTF-8.", OSError, ValueError):
+            text = self.prompt.read_text("utf-8").strip()
+        if "{labels}" not in text or "{text}" not in text:
+            raise SgmftError(f"{self.prompt}: write {{labels}} and {{text}} where these go.")
+        about = self.descriptions.items()
+        shown = (x if [x] == [*texts] else f"{x} ({'; '.join(texts)})" for x, texts in about)
+        lines = "\n".join(": ".join(pair) for pair in zip(self._codes, shown, strict=False))
+        text = text.replace("{none}", self._codes[-1]).replace("{codes}", ", ".join(self._codes))
+        self._prompt = text.replace("{labels}", lines)
+        request = (PROMPTS / "request.json").read_text("utf-8")
+        self._wanted = json.loads(request.replace("[]", json.dumps([*self._codes])))
+        self._wanted["temperature"] = 1 if self.votes else 0
+        self._taken = self._wanted  # without what the server has refused
+        self.spent = Counter[str]()  # requests, tokens read and written; answers from the cache
+        self._silent = 0
+        self._lock, self._asked = threading.Lock(), [threading.Lock() for _ in range(4096)]
+        with needs_extra("llm", "A language model"):
+            import openai
+        self._key = os.environ.get(self.key_env, "").strip()
+        self.has_key = bool(self._key)
+        own: dict[str, Any] = {"timeout": self.timeout, "max_retries": RETRIES}
+        own["http_client"] = openai.DefaultHttpxClient(follow_redirects=False)  # nobody else reads
+        self._client = openai.OpenAI(base_url=self.server, api_key=self._key or "none", **own)
+        path = self.cache or cache_folder() / "answers.sqlite"
+        self._unusable = f"The cache {path} cannot be used: name another file with --cache."
+        with raising(self._unusable, OSError, sqlite3.Error):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._rows = sqlite3.connect(path, 60, isolation_level=None, check_same_thread=False)
+            self._rows.execute("CREATE TABLE IF NOT EXISTS replies (key PRIMARY KEY, reply)")
+
+    def close(self) -> None:
+        """Close the connections and the cache."""
+        self._client.close()
+        self._rows.close()
+
+    def cost(self, tokens: int, written: int) -> float:
+        """Return the price of tokens that are read and written."""
+        return round(float(np.dot(self.price or (0, 0), (tokens, written))) / 1e6, 9)
+
+    def survey(self, posts: Iterable[Post]) -> Counter[str]:
+        """Count posts to send, their pictures, and tokens read and written, estimated; and posts
+        that are cached. Sends nothing.
+        """
+        return sum(in_order(self._survey, posts, os.cpu_count() or 1), Counter[str]())
+
+    def _survey(self, post: Post) -> Counter[str]:
+        found = {"cached": 1}
+        with suppress(_NoAnswerError):
+            messages, pictures, _ = self._messages(post)
+            keys = (self._digest(messages, x) for x in range(self.votes or 1))
+            if new := sum(self._cached(key) is None for key in keys):
+                wide = len(_WIDE.findall(text := self._prompt + post.text))
+                tokens = wide + (len(text) - wide) // 4 + pictures * (self.image_size // PATCH) ** 2
+                found = {"tokens": new * tokens, "written": new * WRITTEN}
+                found |= {"posts": 1, "pictures": pictures}
+            return Counter(found)
+        return Counter()
+
+    def predictions(self, posts: Iterable[Post], abstain: Abstention | None = None) -> Predictions:
+        """Yield predictions in the order of the posts; rules for abstention are those of `first`.
+
+        Probabilities are shares of the labels alone, `llm_none` is that of none of them. They are
+        None without log-probabilities and votes. A post has an error where two answers name no
+        label, or there is none; where there is a `first`, its prediction stands, with a warning.
+
+        Raises:
+            SgmftError: the server refuses the key or the model, or does not answer any more.
+        """
+        if self.first is None:
+            return in_order(self.ask, posts, self.workers)
+        unsure = self._choose(self.first.predictions(posts, abstain))
+        return in_order(self._decide, unsure, self.workers)
+
+    def _choose(self, predictions: Predictions) -> Iterator[tuple[Prediction, bool]]:
+        left = math.inf if self.budget is None else self.budget
+        for p in predictions:
+            asked = p.probability is not None and p.probability < self.below and left > 0
+            left -= asked
+            yield p, asked
+
+    def _decide(self, item: tuple[Prediction, bool]) -> Prediction:
+        own, asked = item
+        other = self.ask(own.post) if asked else own
+        if asked and other.error is None:
+            more = {"source": "llm", **other.more}
+            return other._replace(label_set=own.label_set, typicality=own.typicality, more=more)
+        warnings = (*own.post.warnings, *([other.error] if other.error and asked else []))
+        return own._replace(post=replace(own.post, warnings=warnings), more={"source": "model"})
+
+    def ask(self, post: Post) -> Prediction:
+        """Return the language model's prediction for one post; see `predictions`."""
+        try:
+            messages, _, warnings = self._messages(post)
+            replies = [self._answer(messages, x) for x in range(self.votes or 1)]
+        except _NoAnswerError as error:
+            return Prediction(replace(post, error=str(error)), None, None, None)
+        post = replace(post, warnings=tuple(dict.fromkeys((*post.warnings, *warnings))))
+        tokens, written, seconds = (sum(x[key] for x in replies) for key in COSTS)
+        more = {"llm_tokens": tokens + written or None, "llm_seconds": round(seconds, 3)}
+        more |= {"llm_price": self.cost(tokens, written)} if tokens and self.price else {}
+        codes = Counter(code for x in replies if (code := self._read(x["text"])))
+        if not codes:
+            answer, cut = replies[-1]["text"], replies[-1]["cut"]
+            reason = "the model's answer names none of the labels: {answer!r:.80}"
+            reason = "the answer was cut off, see --max-tokens: {answer!r:.80}" if cut else reason
+            post = replace(post, error=Message(reason, answer=answer))
+            return Prediction(post, None, None, None, more=more)
+        mass: Mapping[str, float] = codes if self.votes else replies[0]["mass"]
+        best = self._codes.index(max(mass or codes, key=(mass or codes).__getitem__))
+        shares = np.array([mass.get(code, 0) for code in self._codes], np.float32)
+        more |= {"llm_none": round(float(shares[-1] / shares.sum()), 6)} if mass else {}
+        if best == len(self.labels):
+            return Prediction(post, None, None, None, abstained=NONE, more=more)
+        probs = shares[:-1] / shares[:-1].sum() if mass else None
+        return Prediction(post, self.labels[best], probs, None, more=more)
+
+    def _messages(self, post: Post) -> tuple[Messages, int, list[str]]:
+        """Return what is sent, how many pictures that are, and why others are left out."""
+        if post.error is not None:
+            raise _NoAnswerError(post.error)
+        text, urls, reasons = post.text.encode(errors="replace").decode(), list[str](), list[str]()
+        if len(post.images) > self.max_images > 0:
+            reason = "has {count} pictures; at most {most} of one post are read"
+            reasons.append(Message(reason, count=len(post.images), most=self.max_images))
+        for file in post.images[: self.max_images]:
+            try:
+                urls.append(make_thumbnail(file, self.image_size, enlarge=False))
+            except ImageError as error:
+                reasons.append(str(error))
+        if not text.strip() and not urls:
+            raise _NoAnswerError(join_messages(reasons) or "nothing to go on: no text, no picture")
+        content: Any = self._prompt.replace("{text}", text)
+        if urls:  # some servers take nothing but texts
+            pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+            content = [{"type": "text", "text": content}, *pictures]
+        return [{"role": "user", "content": content}], len(urls), reasons
+
+    def _answer(self, messages: Messages, number: int) -> Reply:
+        """Return a reply; that to a second question, with the costs of both, if it has no label."""
+        reply = self._reply(messages, number)
+        if self._read(reply["text"]) is None:
+            again = self._prompt.rpartition("\n")[2]  # the last line, which asks for a letter
+            turns = {"assistant": reply["text"], "user": again}.items()
+            talk = [*messages, *({"role": role, "content": text} for role, text in turns)]
+            second = self._reply(talk, number)
+            reply = second | {x: reply[x] + second[x] for x in COSTS}
+        return reply
+
+    def _digest(self, messages: Messages, number: int) -> str:
+        own = {"server": self.server, "model": self.model, "request": self._wanted}
+        return digest_of({**own, "most": self.max_tokens, "messages": messages, "number": number})
+
+    def _cached(self, key: str, *reply: str) -> Any:
+        """Return the reply of a key, perhaps after putting it there; None where there is none."""
+        with self._lock, raising(self._unusable, sqlite3.Error):
+            if reply:
+                self._rows.execute("REPLACE INTO replies VALUES (?, ?)", (key, *reply))
+            found = self._rows.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+        return found and json.loads(found[0])
+
+    def _reply(self, messages: Messages, number: int) -> Reply:
+        key = self._digest(messages, number)
+        with self._asked[int(key[:3], 16)]:  # who asks the same waits for this answer
+            reply: Reply | None = self._cached(key)
+            new = reply is None
+            if reply is None:
+                reply = self._send(messages)
+                self._cached(key, json.dumps(reply))
+        with self._lock:
+            found = {"requests": 1, **{x: reply[x] for x in COSTS}}
+            self.spent.update(found if new else {"cached": 1})
+        return reply
+
+    def _send(self, messages: Messages) -> Reply:
+        """Ask the server, from then on without what it refuses of the settings."""
+        from openai import BadRequestError, UnprocessableEntityError
+
+        start, given = time.monotonic(), self._taken
+        own: dict[str, Any] = {"model": self.model, "messages": messages}
+        own["max_completion_tokens"] = self.max_tokens
+        try:
+            while True:
+                try:
+                    got: Any = self._client.chat.completions.create(**own, **given)
+                    break
+                except (BadRequestError, UnprocessableEntityError) as error:
+                    if not given:
+                        raise
+                    named = [name for name in given if name in str(error)]
+                    given = {x: y for x, y in given.items() if named and x not in named}
+            choice, usage = got.choices[0], got.usage
+            text, cut = choice.message.content or "", choice.finish_reason == "length"
+            mass = self._mass(choice.logprobs, self._read(text))
+            counts = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+            tokens, written = (int(x or 0) for x in counts)
+        except Exception as error:  # bad servers make the client raise nearly every kind
+            why = str(error).replace(self._key, "***") if self._key else str(error)
+            why, status = make_printable(why)[:300], getattr(error, "status_code", 0)
+            self._silent += status not in (400, 413, 422)  # which are of this post alone
+            if status in (401, 403, 404) or self._silent >= SILENCE:
+                fix = "mend that and run the same again, which asks nothing twice"
+                raise SgmftError(f"{self.server} gives no labels ({why}): {fix}.") from None
+            reason = "the language model could not be asked: {why}"
+            raise _NoAnswerError(reason, why=why) from None  # the cause may have the key in it
+        self._silent, self._taken = 0, given
+        spent = zip(COSTS, (tokens, written, time.monotonic() - start), strict=True)
+        return {"text": text, "cut": cut, "mass": mass, **dict(spent)}
+
+    def _read(self, answer: str) -> str | None:
+        """Return the letter of an answer: alone, in JSON, or before its label; None for others."""
+        answer = answer.rpartition("</think>")[2]
+        with suppress(ValueError, LookupError, TypeError):
+            answer = json.loads(answer)["label"]
+        found = re.fullmatch(r"([A-Z])(?: ?[:.)].{0,100})?", str(answer).strip(_MARKS))
+        return found[1] if found and found[1] in self._codes else None
+
+    def _mass(self, logprobs: Any, code: str | None) -> dict[str, float]:
+        """Return the probabilities of letters at the token that decided; {} if they are unknown."""
+        tokens = logprobs.content or () if logprobs else ()
+        others = next((x.top_logprobs for x in tokens if x.token.strip(_MARKS) == code), ())
+        mass = defaultdict[str, float](float)
+        for token in others if len(others) > 1 else ():
+            if (letter := token.token.strip(_MARKS)) in [*self._codes]:
+                mass[letter] += math.exp(token.logprob)
+        return dict(mass)
+
+
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Iterator[Result]:
+    """Yield results of work by several threads in the order of the items, some of these ahead."""
+    given = iter(items)
+    with ThreadPoolExecutor(workers) as pool:
+        while part := list(islice(given, AHEAD)):
+            yield from pool.map(work, part)
