@@ -1,6 +1,7 @@
 """Base classes of the networks of torch, from features of posts to logits, and their inputs."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -144,6 +145,12 @@ class Network(nn.Module, ABC):
         of all processes' posts; whatever else compares posts gets them by `criterion.gather`.
         """
         return criterion(output.logits, labels)
+
+    def losses(
+        self, output: Output, labels: Tensor, criterion: BatchCrossEntropy
+    ) -> Iterator[Tensor]:
+        """Yield the scalars of a batch, after each of which weights are stepped; `loss` alone."""
+        yield self.loss(output, labels, criterion)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The weights that are trained, by learning rate, as torch's optimizers take them."""

@@ -169,9 +169,11 @@ class Tuned(Network):
         """B posts to logits (B, K)."""
         return self.head(self.encode(batch))  # type: ignore[no-any-return]
 
-    def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
+    def losses(
+        self, output: Output, labels: Tensor, criterion: BatchCrossEntropy
+    ) -> Iterator[Tensor]:
         """The head's own objective."""
-        return self.head.loss(output, labels, criterion)
+        return self.head.losses(output, labels, criterion)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The head with this rate, the towers with theirs."""
