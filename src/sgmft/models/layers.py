@@ -81,12 +81,6 @@ self_attention_layer = partial(nn.TransformerEncoderLayer, activation="gelu", ba
 asymmetric_layer = partial(nn.TransformerDecoderLayer, activation="gelu", batch_first=True)
 
 
-def hidden_layers(source: int, width: int, dropout: float) -> nn.Sequential:
-    """Two hidden layers with ReLU, and dropout between: (B, source) to (B, width)."""
-    first = nn.Linear(source, width), nn.ReLU(), nn.Dropout(dropout)
-    return nn.Sequential(*first, nn.Linear(width, width), nn.ReLU())
-
-
 def classifier(
     width: int, classes: int, hidden: Sequence[int] = (512, 256, 128, 64), dropout: float = 0.1
 ) -> nn.Sequential:

@@ -16,6 +16,7 @@ from sgmft.models.base import Guidance, NetworkConfig, Output, mean_and_divisor
 from sgmft.utils.distributed import BatchCrossEntropy
 
 Scale = Literal["none", "unit", "standard"]
+Losses = Iterator[Tensor]  # scalars; each is stepped on before the next is made
 Tokens = Ragged | None  # of words or regions; None without token features
 
 
@@ -146,10 +147,8 @@ class Network(nn.Module, ABC):
         """
         return criterion(output.logits, labels)
 
-    def losses(
-        self, output: Output, labels: Tensor, criterion: BatchCrossEntropy
-    ) -> Iterator[Tensor]:
-        """Yield the scalars of a batch, after each of which weights are stepped; `loss` alone."""
+    def losses(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Losses:
+        """Yield what each step of the optimizer on a batch minimises: `loss`, in one step."""
         yield self.loss(output, labels, criterion)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:

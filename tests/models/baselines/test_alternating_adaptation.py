@@ -28,8 +28,8 @@ def slow_modality(w, name, x, present):
     """h and y of one modality of a post."""
     x = standardised(w, f"{name}.pooled_scale", x)
     x = linear(w, f"{name}.project", x) if present else w[f"{name}.null"]
-    for layer in (0, 3):
-        x = [max(a, 0.0) for a in linear(w, f"{name}_hidden.{layer}", x)]
+    x = [max(a, 0.0) for a in linear(w, f"{name}_hidden.0", x)]
+    x = linear(w, f"{name}_hidden.3", x)
     return x, linear(w, "head", x)
 
 

@@ -40,12 +40,12 @@ def slow_modality(w, name, x, present):
     """h, y and the score of one modality of a post."""
     x = standardised(w, f"{name}.pooled_scale", x)
     x = linear(w, f"{name}.project", x) if present else w[f"{name}.null"]
-    for layer in (0, 3):
-        x = [max(a, 0.0) for a in linear(w, f"hidden.{name}.{layer}", x)]
+    i = ("text", "image").index(name)
+    x = linear(w, f"hidden.{i}.3", [max(a, 0.0) for a in linear(w, f"hidden.{i}.0", x)])
     score = x
     for layer in range(3):
-        score = linear(w, f"confidence.{name}.{layer}", score)
-    return x, linear(w, f"heads.{name}", x), score[0]
+        score = linear(w, f"scores.{i}.{layer}", score)
+    return x, linear(w, f"heads.{i}", x), score[0]
 
 
 def slow_forward(w, batch, calibrated):
@@ -105,7 +105,7 @@ def test_confidence_learns_from_its_errors_alone_and_nothing_else_does():
     supervised = gradients(model, sum(criterion(x, LABELS) for x in logits))
     whole = gradients(model, model.loss(model(batch), LABELS, criterion))
     assert {name for name in whole if name not in supervised} == {
-        name for name, _ in model.named_parameters() if name.startswith("confidence")
+        name for name, _ in model.named_parameters() if name.startswith("scores")
     }
     for name, x in supervised.items():
         torch.testing.assert_close(whole[name], x, rtol=1e-12, atol=1e-14)

@@ -1,16 +1,16 @@
 """Alternating unimodal adaptation (MLA; Zhang et al. 2024): modalities take turns at one head."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from sgmft.features.features import Batch
 from sgmft.models.base import NetworkConfig, Output
-from sgmft.models.layers import hidden_layers
+from sgmft.models.layers import classifier as layers
 from sgmft.models.method import Method
-from sgmft.models.network import BimodalNetwork
+from sgmft.models.network import BimodalNetwork, Losses
 from sgmft.models.presets import Dropout, Positive
 from sgmft.utils.distributed import BatchCrossEntropy
 
@@ -20,7 +20,7 @@ class AlternatingAdaptationConfig(NetworkConfig):
     """Settings of the network and its training."""
 
     width: int = 256  # D of the representations h_t and h_v
-    dropout: Dropout = 0.1  # between the two hidden layers of each modality
+    dropout: Dropout = 0.1  # after the hidden layer of each modality
     alpha: Positive = 0.1  # of equation 3; the greater, the less the head's gradient changes
 
 
@@ -36,41 +36,37 @@ class AlternatingAdaptation(BimodalNetwork):
         y  = sum over m of w_m y_m,    w = softmax over m of -e_m                     (5)
 
     From the paper (arXiv 2311.10707) and its code, whose encoders are trained: here a projection of
-    cached features and two hidden layers stand for each, and the null vector for what is missing.
-    (2) and (3) are orthogonal weights modification (Zeng et al. 2019), after which AdamW steps, as
-    for all systems compared. The code has them too, but never in use: no weight has the name that
-    it looks for. The numbers are ours.
+    cached features and a hidden layer stand for each, and the null vector for what is missing. (2)
+    and (3) are orthogonal weights modification (Zeng et al. 2019), after which AdamW steps, as for
+    all systems compared. The code has them too, but never in use: no weight has the name that it
+    looks for. The numbers are ours.
     """
 
     config: AlternatingAdaptationConfig
     projection: Tensor  # P, kept with the weights so that a training can continue
 
     def __init__(self, config: AlternatingAdaptationConfig) -> None:
-        D, dropout = config.width, config.dropout
+        D = config.width
         super().__init__(config, D)
-        self.text_hidden = hidden_layers(D, D, dropout)
-        self.image_hidden = hidden_layers(D, D, dropout)
+        self.text_hidden, self.image_hidden = (layers(D, D, (D,), config.dropout) for _ in "tv")
         self.head = nn.Linear(D, config.classes)
         self.register_buffer("projection", torch.eye(D))
 
     def forward(self, batch: Batch) -> Output:
         """Pooled features of B posts to logits (B, K), the mixture of both modalities' (5)."""
-        t, v = self.pooled_inputs(batch)  # (B, D)
+        t, v = self.pooled_inputs(batch)
         h = self.text_hidden(t), self.image_hidden(v)  # (B, D) each
         y = torch.stack([self.head(x) for x in h], 1)  # (B, 2, K)
-        log_p = y.log_softmax(-1)
-        weights = (log_p.exp() * log_p).sum(-1).softmax(1)  # (B, 2)
+        w = (y.softmax(-1) * y.log_softmax(-1)).sum(-1).softmax(1)  # (B, 2)
         parts = {"hidden": h, "logits": y}
-        return Output((weights[..., None] * y).sum(1), torch.cat(h, 1), parts=parts)
+        return Output((w[..., None] * y).sum(1), torch.cat(h, 1), parts=parts)
 
-    def losses(
-        self, output: Output, labels: Tensor, criterion: BatchCrossEntropy
-    ) -> Iterator[Tensor]:
+    def losses(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Losses:
         """Yield the text's loss, and after its step the image's, by the head as it then is."""
         for h in output.parts["hidden"]:  # (B, D)
             W, P = self.head.weight, self.projection
             changed = W.detach() + (W - W.detach()) @ P  # W, but its gradient is times P
-            yield criterion(nn.functional.linear(h, changed, self.head.bias), labels)
+            yield criterion(linear(h, changed, self.head.bias), labels)
             g = criterion.gather(h.detach()).mean(0)  # (D,)
             q = P @ g
             self.projection = P - q.outer(q) / (self.config.alpha + g @ q)

@@ -8,7 +8,6 @@ from torch.nn.functional import cosine_similarity
 
 from sgmft.features.features import Batch
 from sgmft.models.base import NetworkConfig, Output
-from sgmft.models.layers import hidden_layers
 from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork
 from sgmft.models.presets import Dropout, NotNegative, Positive
@@ -90,7 +89,8 @@ class _Head(nn.Module):
 
     def __init__(self, source: int, width: int, classes: int, dropout: float) -> None:
         super().__init__()
-        self.hidden = hidden_layers(source, width, dropout)
+        first = nn.Linear(source, width), nn.ReLU(), nn.Dropout(dropout)
+        self.hidden = nn.Sequential(*first, nn.Linear(width, width), nn.ReLU())
         self.output = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from sgmft.features.encoders.library_encoders import TorchEncoder
 from sgmft.features.features import Batch, Features, LabelledPosts, keep_modalities
 from sgmft.models.arrays import Array, ArrayModule, Integers, cross_entropy
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
-from sgmft.models.network import Network
+from sgmft.models.network import Losses, Network
 from sgmft.training import fit as fitting
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.finetune.towers import Towers, open_towers
@@ -169,9 +169,7 @@ class Tuned(Network):
         """B posts to logits (B, K)."""
         return self.head(self.encode(batch))  # type: ignore[no-any-return]
 
-    def losses(
-        self, output: Output, labels: Tensor, criterion: BatchCrossEntropy
-    ) -> Iterator[Tensor]:
+    def losses(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Losses:
         """The head's own objective."""
         return self.head.losses(output, labels, criterion)
 
