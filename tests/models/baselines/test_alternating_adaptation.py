@@ -28,8 +28,8 @@ def slow_modality(w, name, x, present):
     """h and y of one modality of a post."""
     x = standardised(w, f"{name}.pooled_scale", x)
     x = linear(w, f"{name}.project", x) if present else w[f"{name}.null"]
-    x = [max(a, 0.0) for a in linear(w, f"{name}_hidden.0", x)]
-    x = linear(w, f"{name}_hidden.3", x)
+    i = ("text", "image").index(name)
+    x = linear(w, f"hidden.{i}.3", [max(a, 0.0) for a in linear(w, f"hidden.{i}.0", x)])
     return x, linear(w, "head", x)
 
 
@@ -116,13 +116,16 @@ def test_after_many_steps_p_is_the_inverse_that_it_stands_for():
 
 def test_in_its_turn_a_modality_moves_itself_and_the_head_alone():
     model, batch = made()
-    for name, loss in zip(
-        ("text", "image"), model.losses(model(batch), LABELS, BatchCrossEntropy()), strict=True
-    ):
+    losses = model.losses(model(batch), LABELS, BatchCrossEntropy())
+    for i, (name, loss) in enumerate(zip(("text", "image"), losses, strict=True)):
         model.zero_grad()
         loss.backward()
         moved = {key for key, p in model.named_parameters() if p.grad is not None}
-        own = {key for key, _ in model.named_parameters() if key.startswith((name, "head"))}
+        own = {
+            key
+            for key, _ in model.named_parameters()
+            if key.startswith((name, f"hidden.{i}", "head"))
+        }
         assert moved == own
 
 

@@ -48,18 +48,16 @@ class AlternatingAdaptation(BimodalNetwork):
     def __init__(self, config: AlternatingAdaptationConfig) -> None:
         D = config.width
         super().__init__(config, D)
-        self.text_hidden, self.image_hidden = (layers(D, D, (D,), config.dropout) for _ in "tv")
+        self.hidden = nn.ModuleList(layers(D, D, (D,), config.dropout) for _ in "tv")
         self.head = nn.Linear(D, config.classes)
         self.register_buffer("projection", torch.eye(D))
 
     def forward(self, batch: Batch) -> Output:
         """Pooled features of B posts to logits (B, K), the mixture of both modalities' (5)."""
-        t, v = self.pooled_inputs(batch)
-        h = self.text_hidden(t), self.image_hidden(v)  # (B, D) each
+        h = [f(x) for f, x in zip(self.hidden, self.pooled_inputs(batch), strict=True)]  # (B, D)
         y = torch.stack([self.head(x) for x in h], 1)  # (B, 2, K)
         w = (y.softmax(-1) * y.log_softmax(-1)).sum(-1).softmax(1)  # (B, 2)
-        parts = {"hidden": h, "logits": y}
-        return Output((w[..., None] * y).sum(1), torch.cat(h, 1), parts=parts)
+        return Output((w[..., None] * y).sum(1), torch.cat(h, 1), parts={"hidden": h, "logits": y})
 
     def losses(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Losses:
         """Yield the text's loss, and after its step the image's, by the head as it then is."""

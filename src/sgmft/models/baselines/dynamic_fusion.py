@@ -14,8 +14,6 @@ from sgmft.models.network import BimodalNetwork
 from sgmft.models.presets import Dropout
 from sgmft.utils.distributed import BatchCrossEntropy
 
-TINY = 1e-12  # what is divided by is at least as far from 0
-
 
 @dataclass(frozen=True)
 class DynamicFusionConfig(NetworkConfig):
@@ -35,10 +33,10 @@ def fusion_weights(scores: Tensor, logits: Tensor | None = None) -> Tensor:
     w   = softmax over m of r_m (c_m + d_m)  of the Co-Belief, calibrated         (5)
     """
     log_c = logsigmoid(scores)  # (B, 2)
-    belief = log_c.exp() + log_c.flip(1) / log_c.sum(1, keepdim=True).clamp(max=-TINY)
+    belief = log_c.exp() + log_c.flip(1) / log_c.sum(1, keepdim=True).clamp(max=-1e-12)
     if logits is not None:
         u = (logits.softmax(-1) - 1 / logits.shape[-1]).abs().mean(-1)  # (B, 2)
-        belief = belief * (u / u.flip(1).clamp(min=TINY)).clamp(max=1)
+        belief = belief * (u / u.flip(1).clamp(min=1e-12)).clamp(max=1)
     return belief.softmax(1)
 
 
@@ -47,20 +45,16 @@ class DynamicFusion(BimodalNetwork):
 
     From the paper (arXiv 2406.04802) and its code, whose encoders are trained: here a projection of
     cached features and a hidden layer stand for each, and the null vector for what is missing. As
-    in the code, only predictions are calibrated (3, 4), three linear layers make a score, and no
-    gradient passes through w, nor from the scores to what they are of. The numbers are ours.
+    in the code, only predictions are calibrated (3, 4), a score is linear in h, there by three
+    layers, and no gradient passes through w, nor from s to h. The numbers are ours.
     """
-
-    config: DynamicFusionConfig
 
     def __init__(self, config: DynamicFusionConfig) -> None:
         D, K = config.width, config.classes
         super().__init__(config, D)
         self.hidden = nn.ModuleList(layers(D, D, (D,), config.dropout) for _ in "tv")
         self.heads = nn.ModuleList(nn.Linear(D, K) for _ in "tv")
-        sizes = (D, 2 * D), (2 * D, D), (D, 1)
-        scores = (nn.Sequential(*(nn.Linear(*size) for size in sizes)) for _ in "tv")
-        self.scores = nn.ModuleList(scores)
+        self.scores = nn.ModuleList(nn.Linear(D, 1) for _ in "tv")
 
     def forward(self, batch: Batch) -> Output:
         """Pooled features of B posts to logits (B, K): w_t y_t + w_v y_v."""
@@ -68,12 +62,11 @@ class DynamicFusion(BimodalNetwork):
         y = torch.stack([f(x) for f, x in zip(self.heads, h, strict=True)], 1)  # (B, 2, K)
         s = torch.cat([f(x.detach()) for f, x in zip(self.scores, h, strict=True)], 1)  # (B, 2)
         w = fusion_weights(s.detach(), None if self.training else y.detach())  # (B, 2)
-        parts = {"logits": y, "confidence": s.sigmoid()}
-        return Output((w[..., None] * y).sum(1), torch.cat(h, 1), parts=parts)
+        return Output((w[..., None] * y).sum(1), torch.cat(h, 1), parts={"logits": y, "scores": s})
 
     def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
         """CE(y), and CE(y_m) + |c_m - p_m of the true label| of each modality (6)."""
-        y, c = output.parts["logits"], output.parts["confidence"]  # (B, 2, K), (B, 2)
+        y, c = output.parts["logits"], output.parts["scores"].sigmoid()  # (B, 2, K), (B, 2)
         true = y.detach().softmax(-1)[torch.arange(len(y)), :, labels]  # (B, 2)
         gaps = criterion.gather((c - true).abs()).mean(0)  # (2,)
         return gaps.sum() + sum(criterion(x, labels) for x in (output.logits, *y.unbind(1)))
