@@ -67,10 +67,10 @@ def tracked(track: Any, settings: Mapping[str, Any]) -> Iterator[Callable[..., A
         try:
             return call(*given)
         except Exception as error:  # tools have kinds of their own
-            why = " ".join(str(error).split())
+            why = " ".join(str(error).split()).rstrip(".")
             failed.append(f"Logging to {track} failed: {why}. Check that it can be written to.")
             if log is not None and len(failed) == 1:
-                warn(failed[0])
+                warn(f"{failed[0]} Nothing more is logged.")
 
     def write(figures: Mapping[str, float], step: int, *run: Any) -> None:
         with _open_run(tool, kind, track, *run) if run else nullcontext(log) as own:
