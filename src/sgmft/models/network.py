@@ -148,7 +148,7 @@ class Network(nn.Module, ABC):
         return criterion(output.logits, labels)
 
     def losses(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Losses:
-        """Yield what each step of the optimizer on a batch minimises: `loss`, in one step."""
+        """Yield what each step of the optimizer on a batch minimises; by default one, `loss`."""
         yield self.loss(output, labels, criterion)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:

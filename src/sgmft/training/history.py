@@ -69,7 +69,9 @@ def tracked(track: Any, settings: Mapping[str, Any]) -> Iterator[Callable[..., A
         except Exception as error:  # tools have kinds of their own
             why = " ".join(str(error).split()).rstrip(".")
             failed.append(f"Logging to {track} failed: {why}. Check that it can be written to.")
-            if log is not None and len(failed) == 1:
+            if log is None:
+                raise SgmftError(failed[0]) from error
+            if len(failed) == 1:
                 warn(f"{failed[0]} Nothing more is logged.")
 
     def write(figures: Mapping[str, float], step: int, *run: Any) -> None:
@@ -77,8 +79,6 @@ def tracked(track: Any, settings: Mapping[str, Any]) -> Iterator[Callable[..., A
             own(figures, step)
 
     log = attempt(opened.__enter__)
-    if failed:
-        raise SgmftError(failed[0])
     with ExitStack() as stack:
         stack.push(lambda *error: attempt(opened.__exit__, *error))
         yield lambda *line: failed or attempt(write, *line)

@@ -116,7 +116,7 @@ def test_a_hundred_steps_learn_32_posts_by_heart(name):
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for _ in range(100):
         optimizer.zero_grad()
-        network.loss(network(batch), labels, BatchCrossEntropy()).backward()
+        sum(network.losses(network(batch), labels, BatchCrossEntropy())).backward()
         optimizer.step()
     right = predict_logits(network, work.data.features).logits.argmax(-1) == work.data.labels
     assert right.mean() >= 0.97
@@ -127,7 +127,7 @@ def test_gradients_reach_every_parameter(name):
     work = task(name)
     network, labels = work.model(work.data.features), torch.from_numpy(work.data.labels)
     batch = everything(network, work.data.features).to("cpu")
-    network.train().loss(network(batch), labels, BatchCrossEntropy()).backward()
+    sum(network.train().losses(network(batch), labels, BatchCrossEntropy())).backward()
     weights = {key: x for key, x in network.named_parameters() if x.requires_grad}
     assert not {key for key, x in weights.items() if x.grad is None}
     assert not {key for key, x in weights.items() if not x.grad.any()}

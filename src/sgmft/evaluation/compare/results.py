@@ -109,10 +109,9 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
         lines = []
         for key in rows:
             records = comparison.found.get(key, ())
-            figures = {"summary": summaries.get(key), "against": against.get(key)}
-            settings = comparison.settings(known[key]) if records else {}
-            own: dict[str, Any] = {"paper": plan.paper.get(key), "settings": settings}
-            lines.append(_result_row(known[key], records, **figures, **own))
+            figures: Any = {"summary": summaries.get(key), "against": against.get(key)}
+            figures["settings"] = comparison.settings(known[key]) if records else {}
+            lines.append(_result_row(known[key], records, paper=plan.paper.get(key), **figures))
             if known[key].encoder is not None:
                 lines[-1] = replace(lines[-1], note=_cost_of_features(known[key], comparison))
         reference = known[plan.reference].title

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from sgmft.features.features import Batch
 from sgmft.models.base import NetworkConfig, Output
@@ -37,9 +36,8 @@ class AlternatingAdaptation(BimodalNetwork):
 
     From the paper (arXiv 2311.10707) and its code, whose encoders are trained: here a projection of
     cached features and a hidden layer stand for each, and the null vector for what is missing. (2)
-    and (3) are orthogonal weights modification (Zeng et al. 2019), after which AdamW steps, as for
-    all systems compared. The code has them too, but never in use: no weight has the name that it
-    looks for. The numbers are ours.
+    and (3) are orthogonal weights modification (Zeng et al. 2019), before a step of AdamW; in the
+    code they never happen, as no weight has the name looked for. The numbers are ours.
     """
 
     config: AlternatingAdaptationConfig
@@ -64,14 +62,9 @@ class AlternatingAdaptation(BimodalNetwork):
         for h in output.parts["hidden"]:  # (B, D)
             W, P = self.head.weight, self.projection
             changed = W.detach() + (W - W.detach()) @ P  # W, but its gradient is times P
-            yield criterion(linear(h, changed, self.head.bias), labels)
+            yield criterion(nn.functional.linear(h, changed, self.head.bias), labels)
             g = criterion.gather(h.detach()).mean(0)  # (D,)
-            q = P @ g
-            self.projection = P - q.outer(q) / (self.config.alpha + g @ q)
-
-    def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
-        """The sum of both, for who takes one step."""
-        return torch.stack([*self.losses(output, labels, criterion)]).sum()
+            self.projection = P - (P @ g).outer(P @ g) / (self.config.alpha + g @ P @ g)
 
 
 METHOD = Method.of("alternating-adaptation", AlternatingAdaptation, AlternatingAdaptationConfig)

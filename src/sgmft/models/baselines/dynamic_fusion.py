@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
 
 from sgmft.features.features import Batch
 from sgmft.models.base import NetworkConfig, Output
@@ -32,7 +31,7 @@ def fusion_weights(scores: Tensor, logits: Tensor | None = None) -> Tensor:
     r_m = min(1, u_m / u_n)                  Relative Calibration; 1 without y    (4)
     w   = softmax over m of r_m (c_m + d_m)  of the Co-Belief, calibrated         (5)
     """
-    log_c = logsigmoid(scores)  # (B, 2)
+    log_c = nn.functional.logsigmoid(scores)  # (B, 2)
     belief = log_c.exp() + log_c.flip(1) / log_c.sum(1, keepdim=True).clamp(max=-1e-12)
     if logits is not None:
         u = (logits.softmax(-1) - 1 / logits.shape[-1]).abs().mean(-1)  # (B, 2)
