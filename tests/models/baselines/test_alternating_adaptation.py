@@ -13,7 +13,10 @@ from sgmft.models.baselines.alternating_adaptation import (
     AlternatingAdaptation,
     AlternatingAdaptationConfig,
 )
+from sgmft.training.trainer import train
 from sgmft.utils.distributed import BatchCrossEntropy
+from small_networks import FAST, StopHereError, equal_weights, stop_after, weights_of
+from synthetic_features import make_features
 from token_batches import assert_close, normal
 
 SMALL = AlternatingAdaptationConfig(classes=3, text_width=7, image_width=5, width=6, dropout=0.0)
@@ -139,3 +142,22 @@ def test_a_step_hardly_changes_what_the_head_says_of_the_other_modalitys_mean():
         loss.backward()
         changes.append((model.head.weight.grad @ g).abs().max().item())
     assert changes[0] > 1e-2 and changes[1] < 1e-5
+
+
+def test_it_learns_in_the_training_loop_and_goes_on_where_it_was_stopped(tmp_path):
+    data = make_features(24)
+    widths = data.features.text.shape[1], data.features.image.shape[1]
+
+    def run(folder, **options):
+        torch.manual_seed(0)
+        model = AlternatingAdaptation(AlternatingAdaptationConfig(3, *widths, width=16))
+        history = train(model, data, None, FAST, checkpoint=folder, **options)
+        return weights_of(model), [line.loss for line in history]
+
+    whole, losses = run(None)
+    assert losses[-1] < 0.8 * losses[0] and len(losses) == FAST.epochs
+    assert not torch.equal(whole["projection"], torch.eye(16))
+    with pytest.raises(StopHereError):
+        run(tmp_path, on_epoch=stop_after(2))
+    again, others = run(tmp_path)
+    assert equal_weights(again, whole) and others == losses
