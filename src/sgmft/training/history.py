@@ -61,7 +61,7 @@ def tracked(track: Any, settings: Mapping[str, Any]) -> Iterator[Callable[..., A
     kind = str(track) if track in ("mlflow", "wandb") else "tensorboard"
     with needs_extra(kind, f"Logging to {kind}"):
         tool = import_module("torch.utils.tensorboard" if kind == "tensorboard" else kind)
-    opened, log, failed = _open_run(tool, kind, track, settings), None, list[str]()
+    opened, logs, failed = _open_run(tool, kind, track, settings), list[Any](), list[str]()
 
     def attempt(call: Callable[..., Any], *given: Any) -> Any:
         try:
@@ -69,16 +69,16 @@ def tracked(track: Any, settings: Mapping[str, Any]) -> Iterator[Callable[..., A
         except Exception as error:  # tools have kinds of their own
             why = " ".join(str(error).split()).rstrip(".")
             failed.append(f"Logging to {track} failed: {why}. Check that it can be written to.")
-            if log is None:
+            if not logs:
                 raise SgmftError(failed[0]) from error
             if len(failed) == 1:
                 warn(f"{failed[0]} Nothing more is logged.")
 
     def write(figures: Mapping[str, float], step: int, *run: Any) -> None:
-        with _open_run(tool, kind, track, *run) if run else nullcontext(log) as own:
+        with _open_run(tool, kind, track, *run) if run else nullcontext(logs[0]) as own:
             own(figures, step)
 
-    log = attempt(opened.__enter__)
+    logs.append(attempt(opened.__enter__))
     with ExitStack() as stack:
         stack.push(lambda *error: attempt(opened.__exit__, *error))
         yield lambda *line: failed or attempt(write, *line)
