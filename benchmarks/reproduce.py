@@ -37,6 +37,8 @@ METHODS = {  # presets of each
             "unis-mmc",
             "bridgetower",
             "balance-mla",
+            "dynamic-fusion",
+            "alternating-adaptation",
             "feature-level-cnn",
             "low-rank",
             "word-average",

@@ -17,7 +17,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from clip_posts import write_table
+from sgmft.models.baselines.alternating_adaptation import (
+    AlternatingAdaptation,
+    AlternatingAdaptationConfig,
+)
 from sgmft.models.baselines.balance_mla import BalanceMLA, BalanceMLAConfig
+from sgmft.models.baselines.dynamic_fusion import DynamicFusion, DynamicFusionConfig
 from sgmft.models.baselines.unis_mmc import UniSMMC, UniSMMCConfig
 from sgmft.models.network import Network
 from sgmft.models.presets import TrainConfig
@@ -59,6 +64,10 @@ def trainings() -> dict[str, tuple[Network, TrainConfig, bool]]:
     found["contrast of posts"] = (contrast, FAST, False)
     modulated = BalanceMLA(BalanceMLAConfig(**WIDTHS, width=16, heads=2))
     found["dominant side"] = (modulated, FAST, False)
+    own = {**WIDTHS, "width": 16, "dropout": 0.0}
+    alternating = AlternatingAdaptation(AlternatingAdaptationConfig(**own))
+    found["two steps a batch"] = (alternating, FAST, False)
+    found["predicted confidence"] = (DynamicFusion(DynamicFusionConfig(**own)), FAST, False)
     return found
 
 

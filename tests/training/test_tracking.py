@@ -1,14 +1,23 @@
-"""`fit(track=...)`: settings and figures of every epoch in TensorBoard, MLflow or W&B."""
+"""`track=...`: settings and figures of epochs, and of a comparison's runs, in other tools."""
 
+import csv
 import importlib
+import json
 import math
+import re
+import shutil
 import sys
 import time
 
 import pytest
 
 from sgmft import SemanticLocator
-from sgmft.errors import SgmftError
+from sgmft.data.source import Source
+from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.evaluation.compare.catalogue import make_plan
+from sgmft.evaluation.compare.splits import Split
+from sgmft.features.encoders.registry import ENCODERS
+from sgmft.jobs.compare import compare_table
 from sgmft.training.history import Epoch
 from tiny_encoder import TinyEncoder
 
@@ -97,18 +106,104 @@ def test_wandb_has_a_run_offline(tiny, small_posts, tmp_path, monkeypatch):
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("tool", ["mlflow", "wandb", "tensorboard"])
-def test_a_tool_that_is_missing_is_told_before_any_work(tool, small_posts, tmp_path, monkeypatch):
+@pytest.fixture
+def unused(monkeypatch):
+    """An encoder that fails where it has work to do."""
+
     class Unused(TinyEncoder):
         def encode_texts(self, texts, tokens):
             raise AssertionError("texts were encoded")
 
-    from sgmft.features.encoders.registry import ENCODERS
-
     monkeypatch.setitem(ENCODERS, "unused", Unused)
+    return "unused"
+
+
+@pytest.mark.parametrize("tool", ["mlflow", "wandb", "tensorboard"])
+def test_a_tool_that_is_missing_is_told_before_any_work(
+    tool, unused, small_posts, tmp_path, monkeypatch
+):
     name = "torch.utils.tensorboard" if tool == "tensorboard" else tool
     monkeypatch.setitem(sys.modules, name, None)
     track = tmp_path / "logs" if tool == "tensorboard" else tool
     with pytest.raises(SgmftError, match=rf"pip install 'sgmft\[{tool}\]'"):
-        SemanticLocator("unused", features=None).fit(small_posts, track=track)
+        SemanticLocator(unused, features=None).fit(small_posts, track=track)
     assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("tool", ["mlflow", "tensorboard"])
+def test_a_tool_that_cannot_be_opened_is_an_error_before_any_work(
+    tool, unused, small_posts, tmp_path, monkeypatch
+):
+    track = tmp_path / "logs"
+    track.write_text("not a folder")
+    if tool == "mlflow":
+        mlflow, track = pytest.importorskip("mlflow"), "mlflow"
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # where nothing listens
+        mlflow.set_tracking_uri(None)
+    with pytest.raises(SgmftError, match=rf"^Logging to {re.escape(str(track))} failed: .*\.$"):
+        SemanticLocator(unused, features=None).fit(small_posts, track=track)
+
+
+def test_a_tool_that_fails_later_is_warned_of_once_and_training_goes_on(
+    tiny, small_posts, tmp_path, runs
+):
+    seen = list[Epoch]()
+
+    def on_epoch(epoch):
+        if not seen:
+            shutil.rmtree(tmp_path / "store")
+            (tmp_path / "store").write_text("in the place of the folder")
+        seen.append(epoch)
+
+    with pytest.warns(SgmftWarning) as heard:
+        locator = tiny().fit(small_posts, track="mlflow", on_epoch=on_epoch)
+    told = [str(x.message) for x in heard if "Logging" in str(x.message)]
+    assert len(told) == 1 and told[0].endswith("Nothing more is logged.")
+    assert len(seen) > 2 and len(locator.predict(small_posts[:1])) == 1
+    again = tiny().fit(small_posts)
+    assert (again.predict_proba(small_posts) == locator.predict_proba(small_posts)).all()
+
+
+@pytest.fixture
+def compare(tiny, small_posts, tmp_path):
+    """Compares two methods on the texts of the small posts."""
+    rows = [{"id": x.id, "text": x.text, "label": x.label} for x in small_posts if x.text]
+    table = tmp_path / "posts.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+
+    def run(track, encoder="tiny"):
+        options = {"encoder": encoder, "seeds": 1, "trials": 2, "epochs": 1}
+        plan = make_plan("1", "", "text-only,unis-mmc", **options)
+        split = Split(folds=2)
+        compare_table(Source(str(table)), tmp_path / "report", plan, split=split, track=track)
+        with (tmp_path / "report" / "runs.csv").open(encoding="utf-8-sig") as file:
+            return [*csv.DictReader(file)]
+
+    return run
+
+
+def test_a_comparison_logs_each_run_with_its_settings_and_figures(compare, runs):
+    lines = compare("mlflow")
+    outer, *own = sorted(runs(), key=lambda x: len(x[0].data.params))
+    assert "command" in outer[0].data.params and len(own) == 2 * 2  # rows, splits
+    for run, metrics in own:
+        assert run.data.tags["mlflow.parentRunId"] == outer[0].info.run_id
+        where = {name: run.data.params[name] for name in ("row", "split", "seed")}
+        expected = {x["metric"]: float(x["value"]) for x in lines if where.items() <= x.items()}
+        assert {name: value for name, ((_, value),) in metrics.items()} == pytest.approx(expected)
+        assert {"accuracy", "macro_f1"} <= expected.keys()
+        assert ("learning_rate" in run.data.params) == (where["row"] == "unis-mmc")
+
+
+def test_a_comparison_has_a_folder_of_tensorboard_for_each_run(compare, tmp_path):
+    compare(tmp_path / "logs")
+    folders = {x.name for x in (tmp_path / "logs").iterdir() if x.is_dir()}
+    assert len(folders) == 4 and "unis-mmc, split 2, seed 0" in folders, folders
+
+
+def test_nor_does_a_comparison_begin_with_a_tool_that_cannot_be_opened(compare, unused, tmp_path):
+    (tmp_path / "logs").write_text("not a folder")
+    with pytest.raises(SgmftError, match=r"^Logging to .*logs failed: "):
+        compare(tmp_path / "logs", unused)
+    assert not (tmp_path / "report").exists()

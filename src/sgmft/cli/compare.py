@@ -41,6 +41,7 @@ def compare_command(
     attributes: opt.Attributes = None,
     features: opt.Features = None,
     features_table: opt.FeaturesTable = None,
+    track: Annotated[str | None, Option(help=opt.HELP["compare_track"])] = None,
     lang: opt.Lang = None,
     device: opt.Device = None,
     config: opt.Config = None,
@@ -71,7 +72,7 @@ def compare_command(
     with console.ProgressBars() as bars:
         split = Split(chosen, split_by, folds, test_size, repeats, split_seed, splits)
         how: Any = {"split": split, "by": by or (), "command": command, "language": lang}
-        how |= {"answers": opt.parse_pairs(answers, "--answers")}
+        how |= {"answers": opt.parse_pairs(answers, "--answers"), "track": track}
         how |= {"features": console.feature_folder(features)}
         how["on_encoded"] = lambda stage, done: bars.show(f"Encoding posts, {stage}", done)
         how["on_progress"] = lambda *x: bars.show("Trials and runs", *x)

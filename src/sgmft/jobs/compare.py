@@ -19,6 +19,7 @@ from sgmft.evaluation.compare.prepare import ComparisonData
 from sgmft.evaluation.compare.report import write_report
 from sgmft.evaluation.compare.runs import Comparison, OnProgress
 from sgmft.evaluation.compare.splits import TEST, VALIDATION, Split, write_splits
+from sgmft.training.history import tracked
 from sgmft.utils.files import check_output, leftovers, nan_to_none, read_json, write_json
 from sgmft.utils.runtime import versions
 from sgmft.utils.templates import pick_language, render
@@ -35,6 +36,7 @@ def compare_table(
     features: str | Path | None = None,
     command: str = "",
     language: str | None = None,  # of the report: en or zh; by default the locale's
+    track: Any = None,  # where each finished run is logged too, as in `SemanticLocator.fit`
     on_encoded: prepare.OnEncoded | None = None,
     on_progress: OnProgress | None = None,
 ) -> tuple[JobSummary, list[results.ResultTable], Path]:
@@ -53,33 +55,34 @@ def compare_table(
     folder = Path(output).absolute()
     check_output(folder, _may_replace(folder), "report")
     path, earlier = folder / "data.json", _read_earlier(folder)
-    if plan.finished_only:
-        if earlier is None and path.is_file():
-            raise SgmftError(f"{path} is damaged: leave --finished-only out to write it anew.")
-        if earlier is None:
-            raise SgmftError(f"Nothing is finished in {folder}.")
-        data = earlier
-    else:
-        posts = source.read_labelled("has no label to learn from", least=2)
-        store = Path(features) if features is not None else folder / "features"
-        given = posts, plan.rows(), plan.encoder, store, split or Split()
-        how: Any = {"by": by, "answers": answers, "attributes": plan.attributes}
-        how |= {"strict": source.strict, "device": plan.device, "on_encoded": on_encoded}
-        data = prepare.prepare_comparison(*given, **how)
-        if earlier is not None:
-            data = _with_earlier(data, earlier)
-        elif path.exists():
-            warn(f"{path} is damaged: it is written anew, and what is finished is found again.")
-        write_json(path, asdict(data))
-        prepare.load_data.cache_clear()
-        prepare.load_features.cache_clear()
-    comparison = Comparison(folder, plan, data)
-    comparison.run(on_progress)
-    tables = results.make_tables(comparison)
-    results.write_predictions(comparison, folder / "predictions.parquet")
-    write_splits(folder / "splits.csv", data.places, data.divisions)
-    results.write_runs(comparison, tables, folder / "runs.csv")
-    write_json(folder / "results.json", nan_to_none([asdict(table) for table in tables]))
+    with tracked(track, {"command": command}) as log:  # opened before the work
+        if plan.finished_only:
+            if earlier is None and path.is_file():
+                raise SgmftError(f"{path} is damaged: leave --finished-only out to write it anew.")
+            if earlier is None:
+                raise SgmftError(f"Nothing is finished in {folder}.")
+            data = earlier
+        else:
+            posts = source.read_labelled("has no label to learn from", least=2)
+            store = Path(features) if features is not None else folder / "features"
+            given = posts, plan.rows(), plan.encoder, store, split or Split()
+            how: Any = {"by": by, "answers": answers, "attributes": plan.attributes}
+            how |= {"strict": source.strict, "device": plan.device, "on_encoded": on_encoded}
+            data = prepare.prepare_comparison(*given, **how)
+            if earlier is not None:
+                data = _with_earlier(data, earlier)
+            elif path.exists():
+                warn(f"{path} is damaged: it is written anew, and what is finished is found again.")
+            write_json(path, asdict(data))
+            prepare.load_data.cache_clear()
+            prepare.load_features.cache_clear()
+        comparison = Comparison(folder, plan, data)
+        comparison.run(on_progress)
+        tables = results.make_tables(comparison)
+        results.write_predictions(comparison, folder / "predictions.parquet")
+        write_splits(folder / "splits.csv", data.places, data.divisions)
+        results.write_runs(comparison, tables, folder / "runs.csv", log)
+        write_json(folder / "results.json", nan_to_none([asdict(table) for table in tables]))
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
     shown: Any = {"tables": tables, "figures": results.make_figures(comparison, tables, folder)}
     shown |= {"data": _describe_data(data), "commands": [command] if command else []}

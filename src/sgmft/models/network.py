@@ -1,6 +1,7 @@
 """Base classes of the networks of torch, from features of posts to logits, and their inputs."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from sgmft.models.base import Guidance, NetworkConfig, Output, mean_and_divisor
 from sgmft.utils.distributed import BatchCrossEntropy
 
 Scale = Literal["none", "unit", "standard"]
+Losses = Iterator[Tensor]  # scalars; each is stepped on before the next is made
 Tokens = Ragged | None  # of words or regions; None without token features
 
 
@@ -144,6 +146,10 @@ class Network(nn.Module, ABC):
         of all processes' posts; whatever else compares posts gets them by `criterion.gather`.
         """
         return criterion(output.logits, labels)
+
+    def losses(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Losses:
+        """Yield what each step of the optimizer on a batch minimises; by default one, `loss`."""
+        yield self.loss(output, labels, criterion)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The weights that are trained, by learning rate, as torch's optimizers take them."""

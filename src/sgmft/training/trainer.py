@@ -136,11 +136,11 @@ def train(
                 own_draws = shard.take(draws.T).T.to(accelerator.device)
                 batch = batch.drop_modalities(config.modality_dropout, own_draws)
             output: Output = wrapped(batch)
-            loss = model.loss(output, labels, own_loss)
-            optimizer.zero_grad()
-            accelerator.backward(loss)
-            distributed.average_gradients(model)
-            optimizer.step()
+            for loss in model.losses(output, labels, own_loss):
+                optimizer.zero_grad()
+                accelerator.backward(loss)
+                distributed.average_gradients(model)
+                optimizer.step()
             sums = objective.step_sums(output, labels, loss.detach(), own_loss)
             total_loss, total_accuracy = total_loss + sums.loss, total_accuracy + sums.accuracy
             guidance = [shard.gather(x.detach()).sum() for x in output.guidance or ()]

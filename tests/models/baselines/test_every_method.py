@@ -116,7 +116,7 @@ def test_a_hundred_steps_learn_32_posts_by_heart(name):
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for _ in range(100):
         optimizer.zero_grad()
-        network.loss(network(batch), labels, BatchCrossEntropy()).backward()
+        sum(network.losses(network(batch), labels, BatchCrossEntropy())).backward()
         optimizer.step()
     right = predict_logits(network, work.data.features).logits.argmax(-1) == work.data.labels
     assert right.mean() >= 0.97
@@ -127,7 +127,7 @@ def test_gradients_reach_every_parameter(name):
     work = task(name)
     network, labels = work.model(work.data.features), torch.from_numpy(work.data.labels)
     batch = everything(network, work.data.features).to("cpu")
-    network.train().loss(network(batch), labels, BatchCrossEntropy()).backward()
+    sum(network.train().losses(network(batch), labels, BatchCrossEntropy())).backward()
     weights = {key: x for key, x in network.named_parameters() if x.requires_grad}
     assert not {key for key, x in weights.items() if x.grad is None}
     assert not {key for key, x in weights.items() if not x.grad.any()}
@@ -169,6 +169,11 @@ CARDS = {  # the settings and their defaults, and what a reader must know
         {"width": 256, "contrast": 0.1, "contrast_temperature": 0.07, "dropout": 0.1},
         ["frozen pooled features"],
     ),
+    "dynamic-fusion": ({"width": 256, "dropout": 0.1}, ["in place of", "trained encoders"]),
+    "alternating-adaptation": (
+        {"width": 256, "dropout": 0.1, "alpha": 0.1},
+        ["in place of", "trained encoders", "released code"],
+    ),
     "feature-level-cnn": (CNN, ["EfficientNet-Lite in place of CaffeNet"]),
     "low-rank": ({**CNN, "rank": 4, "width": 256}, ["user attributes, where --attributes"]),
     "word-average": ({**WORDS, **CLASSIFIER, "dropout": 0.1}, ["learned word embeddings"]),
@@ -195,7 +200,12 @@ RANGES = {  # of each kind of setting, values that are outside
     "width heads layers stride max_images fusion_layers element_width rank filters "
     "embedding_width folds": [-1],
     "contrast modulation power": [-0.1, math.nan, math.inf],
-    "contrast_temperature hidden_ratio scale_factor temperature": [0.0, -1.0, math.nan, math.inf],
+    "alpha contrast_temperature hidden_ratio scale_factor temperature": [
+        0.0,
+        -1.0,
+        math.nan,
+        math.inf,
+    ],
     "dropout": [-0.1, 1.0],
     "windows classifier_widths": [(0,), [3, -1]],
     "scale view gate guided key_width": ["odd"],

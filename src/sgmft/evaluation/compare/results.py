@@ -109,10 +109,9 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
         lines = []
         for key in rows:
             records = comparison.found.get(key, ())
-            figures = {"summary": summaries.get(key), "against": against.get(key)}
-            settings = comparison.settings(known[key]) if records else {}
-            own: dict[str, Any] = {"paper": plan.paper.get(key), "settings": settings}
-            lines.append(_result_row(known[key], records, **figures, **own))
+            figures: Any = {"summary": summaries.get(key), "against": against.get(key)}
+            figures["settings"] = comparison.settings(known[key]) if records else {}
+            lines.append(_result_row(known[key], records, paper=plan.paper.get(key), **figures))
             if known[key].encoder is not None:
                 lines[-1] = replace(lines[-1], note=_cost_of_features(known[key], comparison))
         reference = known[plan.reference].title
@@ -178,20 +177,22 @@ def make_figures(comparison: Comparison, tables: Tables, folder: Path) -> list[R
     return figures
 
 
-def write_runs(comparison: Comparison, tables: Tables, path: Path) -> None:
-    """Write a table of all figures: a line for each row, split, seed and metric."""
-    shown = {x.key: x.summary for table in tables for x in table.lines if x.summary is not None}
-    found = comparison.found
-    rows = [
-        {"row": key, "split": division.name, "seed": seed, "metric": metric, "value": value}
-        for key, summary in shown.items()
-        for metric, figure in vars(summary).items()
-        if isinstance(figure, Estimate) and figure.runs
-        for seed, values in zip(finished_seeds(found.get(key, ())), figure.runs, strict=True)
-        for division, value in zip(comparison.data.divisions, values, strict=True)
-    ]
+def write_runs(comparison: Comparison, tables: Tables, path: Path, log: Any = None) -> None:
+    """Write a line for each row, split, seed and metric; `log`, of `tracked`, gets each run too."""
+    shown = {x.key: x for table in tables for x in table.lines if x.summary is not None}
     with open_writer(path, ("row", "split", "seed", "metric", "value")) as writer:
-        writer.write(rows)
+        for key, line in shown.items():
+            every = {x: y.runs for x, y in vars(line.summary).items() if isinstance(y, Estimate)}
+            found = comparison.found.get(key, ())
+            for i, seed in enumerate(finished_seeds(found)):
+                for j, division in enumerate(comparison.data.divisions):
+                    run = {"row": key, "split": division.name, "seed": seed}
+                    figures = {x: y[i][j] for x, y in every.items() if y}
+                    writer.write([{**run, "metric": x, "value": y} for x, y in figures.items()])
+                    if log is not None:
+                        chosen = found[j].runs[seed]["settings"] if found else {}
+                        name = "{row}, split {split}, seed {seed}".format_map(run)
+                        log(figures, 1, {**line.settings, **chosen, **run}, name)
 
 
 def write_predictions(comparison: Comparison, path: Path) -> None:

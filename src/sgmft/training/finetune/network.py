@@ -27,7 +27,7 @@ from sgmft.features.encoders.library_encoders import TorchEncoder
 from sgmft.features.features import Batch, Features, LabelledPosts, keep_modalities
 from sgmft.models.arrays import Array, ArrayModule, Integers, cross_entropy
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
-from sgmft.models.network import Network
+from sgmft.models.network import Losses, Network
 from sgmft.training import fit as fitting
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.finetune.towers import Towers, open_towers
@@ -167,9 +167,9 @@ class Tuned(Network):
         """B posts to logits (B, K)."""
         return self.head(self.encode(batch))  # type: ignore[no-any-return]
 
-    def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
+    def losses(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Losses:
         """The head's own objective."""
-        return self.head.loss(output, labels, criterion)
+        return self.head.losses(output, labels, criterion)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The head with this rate, the towers with theirs."""
