@@ -197,6 +197,8 @@ def test_votes_become_probabilities(ask):
     (found,), server, _ = ask(lambda _, n: completion(answers[n - 1]), ["x"], votes=5)
     assert found.label == "Home" and found.more["llm_none"] == 0.25
     np.testing.assert_allclose(found.probabilities, [2 / 3, 0, 1 / 3], rtol=1e-6)
+    (found,), _, _ = ask(always(completion("A")), ["x"], votes=1)
+    assert found.label == "Home" and found.probabilities is None  # one answer is no share
     assert len(server.seen) == 6 and {x["temperature"] for x in server.seen} == {1}
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,6 @@ from sgmft.utils.files import cache_folder
 
 NONE = "the language model found none of the labels"  # a reason
 COSTS = ("tokens", "written", "seconds")  # of a reply: tokens read and written
-KEY = "OPENAI_API_KEY"  # variable
 AHEAD = 256  # posts that are worked on together
 RETRIES = 5  # of a request, by the client, which waits as long as a server's Retry-After says
 SILENCE = 10  # failed requests in a row, after which nothing more is sent
@@ -40,8 +39,6 @@ _WIDE = re.compile(r"[^\x00-\u024f]")  # each about a token; of other characters
 _MARKS = " \t\r\n.,:;!\"'`*()[]{}。"  # around an answer, and in a token of it
 Messages = list[dict[str, Any]]
 Reply = dict[str, Any]  # as it is cached: text, cut, mass by letter, COSTS
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class _NoAnswerError(SgmftError):
@@ -71,7 +68,7 @@ class LanguageModel:
     workers: int = 8  # requests at once
     timeout: float = 120.0  # seconds of one attempt
     price: tuple[float, float] | None = None  # of a million tokens read, and written
-    key_env: str = KEY  # variable with the server's key, if it needs one
+    key_env: str = "OPENAI_API_KEY"  # variable with the server's key, if it needs one
     cache: Path | None = None  # SQLite file of answers; by default in the user's cache folder
     first: SupportsPredictions | None = None  # whose predictions stand where it is sure
     below: float = 1.0  # probability of its predictions under which the language model is asked
@@ -118,11 +115,7 @@ class LanguageModel:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._rows = sqlite3.connect(path, 60, isolation_level=None, check_same_thread=False)
             self._rows.execute("CREATE TABLE IF NOT EXISTS replies (key PRIMARY KEY, reply)")
-
-    def close(self) -> None:
-        """Close the connections and the cache."""
-        self._client.close()
-        self._rows.close()
+        self.close = self._rows.close
 
     def cost(self, tokens: int, written: int) -> float:
         """Return the price of tokens that are read and written."""
@@ -196,7 +189,7 @@ class LanguageModel:
             reason = "the answer was cut off, see --max-tokens: {answer!r:.80}" if cut else reason
             post = replace(post, error=Message(reason, answer=answer))
             return Prediction(post, None, None, None, more=more)
-        mass: Mapping[str, float] = codes if self.votes else replies[0]["mass"]
+        mass: Mapping[str, float] = codes if self.votes > 1 else replies[0]["mass"]
         best = self._codes.index(max(mass or codes, key=(mass or codes).__getitem__))
         shares = np.array([mass.get(code, 0) for code in self._codes], np.float32)
         more |= {"llm_none": round(float(shares[-1] / shares.sum()), 6)} if mass else {}
@@ -316,9 +309,7 @@ class LanguageModel:
         return dict(mass)
 
 
-def in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], workers: int
-) -> Iterator[Result]:
+def in_order(work: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
     """Yield results of work by several threads in the order of the items, some of these ahead."""
     given = iter(items)
     with ThreadPoolExecutor(workers) as pool:
