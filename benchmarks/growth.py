@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from measuring import print_row
 from sample_posts import PLACES, write_text
 
-from sgmft.evaluation.figures import cjk_fonts, drawing_style, svg_text
+from sgmft.evaluation.figures import svg_text
 
 SIZES = (1_000, 10_000, 100_000)
 COLOUR = "#0072b2"
@@ -59,7 +59,8 @@ def predict(model: Path, posts: Path) -> tuple[float, float]:
 
 def draw(seconds: list[float], memory: list[float], path: Path) -> None:
     """Both against the number of posts."""
-    with drawing_style(cjk_fonts()):
+
+    def drawn() -> Figure:
         figure = Figure(figsize=(7, 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)
         for axes, values, name in ((left, seconds, "seconds"), (right, memory, "MiB at most")):
@@ -67,7 +68,9 @@ def draw(seconds: list[float], memory: list[float], path: Path) -> None:
             axes.set(xlabel="posts", ylabel=name, xlim=(0, None), ylim=(0, 1.2 * max(values)))
             axes.locator_params(axis="x", nbins=4)
             axes.xaxis.set_major_formatter("{x:,.0f}")
-        path.write_text(svg_text(figure), "utf-8")
+        return figure
+
+    path.write_text(svg_text(drawn, "sgmft"), "utf-8")
 
 
 def main(figures: Path) -> None:

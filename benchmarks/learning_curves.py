@@ -33,7 +33,7 @@ from sgmft import SemanticLocator, read_posts
 from sgmft.data.posts import Post
 from sgmft.data.splits import split_posts
 from sgmft.evaluation.compare.figures import COLOURS
-from sgmft.evaluation.figures import drawing_style, svg_text
+from sgmft.evaluation.figures import svg_text
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Batch, LabelledFeatures
 from sgmft.features.ragged import Ragged
@@ -258,7 +258,7 @@ def figure(path: Path, name: str, sizes: Sequence[int], cells: Cells) -> None:
     """Lines over the number of posts, and a legend; bars show the range of the draws."""
     from matplotlib.figure import Figure
 
-    with drawing_style([]):
+    def drawn() -> Figure:
         drawing = Figure(figsize=(6.5, 3.2), layout="constrained")
         axes = drawing.subplots()
         draw_lines(axes, sizes, cells)
@@ -269,7 +269,9 @@ def figure(path: Path, name: str, sizes: Sequence[int], cells: Cells) -> None:
         found, titles = axes.get_legend_handles_labels()
         look = {"loc": "outside right center", "fontsize": 8.5}
         drawing.legend(found[::-1], titles[::-1], **look)
-        save(path, svg_text(drawing))
+        return drawing
+
+    save(path, svg_text(drawn, "sgmft"))
 
 
 def draw_lines(axes: Axes, sizes: Sequence[int], cells: Cells) -> None:

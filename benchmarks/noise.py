@@ -37,7 +37,7 @@ from scipy.stats import spearmanr
 
 from sgmft.data.splits import fold_posts, split_posts
 from sgmft.evaluation.compare.statistics import corrected, difference
-from sgmft.evaluation.figures import drawing_style, svg_text
+from sgmft.evaluation.figures import svg_text
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.features.ragged import Ragged
 from sgmft.models.arrays import softmax
@@ -228,7 +228,7 @@ def draw_lines(lines: Mapping[str, tuple[Sequence[float], Mapping[str, list[floa
     """A panel for each kind of noise, one scale, one legend; single sides are left out."""
     from matplotlib.figure import Figure
 
-    with drawing_style([]):
+    def drawn() -> Figure:
         drawing = Figure(figsize=(9, 3.6), layout="constrained")
         panels = drawing.subplots(1, len(lines), sharey=True)
         for axes, (title, (levels, methods)) in zip(panels, lines.items(), strict=True):
@@ -245,7 +245,9 @@ def draw_lines(lines: Mapping[str, tuple[Sequence[float], Mapping[str, list[floa
         found, titles = panels[0].get_legend_handles_labels()
         look = {"loc": "outside lower center", "fontsize": 8.5, "ncols": 5}
         drawing.legend(found[::-1], titles[::-1], **look)
-        return svg_text(drawing)
+        return drawing
+
+    return svg_text(drawn, "sgmft")
 
 
 def draw_gates(table: Table, gate: np.ndarray) -> str:
@@ -253,7 +255,8 @@ def draw_gates(table: Table, gate: np.ndarray) -> str:
     from matplotlib.figure import Figure
 
     codes, titles = codes_of(table), {0: "text and picture", 1: "text only", -1: "picture only"}
-    with drawing_style([]):
+
+    def drawn() -> Figure:
         drawing = Figure(figsize=(5.2, 2.2), layout="constrained")
         axes = drawing.subplots()
         look = {"color": SYSTEMS[REFERENCE][1], "linewidth": 1.4}
@@ -270,7 +273,9 @@ def draw_gates(table: Table, gate: np.ndarray) -> str:
         axes.set_title("What tells the label", fontsize=9.5, loc="left", fontweight="bold")
         axes.set_xlabel("gate P^m: the text's weight")
         axes.axvline(0.5, alpha=0.3, lw=0.8)
-        return svg_text(drawing)
+        return drawing
+
+    return svg_text(drawn, "sgmft")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from measuring import spread
 
 from sgmft import Post, read_posts
-from sgmft.evaluation.figures import drawing_style, svg_text
+from sgmft.evaluation.figures import svg_text
 
 CLIENTS, MOST, ROUNDS = 16, 200, 2
 SHARES = (50, 75, 90, 95, 99)
@@ -175,7 +175,8 @@ def report(
 
 def draw(rates: dict[str, list[float]], waits: dict[str, list[list[float]]], path: Path) -> None:
     """Waiting times, whose lines are named in the picture."""
-    with drawing_style([]):
+
+    def drawn() -> Figure:
         figure = Figure(figsize=(5.6, 3.2), layout="constrained")
         axes = figure.subplots()
         for name in SERVERS:
@@ -192,7 +193,9 @@ def draw(rates: dict[str, list[float]], waits: dict[str, list[list[float]]], pat
         axes.set_xlabel("of the answers come within")
         axes.set_ylabel("milliseconds")
         axes.set_ylim(0, 1.15 * max(map(max, (wait for kind in waits.values() for wait in kind))))
-        path.write_text(svg_text(figure), "utf-8")
+        return figure
+
+    path.write_text(svg_text(drawn, "sgmft"), "utf-8")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from trained import arguments, trained
 
 from sgmft import Post, read_posts
 from sgmft.data.splits import split_posts
-from sgmft.evaluation.figures import CELL, INK, drawing_style, svg_text
+from sgmft.evaluation.figures import CELL, INK, svg_text
 from sgmft.evaluation.shares import ShareEstimator, maximise, onto_simplex
 
 HALVES, SAMPLES, POSTS = 20, 1000, 500
@@ -120,7 +120,8 @@ def draw(found: dict[tuple[str, str], tuple[np.ndarray, float]]) -> str:
     """Errors of counted and of our shares, and coverage, by set."""
     names = [*dict.fromkeys(name for name, _ in found)]
     y = np.arange(len(names))[::-1]
-    with drawing_style([]):
+
+    def drawn() -> Figure:
         figure = Figure(figsize=(7.2, 0.42 * len(names) + 1.3), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         looks = {"shifted": (CELL, 0.12), "as trained": ("#d55e00", -0.12)}
@@ -139,7 +140,9 @@ def draw(found: dict[tuple[str, str], tuple[np.ndarray, float]]) -> str:
         for axes in (left, right):
             axes.grid(axis="x", alpha=0.15)
         left.legend(fontsize=8.5)
-        return svg_text(figure)
+        return figure
+
+    return svg_text(drawn, "sgmft")
 
 
 if __name__ == "__main__":

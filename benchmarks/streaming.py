@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sample_posts import PLACES, write_text
 
-from sgmft.evaluation.figures import cjk_fonts, drawing_style, svg_text
+from sgmft.evaluation.figures import svg_text
 
 EVERY = 2.0  # seconds between two looks at the process
 
@@ -72,14 +72,16 @@ def predict(model: Path, posts: Path, folder: Path) -> list[tuple[float, int, fl
 
 
 def draw(done: list[float], memory: list[float], path: Path) -> None:
-    with drawing_style(cjk_fonts()):
+    def drawn() -> Figure:
         figure = Figure(figsize=(5, 2.6), layout="constrained")
         axes = figure.add_subplot()
         axes.plot(done, memory, color="#0072b2")
         axes.set_ylim(0, max(memory) * 1.15)
         axes.set_xlabel("posts done, thousands")
         axes.set_ylabel("resident memory, MiB")
-        path.write_text(svg_text(figure), encoding="utf-8")
+        return figure
+
+    path.write_text(svg_text(drawn, "sgmft"), encoding="utf-8")
 
 
 def main() -> None:
