@@ -89,8 +89,8 @@ def open_features_table(
         pairs = [(getattr(found.info, x), getattr(expected, x), none) for x, none in WIDTHS.items()]
         makers = {"", found.info.weights, expected.weights}
         if len(makers) > 2 or any(x not in (none, y) and y for x, y, none in pairs):
-            ours, theirs = describe_vectors(found.info), describe_vectors(expected)
-            raise SgmftError(f"These are {ours}, and the model learned from {theirs}.")
+            own = describe_vectors(found.info)
+            raise SgmftError(TEXTS["other vectors"], own=own, vectors=describe_vectors(expected))
     return found
 
 

@@ -9,16 +9,15 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.features import Batch
 from sgmft.models import similarity
 from sgmft.models.attention import AttentionHeads, InterpolationAttention, Mask, check_heads
 from sgmft.models.base import Guidance, NetworkConfig, Output
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.layers import classifier
-from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork, Scale
-from sgmft.models.presets import POSITIVE, Dropout, Positive, Preset, Range, TrainConfig
+from sgmft.models.presets import POSITIVE, Dropout, Positive, Range
 from sgmft.models.rank_one import rank_one_attention
 from sgmft.models.similarity import Gate, Temperature, element_probabilities, modality_gate
 
@@ -60,9 +59,7 @@ class SGMFTConfig(NetworkConfig):
             object.__setattr__(self, "width", D)
         super().__post_init__()
         if self.fusion not in FUSIONS:
-            own = "register your own with FUSIONS[name] = YourModule before (docs/compare.md)"
-            known = f"use {', '.join(FUSIONS)}, or {own}"
-            raise SgmftError(f"There is no fusion module {self.fusion!r}: {known}.")
+            raise SgmftError(TEXTS["no fusion"], name=self.fusion, known=", ".join(FUSIONS))
         check_heads(self.width, self.heads, self.element_width if self.view == "elements" else None)
 
     @property
@@ -201,16 +198,3 @@ class FeedForward(nn.Module):
 def shared_width(text_width: int, image_width: int, shared_space: bool) -> int:
     """D by default: a shared space's width, or 512 where the towers share none."""
     return text_width if shared_space and text_width == image_width else 512
-
-
-_OUR_SETTINGS = {"gate": "sigmoid", "temperature": "learned", "scale": "standard", "width": 256}
-
-_TOKENS = {"view": "tokens", "hidden_ratio": 1.0, **_OUR_SETTINGS}
-_LONG = TrainConfig(epochs=20, batch_size=32, learning_rate=2e-4, weight_decay=0.01, patience=3)
-_SHORT = TrainConfig(epochs=15, batch_size=32, learning_rate=1e-4, weight_decay=0.05, patience=3)
-PRESETS = {  # the first is the default: of our settings, the better one on most sets of real posts
-    "tokens": Preset("tokens", _TOKENS, _LONG, val_size=0.1),
-    "elements": Preset("elements", _OUR_SETTINGS, _SHORT, val_size=0.1, refit=True),
-    "paper": Preset("paper", cleaning="paper"),
-}
-METHOD = Method.of("sgmft", SGMFT, SGMFTConfig, presets=PRESETS)

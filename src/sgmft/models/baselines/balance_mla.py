@@ -10,7 +10,6 @@ from sgmft.models.arrays import most_probable
 from sgmft.models.attention import check_heads
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.fusions import pool
-from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork
 from sgmft.models.presets import NotNegative
 from sgmft.utils.distributed import BatchCrossEntropy
@@ -88,6 +87,3 @@ class BalanceMLA(BimodalNetwork):
     def _attend(self, queries: Tensor, other: Tensor, mask: Tensor) -> Tensor:
         """Attend from (B, n, D) to the other modality (B, m, D), whose mask is True where real."""
         return self.attention(queries, other, other, key_padding_mask=~mask, need_weights=False)[0]
-
-
-METHOD = Method.of("balance-mla", BalanceMLA, BalanceMLAConfig, tokens=True)

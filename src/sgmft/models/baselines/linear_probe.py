@@ -15,8 +15,7 @@ from sgmft.models.arrays import Floats, Labels, Weights, log_softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.experts import DenseExpert, JointExpert, NgramExpert, draw_folds, ngrams_of
 from sgmft.models.logistic import log_frequencies
-from sgmft.models.method import Method
-from sgmft.models.presets import Natural, Preset
+from sgmft.models.presets import Natural
 
 FOLDS = 5  # of the training posts
 
@@ -131,15 +130,3 @@ def _average(batch: Batch, text: Any, image: Any) -> Any:
     has_text, has_image = batch.has_text[:, None], batch.has_image[:, None]
     both = xp.logaddexp(t, v) - math.log(2)
     return xp.where(has_text & has_image, both, xp.where(has_text, t, v))
-
-
-_PRESETS = {"default": Preset("default", refit=True)}
-LINEAR_PROBE, TEXT_ONLY, IMAGE_ONLY, LATE_AVERAGE = METHODS = tuple(
-    Method.of(name, network, config, presets=_PRESETS, attributes=network is LinearProbe)
-    for name, network, config in (
-        ("linear-probe", LinearProbe, ProbeConfig),
-        ("text-only", TextOnly, ProbeConfig),
-        ("image-only", ImageOnly, NetworkConfig),
-        ("late-average", LateAverage, ProbeConfig),
-    )
-)

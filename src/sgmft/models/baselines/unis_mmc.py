@@ -9,7 +9,6 @@ from torch.nn.functional import cosine_similarity
 from sgmft.features.features import Batch
 from sgmft.models.arrays import most_probable
 from sgmft.models.base import NetworkConfig, Output
-from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork
 from sgmft.models.presets import Dropout, NotNegative, Positive
 from sgmft.utils.distributed import BatchCrossEntropy
@@ -97,6 +96,3 @@ class _Head(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.hidden(x)  # (B, width)
         return hidden, self.output(hidden)
-
-
-METHOD = Method.of("unis-mmc", UniSMMC, UniSMMCConfig)
