@@ -26,13 +26,10 @@ class Prediction(NamedTuple):
 
     post: Post  # the post, with its `error` where it could not be read
     label: str | None  # None for a post with an error, or where the model abstains
-    # (K,) in the order of the model's labels; None for a post with an error
-    probabilities: NDArray[np.float32] | None
+    probabilities: NDArray[np.float32] | None  # (K,) in the labels' order; None with an error
     guidance: tuple[float, float] | None  # relative entropies of P^m and P^e; NaN without guidance
-    # labels of the prediction set; None where no coverage was given
-    label_set: tuple[str, ...] | None = None
-    # see `HeldOutProbabilities.typicality`; None where posts are not rejected
-    typicality: float | None = None
+    label_set: tuple[str, ...] | None = None  # labels of the prediction set; None without coverage
+    typicality: float | None = None  # see `HeldOutProbabilities`; None where posts are not rejected
     abstained: str | None = None  # why a post that could be read has no label
     parts: int = 0  # what the prediction was made from, a place in `sgmft.features.features.PARTS`
     key: str = ""  # content key of the post; "" for one with an error
@@ -82,8 +79,7 @@ class Predictor(ABC):
     traits: Mapping[str, int] = MappingProxyType({})  # of the training's posts, see `locator.drift`
     columns: Names = None  # of what is given in the place of posts, see `to_posts`
     root: Folder = None
-    # labels as they were given to `fit`, by their texts
-    values: Mapping[str | None, Any] = MappingProxyType({})
+    values: Mapping[str | None, Any] = MappingProxyType({})  # labels as `fit` got them, by text
 
     @abstractmethod
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:

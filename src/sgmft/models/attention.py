@@ -87,12 +87,7 @@ class InterpolationAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self,
-        text: Tensor,
-        image: Tensor,
-        gate: Tensor,
-        text_mask: Mask = None,
-        image_mask: Mask = None,
+        self, text: Tensor, image: Tensor, gate: Tensor, text_mask: Mask, image_mask: Mask
     ) -> tuple[Tensor, Tensor]:
         """Equations 6 to 13: X^C of text and image, in their shapes; the gate is P^m (B, D)."""
         qkv_t: QKV = self.text(text)  # (B, n, D) each: eq. 6

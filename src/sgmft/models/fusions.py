@@ -90,9 +90,7 @@ class SimilarityAwareFusion(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(CrossAttention(width, heads) for _ in range(layers))
 
-    def forward(
-        self, text: Tensor, image: Tensor, text_mask: Mask = None, image_mask: Mask = None
-    ) -> Tensor:
+    def forward(self, text: Tensor, image: Tensor, text_mask: Mask, image_mask: Mask) -> Tensor:
         """M_fuse in either view, tokens pooled under their masks: eq. 17."""
         for layer in self.layers:
             text, image = layer(text, image, text_mask, image_mask)  # (B, n, D), (B, m, D)

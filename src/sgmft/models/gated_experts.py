@@ -30,16 +30,14 @@ _POWER = Range("'learned' or at least 0", NOT_NEGATIVE.includes)
 class GatedExpertsConfig(NetworkConfig):
     """Settings."""
 
-    # "similarity", or "constant": the same for all posts
-    gate: Literal["similarity", "constant"] = "similarity"
+    gate: Literal["similarity", "constant"] = "similarity"  # "constant": the same for all posts
     # of the mean of both modalities; "learned", or a number: 0 is their weighted product, 1 their
     # mixture
     power: Annotated[float | Literal["learned"], _POWER] = "learned"
     # whether an expert on both modalities' features stands beside those on one, and one on the
     # encoder's feature of both together, where it has such
     joint: bool = True
-    # whether an expert on the text's n-grams stands beside that on its features
-    lexical: bool = True
+    lexical: bool = True  # whether an expert on n-grams stands beside that on the text's features
     folds: Annotated[int, Range("at least 2", lambda x: x >= 2)] = 5  # of the cross-fitting
     vocabulary_size: Natural = 0  # n-grams; the training posts decide it
 

@@ -32,20 +32,16 @@ class Method:
     title: str  # how tables name it
     source: str  # where it comes from
     network: "type[ClosedFormModel] | type[Network]"  # built from a `config`
-    # a dataclass; its fields beyond `NetworkConfig`'s are the method's settings
-    config: type[NetworkConfig]
+    config: type[NetworkConfig]  # a dataclass; fields beyond `NetworkConfig`'s are settings
     presets: Mapping[str, Preset] = field(  # named settings; the first is the default
         default_factory=lambda: {"default": Preset("default", {}, BUDGET, 0.1, refit=True)}
     )
     note: str = ""  # what a reader of its figures must know
     tokens: bool = False  # whether it needs word and region features
-    # the encoder it brings along, where it cannot work on any other's features
-    encoder: str | None = None
-    # texts with {} for a label, where the method needs the labels encoded
-    prompts: Sequence[str] = ()
+    encoder: str | None = None  # it brings along, where it can work on no other's features
+    prompts: Sequence[str] = ()  # texts with {} for a label, where it needs the labels encoded
     attributes: bool = False  # whether it reads other columns, see `sgmft.features.attributes`
-    # the setting that a comparison tries several values of; "" for none
-    tuned: str = "learning_rate"
+    tuned: str = "learning_rate"  # the setting that a comparison tries values of; "" for none
 
     @classmethod
     def listed(cls, name: str) -> Self:

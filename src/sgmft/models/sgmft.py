@@ -28,8 +28,7 @@ _TEMPERATURE = Range("positive or 'learned'", POSITIVE.includes)
 class SGMFTConfig(NetworkConfig):
     """Settings of the network. Defaults are the paper's, or chosen by us (*)."""
 
-    # D; 0 is the width of the encoder's shared space, as printed, or 512 where there is none (*)
-    width: int = 0
+    width: int = 0  # D; 0 is that of the encoder's shared space, as printed, or 512 if none (*)
     # pooled features as D scalar elements, or word and region tokens
     view: Literal["elements", "tokens"] = "elements"
     element_width: int = 1  # w, numbers in one element of a head; elements view only
@@ -43,8 +42,7 @@ class SGMFTConfig(NetworkConfig):
     # which modality's feed-forward block the other's features guide (Table 4)
     guided: Literal["text", "image"] = "text"
     sim: bool = True  # whether there is similarity-guided interaction; Table 2 leaves it out
-    # "sfm", or another module of `sgmft.models.fusions.FUSIONS` in its place (Table 3)
-    fusion: str = "sfm"
+    fusion: str = "sfm"  # or another of `sgmft.models.fusions.FUSIONS` in its place (Table 3)
     fusion_layers: int = 2  # cross-attention layers of each modality in the SFM
     hidden_ratio: Positive = 4.0  # feed-forward width over D (*)
     # the classifier's hidden widths; four make five layers (*)
@@ -167,13 +165,11 @@ class SGMFT(BimodalNetwork):
         return Guidance(similarity.gate_entropy(gate, self.config.gate), elements)
 
 
-def interaction(
-    queries: Tensor, keys: Tensor, values: Tensor, temperature: Tensor, key_mask: Mask = None
-) -> Tensor:
+def interaction(queries: Tensor, keys: Tensor, values: Tensor, tau: Tensor, mask: Mask) -> Tensor:
     """Equation 14: X_inter = P^e X^C of the other modality, in the shape of the queries."""
     if queries.dim() == 2:
-        return rank_one_attention(queries, keys, values, temperature)  # (B, D)
-    return element_probabilities(queries, keys, temperature, key_mask) @ values  # (B, n, D)
+        return rank_one_attention(queries, keys, values, tau)  # (B, D)
+    return element_probabilities(queries, keys, tau, mask) @ values  # (B, n, D)
 
 
 class FeedForward(nn.Module):

@@ -246,9 +246,8 @@ def training_set(
     labels = [x for x in order if x in present] if present <= {*order} else sorted(present)
     if len(labels) < 2:
         reasons = summary.describe_errors(skipped)
-        have = f"{len(names)} usable posts have {len(labels)}"
-        have += f", and were left out: {reasons}" if reasons else ""
-        raise SgmftError(f"Training needs posts of at least two labels; {have}.")
+        others = f", and were left out: {reasons}" if reasons else ""
+        raise SgmftError(TEXTS["one label"], posts=len(names), count=len(labels), others=others)
     warn_about_singleton_labels(names)
     summary.warn_about_similar_labels(labels)
     summary.warn_about_parts(encoded.posts)

@@ -54,8 +54,7 @@ class BalanceMLA(BimodalNetwork):
         D, K = config.width, config.classes
         super().__init__(config, D, tokens=True, pooled=False)
         self.attention = nn.MultiheadAttention(D, config.heads, batch_first=True)
-        self.text_head = nn.Linear(D, K)
-        self.image_head = nn.Linear(D, K)
+        self.text_head, self.image_head = nn.Linear(D, K), nn.Linear(D, K)
         self.weigh = nn.Linear(2 * D, K)
 
     def forward(self, batch: Batch) -> Output:

@@ -79,8 +79,9 @@ class LinearProbe(ClosedFormModel):
 
     def _inputs(self, batch: Batch) -> tuple[Any, Any]:
         """Features (B, D), zeros where missing, and whether there are any (B,)."""
-        parts = [(getattr(batch, name), getattr(batch, f"has_{name}")) for name in self._read]
+        every = batch.has_text | True  # of attributes, which are 0 where they are missing
         xp = array_namespace(batch.text)
+        parts = [(getattr(batch, x), getattr(batch, f"has_{x}", every)) for x in self._read]
         x = xp.concat([xp.where(has[:, None], x, xp.zeros_like(x)) for x, has in parts], axis=-1)
         return x, reduce(or_, [has for _, has in parts])
 

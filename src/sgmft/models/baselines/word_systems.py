@@ -203,8 +203,7 @@ class LowRankFusion(nn.Module):
     ) -> None:
         super().__init__()
         self.rank = rank
-        self.text = nn.Linear(text_width, rank * width)
-        self.image = nn.Linear(image_width, rank * width)
+        self.text, self.image = (nn.Linear(x, rank * width) for x in (text_width, image_width))
         factors = [self.text, self.image]
         if attributes_width:
             self.attributes = nn.Linear(attributes_width, rank * width)
