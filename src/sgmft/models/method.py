@@ -38,7 +38,7 @@ class Method:
     )
     note: str = ""  # what a reader of its figures must know
     tokens: bool = False  # whether it needs word and region features
-    encoder: str | None = None  # it brings along, where it can work on no other's features
+    encoder: str | None = None  # the one it brings along, where it can work on no other's features
     prompts: Sequence[str] = ()  # texts with {} for a label, where it needs the labels encoded
     attributes: bool = False  # whether it reads other columns, see `sgmft.features.attributes`
     tuned: str = "learning_rate"  # the setting that a comparison tries values of; "" for none
