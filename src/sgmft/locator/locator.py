@@ -277,9 +277,7 @@ class SemanticLocator(Estimator):
         """
         network = self._trained()
         if not isinstance(network, Described):
-            raise SgmftError(
-                "Only a zero-shot locator adapts to posts: others learn by fit(posts)."
-            )
+            raise SgmftError(TEXTS["adapts to nothing"])
         for chunk in encode_posts(self._read(posts), self.encoder, store=self.store(False)):
             if chunk.rows:
                 network.adapt(Features.of(chunk.rows, self.encoder.info, False).batch())

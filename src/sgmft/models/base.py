@@ -155,7 +155,6 @@ def predict_logits(model: Model, posts: BatchSource) -> ModelOutputs:
     size = CLOSED_FORM_BATCH if isinstance(model, ClosedFormModel) else NETWORK_BATCH
     for start in range(0, len(posts), size):
         output = model.predict(posts.batch(slice(start, start + size), model.uses_ngrams))
-        unknown = np.full((2, len(output.logits)), np.nan, np.float32)
-        guidance = np.stack(unknown if output.guidance is None else output.guidance, 1)
-        parts.append((output.logits, output.fused, guidance))
+        known: Any = output.guidance or [np.full(len(output.logits), np.nan, np.float32)] * 2
+        parts.append((output.logits, output.fused, np.stack(known, 1)))
     return ModelOutputs(*(np.concatenate(part) for part in zip(*parts, strict=True)))

@@ -68,7 +68,7 @@ class Method:
         kinds, known = of_training | own, sorted({*of_training, *own})
         if issubclass(self.network, ClosedFormModel):  # no epochs to set anything for
             known = [*own, "seed", *["class_weights"] * (not self.prompts)]
-        model, train = dict(chosen.model), {}
+        model, train = dict(chosen.model), dict[str, Any]()
         for key, value in (settings or {}).items():
             check_name(key, known, f"{self.name} has no setting")
             part = model if key in own else train

@@ -362,7 +362,8 @@ class SentenceTransformersEncoder(TorchEncoder):
     def _run_texts(self, texts: list[str], tokens: bool) -> Iterator[Batch]:
         # As strings, addresses and paths of pictures would be opened by a model that takes those.
         given = [{"text": text} for text in texts] if "image" in self._takes else texts
-        own, output = None, None if tokens else "sentence_embedding"
+        own = None
+        output = None if tokens else "sentence_embedding"
         found = self._encode(given, output_value=output, convert_to_numpy=False)
         if tokens and {"token_embeddings", "attention_mask", "input_ids"} <= found[0].keys():
             marks = torch.tensor(self.model.tokenizer.all_special_ids, device=self._device)
