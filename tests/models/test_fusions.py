@@ -73,7 +73,7 @@ def test_fusion_is_equation_17(text, image, width, layers):
     sfm = randomize(SimilarityAwareFusion(D, AttentionHeads(HEADS, width), layers))
     if width is not None:
         text, image = text[:, 0], image[:, 0]
-        fused = sfm(text, image)
+        fused = sfm(text, image, None, None)
         posts = [([t], [v]) for t, v in zip(text.tolist(), image.tolist(), strict=True)]
     else:
         fused = sfm(text, image, *MASKS)
