@@ -197,7 +197,7 @@ MISTAKES = {
         "--set folds=few": "--set folds=few: expected a whole number",
         "--set folds=1": "folds must be at least 2, not 1",
         "--set epochs=3": "gated-experts has no setting 'epochs': use",
-        "--preset paper --set epoch=3": "no setting 'epoch': use one of",
+        "--preset paper --set epoch=3": "no setting 'epoch': use",
         "--preset paper --set epochs=0": "epochs must be at least 1, not 0",
         "-o {table}": "is a file: choose a folder for the model",
     },

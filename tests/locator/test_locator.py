@@ -18,8 +18,7 @@ from sgmft.models.fusions import FUSIONS
 from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork
 from sgmft.models.presets import Preset, TrainConfig
-from sgmft.models.registry import METHODS
-from sgmft.models.sgmft import PRESETS
+from sgmft.models.registry import METHODS, get_method
 from sgmft.utils.checksums import with_checksum
 from small_networks import equal_weights
 from small_posts import LABELS, UNUSABLE, saved_config
@@ -109,7 +108,7 @@ def test_the_seed_decides_everything(tiny, small_posts, seed, preset):
     assert np.array_equal(different, learned(seed, {"seed": seed + 1}))
 
 
-@pytest.mark.parametrize("preset", ["default", *PRESETS])
+@pytest.mark.parametrize("preset", ["default", *get_method("sgmft").presets])
 def test_every_preset_from_posts_to_a_loaded_model(tiny, small_posts, tmp_path, preset):
     plain = tiny(preset=preset).fit(small_posts)
     found = plain.predict_proba(small_posts)

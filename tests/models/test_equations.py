@@ -185,7 +185,7 @@ def test_equation_14_on_tokens(tau):
 def test_equation_14_on_elements(tau, width):
     """Exact at width 8, interpolated to float32 rounding at 128."""
     t, v, x = (s * normal(2, width, seed=i) for i, s in enumerate((0.5, 0.5, 1.0)))
-    inter = interaction(t, v, x, number(tau))
+    inter = interaction(t, v, x, number(tau), None)
     for b in range(2):
         columns = (reference.column(a[b].tolist()) for a in (t, v, x))
         expected = [a for (a,) in reference.interaction(*columns, tau)]

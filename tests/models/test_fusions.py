@@ -73,7 +73,7 @@ def test_fusion_is_equation_17(text, image, width, layers):
     sfm = randomize(SimilarityAwareFusion(D, AttentionHeads(HEADS, width), layers))
     if width is not None:
         text, image = text[:, 0], image[:, 0]
-        fused = sfm(text, image)
+        fused = sfm(text, image, None, None)
         posts = [([t], [v]) for t, v in zip(text.tolist(), image.tolist(), strict=True)]
     else:
         fused = sfm(text, image, *MASKS)
@@ -87,7 +87,7 @@ def test_without_the_module_the_pooled_features_are_added(text, image):
     fusion = FUSIONS["sum"](D, AttentionHeads(HEADS), 3)
     expected = pool(text, TEXT_MASK) + pool(image, IMAGE_MASK)
     assert torch.equal(fusion(text, image, *MASKS), expected)
-    assert torch.equal(fusion(text[:, 0], image[:, 0]), text[:, 0] + image[:, 0])
+    assert torch.equal(fusion(text[:, 0], image[:, 0], None, None), text[:, 0] + image[:, 0])
     assert not fusion.state_dict()
 
 

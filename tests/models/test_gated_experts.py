@@ -13,9 +13,12 @@ from sgmft.errors import SgmftError
 from sgmft.features.features import Batch, LabelledFeatures, parts_of
 from sgmft.models.arrays import cross_entropy, softmax
 from sgmft.models.experts import DenseExpert, NgramExpert
-from sgmft.models.gated_experts import METHOD, GatedExperts, GatedExpertsConfig
+from sgmft.models.gated_experts import GatedExperts, GatedExpertsConfig
+from sgmft.models.registry import get_method
 from sgmft.training.fit import TrainingTask, fit_network
 from synthetic_features import INFO, make_features
+
+METHOD = get_method("gated-experts")
 
 K, DT, DV = 3, 6, 5
 FLOOR = np.log(1e-4)

@@ -141,26 +141,26 @@ def test_the_gated_pool_is_the_formula(guided, joint, seed, power):
     assert ("log_power" in w) is (power == "learned")
     fixed = None if power == "learned" else power
     rows = [gated(w, *post, PRIOR.tolist(), fixed) for post in posts_of(given)]
-    logits, gate = made.forward(*given, PRIOR)
+    logits, gate = made.forward(given, PRIOR)
     close(logits, [row for row, _ in rows])
     close(gate, [g for _, g in rows])
     if not joint:  # it is not read
-        assert np.array_equal(made.forward(*given[:2], None, PRIOR).logits, logits)
+        assert np.array_equal(made.forward([*given[:2], None], PRIOR).logits, logits)
 
 
 def test_a_product_starts_as_the_rule_of_bayes_and_the_root_of_the_third():
     given = text, image, joint = draw_evidence()[0]
-    logits, gate = pool(power=0).forward(*given, PRIOR)
+    logits, gate = pool(power=0).forward(given, PRIOR)
     close(logits, PRIOR + text + image + joint / 2, 1e-7)
     assert (gate == 0.5).all()
-    close(pool(power=1e-6).forward(*given, PRIOR).logits, logits, 1e-4)
+    close(pool(power=1e-6).forward(given, PRIOR).logits, logits, 1e-4)
 
 
 @pytest.mark.parametrize("power", ["learned", 0, 1])
 def test_no_evidence_leaves_the_class_frequencies(power):
     nothing = np.zeros((3, K))
     for logits in (
-        pool(seed=1, power=power).forward(nothing, nothing, nothing, PRIOR).logits,
+        pool(seed=1, power=power).forward([nothing] * 3, PRIOR).logits,
         double(ProductPool(2)).forward([nothing, nothing], PRIOR),
     ):
         close(softmax(logits), np.tile(np.exp(PRIOR), (3, 1)), 1e-7)
@@ -169,7 +169,7 @@ def test_no_evidence_leaves_the_class_frequencies(power):
 def test_modalities_that_agree_are_one_whatever_the_mean():
     (given,), _ = draw_evidence(sure=(1.0,))
     for power in ("learned", 0, 0.5, 1, 3):
-        logits = pool(joint=False, power=power).forward(given, given, None, PRIOR).logits
+        logits = pool(joint=False, power=power).forward([given, given, None], PRIOR).logits
         np.testing.assert_allclose(logits, PRIOR + 2 * given, atol=1e-5, rtol=0)
 
 
@@ -187,7 +187,7 @@ def test_its_parameters_are_the_most_likely_ones(guided, joint):
     given, labels = draw_evidence(sure=(2.5, 0.5, 1.0))
     made = pool(guided, joint)
     start = numbers(made)
-    made.fit(*given, PRIOR, labels)
+    made.fit(given, PRIOR, labels)
     found = numbers(made)
     rows = np.array([similarities(*post, PRIOR.tolist()) for post in posts_of(given[:2])])
     close(made.mean, rows.mean(0), 1e-6)
@@ -213,9 +213,9 @@ def test_the_gate_goes_to_the_modality_that_knows():
     given, labels, _ = half_noise()
     guided, constant = pool(joint=False), pool(guided=False, joint=False)
     for made in (guided, constant):
-        made.fit(*given, None, PRIOR, labels)
+        made.fit([*given, None], PRIOR, labels)
     new, new_labels, by_text = half_noise(seed=1)
-    (logits, gate), plain = (made.forward(*new, None, PRIOR) for made in (guided, constant))
+    (logits, gate), plain = (made.forward([*new, None], PRIOR) for made in (guided, constant))
     assert gate[by_text].mean() > 0.6 and gate[~by_text].mean() < 0.4
     assert np.ptp(plain.gate) == 0
     assert cross_entropy(logits, new_labels) < 0.6 * cross_entropy(plain.logits, new_labels)
@@ -226,8 +226,8 @@ def test_the_gate_goes_to_the_modality_that_knows():
 def test_a_modality_that_is_noise_throughout_is_turned_down(sure, guided):
     given, labels = draw_evidence(300, 1, sure=sure)
     made = pool(guided, joint=False)
-    made.fit(*given, None, PRIOR, labels)
-    gate = made.forward(*given, None, PRIOR).gate.mean()
+    made.fit([*given, None], PRIOR, labels)
+    gate = made.forward([*given, None], PRIOR).gate.mean()
     assert (gate > 0.75) if sure[0] else (gate < 0.25)
 
 
@@ -235,10 +235,10 @@ def test_a_modality_that_is_noise_throughout_is_turned_down(sure, guided):
 def test_exchanging_modalities_changes_the_gates_sign_and_nothing_else(guided):
     (text, image, joint), labels = draw_evidence(60, sure=(2.0, 0.7, 1.0))
     one, other = pool(guided), pool(guided)
-    one.fit(text, image, joint, PRIOR, labels)
-    other.fit(image, text, joint, PRIOR, labels)
-    logits, gate = one.forward(text, image, joint, PRIOR)
-    swapped, rest = other.forward(image, text, joint, PRIOR)
+    one.fit([text, image, joint], PRIOR, labels)
+    other.fit([image, text, joint], PRIOR, labels)
+    logits, gate = one.forward([text, image, joint], PRIOR)
+    swapped, rest = other.forward([image, text, joint], PRIOR)
     np.testing.assert_allclose(swapped, logits, atol=1e-5, rtol=0)
     np.testing.assert_allclose(rest, 1 - gate, atol=1e-5, rtol=0)
     assert np.abs(gate - 0.5).max() > 0.05
@@ -247,15 +247,15 @@ def test_exchanging_modalities_changes_the_gates_sign_and_nothing_else(guided):
 def test_what_an_encoder_makes_of_both_is_one_expert_more():
     (*given, own), labels = draw_evidence(sure=(2.5, 0.5, 1.0, 2.0))
     made = double(SimilarityGatedPool(True, True, together=True))
-    expected = pool().forward(*given, PRIOR).logits + own / 2
-    close(made.forward(*given, PRIOR, own).logits, expected, 1e-7)
+    expected = pool().forward(given, PRIOR).logits + own / 2
+    close(made.forward([*given, own], PRIOR).logits, expected, 1e-7)
     start = made.log_together
-    made.fit(*given, PRIOR, labels, together=own)
+    made.fit([*given, own], PRIOR, labels)
     found = made.log_together
 
     def loss(x):
         made.log_together = np.squeeze(x)
-        logits = made.forward(*given, PRIOR, own).logits
+        logits = made.forward([*given, own], PRIOR).logits
         return cross_entropy(logits, labels) + float(made.log_together - start) ** 2 / len(labels)
 
     close(found, minimize(loss, start).x, 1e-3)
@@ -271,7 +271,7 @@ def test_few_posts_leave_them_near_their_start():
     products, gates = [], []
     for count in (1, 10, 100):
         made = pool(joint=False)
-        made.fit(*(np.tile(x, (count, 1)) for x in given), None, PRIOR, np.tile(labels, count))
+        made.fit([*(np.tile(x, (count, 1)) for x in given), None], PRIOR, np.tile(labels, count))
         gates.append(distance(made, pool(joint=False)))
         made, rows = double(ProductPool(2)), np.tile(post, (count, 1))
         made.fit([rows, -rows], PRIOR, label.repeat(count))
@@ -284,8 +284,8 @@ def test_few_posts_leave_them_near_their_start():
 def test_posts_that_are_all_the_same_leave_it_finite(count):
     given, labels = draw_evidence(1)
     made = pool()
-    made.fit(*(np.tile(x, (count, 1)) for x in given), PRIOR, labels.repeat(count))
-    assert all(np.isfinite(x).all() for x in made.forward(*draw_evidence(seed=3)[0], PRIOR))
+    made.fit([np.tile(x, (count, 1)) for x in given], PRIOR, labels.repeat(count))
+    assert all(np.isfinite(x).all() for x in made.forward(draw_evidence(seed=3)[0], PRIOR))
     assert all(np.isfinite(x).all() for x in made.state_dict().values())
 
 
@@ -294,8 +294,8 @@ def test_evidence_at_the_floor_is_no_trouble_for_single_precision():
     prior = PRIOR.astype(np.float32)
     sharp = [evidence(log_softmax(200 * x).astype(np.float32), prior) for x in given]
     made = SimilarityGatedPool(True, True)
-    start = cross_entropy(made.forward(*sharp, prior).logits, labels)
-    made.fit(*sharp, prior, labels)
-    output = made.forward(*sharp, prior)
+    start = cross_entropy(made.forward(sharp, prior).logits, labels)
+    made.fit(sharp, prior, labels)
+    output = made.forward(sharp, prior)
     assert all(np.isfinite(x).all() and x.dtype == np.float32 for x in output)
     assert cross_entropy(output.logits, labels) < start

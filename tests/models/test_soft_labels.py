@@ -175,7 +175,7 @@ def test_a_pool_fitted_to_soft_labels_has_the_least_soft_loss(kind):
         log_softmax(np.log(soft + 0.1) + rng.standard_normal((40, K))) - prior for _ in range(3)
     )
     pool = ProductPool(2) if kind == "product" else SimilarityGatedPool(True, True)
-    given = ([text, image], prior) if kind == "product" else (text, image, joint, prior)
+    given = ([text, image] if kind == "product" else [text, image, joint]), prior
     start = {name: x.copy() for name, x in pool.state_dict().items() if name in pool.learned}
     pool.fit(*given, soft, weights)
 

@@ -78,7 +78,7 @@ class Attribute:
             angles = 2 * np.pi * x[:, None] / PERIODS[self.name] * np.arange(1, 4)
             found = np.concatenate([np.cos(angles), np.sin(angles)], 1)
         missing = np.isnan(x)[:, None]
-        parts = [np.where(missing, 0, found), *[missing] * self.gaps]
+        parts = np.where(missing, 0, found), *[missing] * self.gaps
         return np.concatenate(parts, 1, dtype=np.float32)
 
     def __str__(self) -> str:

@@ -49,11 +49,6 @@ class Batch(NamedTuple):
         known = False if self.joint is None else (self.joint != 0).any(-1)
         return self.has_text & self.has_image & known
 
-    @property
-    def has_attributes(self) -> Any:
-        """Which posts have attributes (B,): all, of which those that are missing are 0."""
-        return self.has_text | True
-
     def drop_modalities(self, share: float, draws: Any) -> "Batch":
         """Drop one modality of a share of posts with both; draws (2, B) say whether, and which."""
         has_text, has_image = keep_modalities(self.has_text, self.has_image, share, draws)
@@ -107,10 +102,9 @@ class Features:
         joint = np.zeros((len(rows), info.joint_width), np.float32) if info.joint_width else None
         regions_per_image = 0
         for i, row in enumerate(rows):
-            if row.text is not None:
-                text[i] = row.text
-            if joint is not None and row.joint is not None:
-                joint[i] = row.joint
+            text[i] = 0 if row.text is None else row.text
+            if joint is not None:
+                joint[i] = 0 if row.joint is None else row.joint
             if row.images is not None:
                 image[i] = row.images.mean(0)
                 if row.regions is not None:
@@ -119,9 +113,9 @@ class Features:
         has_image = np.array([row.images is not None for row in rows], bool)
         words = regions = None
         if tokens:
-            none = np.zeros((0, info.word_width), np.float16), image[:0].astype(np.float16)
-            words = Ragged.of([row.words for row in rows], none[0])
-            regions = Ragged.of([row.regions for row in rows], none[1])
+            no_word = np.zeros((0, info.word_width), np.float16)
+            words = Ragged.of([row.words for row in rows], no_word)
+            regions = Ragged.of([row.regions for row in rows], image[:0].astype(np.float16))
         ngrams = Ragged.of([row.ngrams for row in rows], np.zeros(0, np.int32))
         more = words, regions, regions_per_image, ngrams, None, joint
         return cls(text, image, has_text, has_image, *more)
@@ -182,9 +176,8 @@ class Features:
         has = self.has_text[rows], self.has_image[rows]
         joint = None if self.joint is None else self._cut(self.joint, rows)
         known = None if self.attributes is None else self.attributes[rows]
-        batch = Batch(*self.pooled(rows), *has, joint=joint, attributes=known)
-        if ngrams and self.ngrams is not None:
-            batch = batch._replace(ngrams=self.ngrams.pad(rows, -1)[0])
+        grams = self.ngrams.pad(rows, -1)[0] if ngrams and self.ngrams is not None else None
+        batch = Batch(*self.pooled(rows), *has, ngrams=grams, joint=joint, attributes=known)
         if self.words is None or self.regions is None:
             return batch
         words, text_mask = self.words.pad(rows)

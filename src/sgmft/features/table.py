@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,8 @@ ROWS, BATCH_BYTES = 1024, 64 << 20  # read at once
 MAX_NPZ = 4 << 30  # bytes of its arrays, which are in memory together
 IDS = "_ids"  # folder beside a store's shards
 Found = tuple[str, PostFeatures] | None  # content key, and features
+# Vectors (N, D) of each side that has any, NaN where missing; the row of each id; who made them
+_Vectors = tuple[dict[str, FloatArray], dict[str, int], str]
 
 
 class FeaturesTable:
@@ -68,8 +70,7 @@ def describe_vectors(info: EncoderInfo) -> str:
     sides = [(info.text_width, "texts"), (info.image_width, "pictures")]
     sides.append((info.joint_width, "both together"))
     listed = ", ".join(f"{side} ({width})" for width, side in sides if width > 1)
-    known = " and ".join(listed.rsplit(", ", 1))
-    made_by = info.weights and f" by {info.weights}"
+    known, made_by = " and ".join(listed.rsplit(", ", 1)), info.weights and f" by {info.weights}"
     return f"vectors of {known}{made_by} from {info.name.removeprefix(TABLE)}"
 
 
@@ -89,24 +90,24 @@ def open_features_table(
         pairs = [(getattr(found.info, x), getattr(expected, x), none) for x, none in WIDTHS.items()]
         makers = {"", found.info.weights, expected.weights}
         if len(makers) > 2 or any(x not in (none, y) and y for x, y, none in pairs):
-            ours, theirs = describe_vectors(found.info), describe_vectors(expected)
-            raise SgmftError(f"These are {ours}, and the model learned from {theirs}.")
+            own = describe_vectors(found.info)
+            raise SgmftError(TEXTS["other vectors"], own=own, vectors=describe_vectors(expected))
     return found
 
 
 def _open_file(path: Path, cleaning: str, expected: EncoderInfo | None) -> FeaturesTable:
     """Open vectors of a file; the posts' own texts, where there are any, add their n-grams."""
-    table = _lay_out(path, path.stat().st_mtime_ns)
-    values = {f"{side}_width": vectors for side, vectors in table.values.items()}
+    found, rows, made_by = _lay_out(path, path.stat().st_mtime_ns)
+    values = {f"{side}_width": vectors for side, vectors in found.items()}
     if expected is not None:  # a side that the model does not know is not read
         values = {side: x for side, x in values.items() if getattr(expected, side) > WIDTHS[side]}
     known = {x: getattr(expected, x, none) for x, none in WIDTHS.items()}
     known |= {side: x.shape[1] for side, x in values.items()}
-    info = vectors_info(f"{TABLE}{path.name}", known.values(), cleaning, table.made_by)
+    info = vectors_info(f"{TABLE}{path.name}", known.values(), cleaning, made_by)
     nothing = np.zeros(1, np.float32)
 
     def find(post: Post) -> Found:
-        row = table.rows.get(post.id or "", -1)
+        row = rows.get(post.id or "", -1)
         every = (values[x][row] if x in values and row >= 0 else None for x in WIDTHS)
         text, image, joint = (None if x is None or np.isnan(x[0]) else x for x in every)
         if joint is not None:  # whoever made it had both; one without a width is not known apart
@@ -167,12 +168,6 @@ def _read_ids(folder: Path) -> dict[str, str]:
     return keys
 
 
-class _Vectors(NamedTuple):
-    values: dict[str, FloatArray]  # (N, D) of each side that has any; a missing one is NaN
-    rows: dict[str, int]  # of each id
-    made_by: str
-
-
 _UNREAD = (ValueError, TypeError, LookupError, EOFError, OSError, MemoryError, pa.ArrowException)
 
 
@@ -201,7 +196,7 @@ def _lay_out(path: Path, _: int) -> _Vectors:
             start = here.stop
     except (zipfile.BadZipFile, *_UNREAD) as error:
         raise SgmftError(TEXTS["bad vectors"], path=path, reason=first_line(error)) from error
-    return _Vectors(values, rows, made_by)
+    return values, rows, made_by
 
 
 def _new_file(rows: int, width: int) -> FloatArray:

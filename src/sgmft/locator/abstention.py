@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from sgmft.errors import Message, SgmftError, raising
+from sgmft.errors import TEXTS, Message, SgmftError, raising
 from sgmft.models.arrays import Doubles, Floats
 from sgmft.utils.files import write_whole
 
@@ -38,8 +38,7 @@ class Abstention:
     reject: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("coverage", "min_probability", "reject"):
-            value = getattr(self, name)
+        for name, value in vars(self).items():
             if value is not None and not 0 < value < 1:
                 raise SgmftError(f"{name} must be above 0 and below 1, not {value}.")
 
@@ -124,10 +123,7 @@ class HeldOutProbabilities:
         for share, what in (rarer, f"a coverage of {coverage}"), (reject, f"rejecting {reject}"):
             if share is not None and len(self) <= 1 / share:
                 number = math.floor(min(1 / share, 1e15))  # the smallest have no finite inverse
-                many = f"tested on more than {number} posts that it had not learned from"
-                few = f"For {what} a model must have been {many}, and this one was on {len(self)}"
-                fix = "train it on more posts, or, where its preset holds none out, with"
-                raise SgmftError(f"{few}: {fix} --val-size 0.1.")
+                raise SgmftError(TEXTS["few held out"], what=what, least=number, count=len(self))
 
     def apply(self, probs: Floats, rules: Abstention, parts: Parts) -> Iterator[AbstentionDecision]:
         """Yield the decisions for posts with these probabilities (B, K) and parts (B,)."""
@@ -158,8 +154,7 @@ class HeldOutProbabilities:
     @classmethod
     def none(cls, classes: int) -> Self:
         """Return the empty set, for a model of K classes that had no posts held out."""
-        none = np.zeros(0, np.int64)
-        return cls(np.zeros((0, classes), np.float32), none, none.astype(np.int8))
+        return cls(np.zeros((0, classes), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int8))
 
     @classmethod
     def load(cls, file: Path, classes: int) -> Self:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sgmft.errors import Message, join_messages, warn
+from sgmft.errors import TEXTS, Message, join_messages, warn
 from sgmft.locator.prediction import Prediction
 from sgmft.utils.files import load_patterns
 
@@ -84,15 +84,13 @@ def shifts(training: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
         if (ratio ** (1 / 3) - 1 + noise) / sqrt(noise) < LEAST_SCORE:
             continue
         most = int(grown.argmax())
-        reason, (before, now) = [*values][most], shares[most]
-        if np.abs(grown).sum() / 2 >= LEAST_SHIFT and (reason != "sure"):
-            template = "{reason}: {now:.0%} of these posts, {before:.0%} in training"
-            moved.append(Message(template, reason=reason, now=float(now), before=float(before)))
+        reason, (before, now) = [*values][most], shares[most].tolist()
+        if np.abs(grown).sum() / 2 >= LEAST_SHIFT and reason != "sure":
+            moved.append(Message(TEXTS["shift"], reason=reason, now=now, before=before))
     return moved
 
 
 def warn_of_shifts(training: Mapping[str, int], found: Mapping[str, int]) -> None:
     """Warn where posts are unlike those of the training; a model of no posts has no such."""
     if moved := shifts(training, found):
-        template = "Unlike the posts of the training: {reason}. Check some labels by hand."
-        warn(Message(template, reason=join_messages(moved)))
+        warn(Message(TEXTS["drift"], reason=join_messages(moved)))

@@ -14,7 +14,7 @@ from sgmft.data.frames import to_cell
 from sgmft.data.posts import BAD_LABEL, Post
 from sgmft.data.soft_labels import soften
 from sgmft.data.tables.cells import NO_LABEL, says_nothing, to_label
-from sgmft.errors import SgmftError, check_name, raising
+from sgmft.errors import TEXTS, SgmftError, check_name, raising
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.locator.prediction import Predictor
 
@@ -90,8 +90,7 @@ def check_labelled(posts: Sequence[Post]) -> None:
     """Raise SgmftError for the rows of a table without labels, unless bad ones say why."""
     told = any(x.label or getattr(x.error, "template", "") == BAD_LABEL for x in posts)
     if not told and any(post.row for post in posts):
-        fix = "give labels as y, or name their column, as in columns={'label': 'NAME'}"
-        raise SgmftError(f"None of the posts has a label: {fix}.")
+        raise SgmftError(TEXTS["no label"])
 
 
 def with_labels(
@@ -109,8 +108,7 @@ def with_labels(
     if weights is not None:
         if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
             raise SgmftError("sample_weight has numbers below 0 or not finite, or is 0 everywhere.")
-        pairs = zip(posts, weights.tolist(), strict=True)
-        posts = [replace(post, weight=weight) for post, weight in pairs]
+        posts = [replace(x, weight=y) for x, y in zip(posts, weights.tolist(), strict=True)]
     if given is None:
         return [*map(soften, posts)], {}
     cells = [*map(to_cell, given)]

@@ -19,7 +19,7 @@ from sgmft.data.posts import Post
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning
 from sgmft.data.preprocessing.windows import split_windows, window_of
 from sgmft.data.splits import fingerprint, split_posts
-from sgmft.errors import SgmftError, SgmftNotice, needs_extra, raising, warn
+from sgmft.errors import TEXTS, SgmftError, SgmftNotice, needs_extra, raising, warn
 from sgmft.evaluation.calibration import fit_temperature, temper
 from sgmft.evaluation.explain.attribution import ExplainedModel, explain_post
 from sgmft.evaluation.explain.explanation import Explanation
@@ -126,8 +126,7 @@ class SemanticLocator(Estimator):
         self.attributes = AttributeReader(attributes)
         if self.attributes.names and (self.tuning or not self.method.reads_attributes(chosen)):
             what = "An encoder in training" if self.tuning else f"{self.method.name} {chosen.name}"
-            able = "gated-experts, linear-probe, low-rank or sgmft's preset tokens"
-            raise SgmftError(f"{what} reads no attributes: leave them out, or take {able}.")
+            raise SgmftError(TEXTS["no attributes"], what=what)
         self.labels: list[str] = []
         self.left_out: dict[str, str] = {}  # by the reason, the first post that `fit` left out
         self.network: Model | None = None
@@ -273,15 +272,12 @@ class SemanticLocator(Estimator):
         """Standardise a zero-shot locator's scores by these posts too, in constant memory.
 
         Predictions then depend on all posts it was adapted to (transductive); none of their labels
-        is looked at. Without any, the names of ImageNet's classes stand in for them.
-
-        Raises:
-            SgmftError: the locator learns with `fit`.
+        is looked at. Without any, the names of ImageNet's classes stand in for them. SgmftError for
+        a locator that learns with `fit`.
         """
         network = self._trained()
         if not isinstance(network, Described):
-            fix = "others learn with fit(posts)"
-            raise SgmftError(f"Only a zero-shot locator adapts to posts: {fix}.")
+            raise SgmftError(TEXTS["adapts to nothing"])
         for chunk in encode_posts(self._read(posts), self.encoder, store=self.store(False)):
             if chunk.rows:
                 network.adapt(Features.of(chunk.rows, self.encoder.info, False).batch())
@@ -304,17 +300,11 @@ class SemanticLocator(Estimator):
         return starmap(predict, self.attributes.features(chunks, self.encoder.info, tokens))
 
     def explain(self, post: Any, *, label: str | None = None) -> Explanation:
-        """Explain the prediction of one post; see `sgmft.evaluation.explain.attribution`.
+        """Explain a label of one post, by default the most probable.
 
-        Of a long text that window is explained, and is the explained post's text, which counts most
-        in the prediction.
-
-        Args:
-            label: the label to explain; by default the most probable.
-
-        Raises:
-            SgmftError: the locator is not trained or has no such label, the post has an error or
-                nothing to go on.
+        See `sgmft.evaluation.explain.attribution`. Of a long text that window is explained, and is
+        the explained post's text, which counts most in the prediction. SgmftError where the locator
+        is not trained or has no such label, or the post has an error or nothing to go on.
         """
         network, tokens = self._trained(), self.uses_tokens
         (post,) = self._read(post)
@@ -332,10 +322,9 @@ class SemanticLocator(Estimator):
     def encode(
         self, posts: Any, *, tokens: bool | None = None, on_encoded: Progress | None = None
     ) -> EncodedPosts:
-        """Encode posts; features that the store has are read from it.
+        """Encode posts, to words and regions too if `tokens`, by default as the preset needs.
 
-        Args:
-            tokens: whether word and region features are wanted; by default as the preset needs.
+        Features that the store has are read from it.
         """
         tokens = self.uses_tokens if tokens is None else tokens
         how: dict[str, Any] = {"store": self.store(tokens), "on_encoded": on_encoded}
@@ -349,17 +338,12 @@ class SemanticLocator(Estimator):
 
     @property
     def state(self) -> ModelState:
-        """The model but for its weights, as config.json has it.
-
-        Raises:
-            SgmftError: the locator is not trained.
-        """
+        """The model but for its weights, as config.json has it; SgmftError if not trained."""
         info, settings = self.encoder.info, self.encoder_settings
         name = (info.pinned or self.encoder_name) if self.tuned is None else self.tuned.base
         cleaning, grid = settings["cleaning"], settings.get("patch_grid")
-        own = saved.EncoderState(name, cleaning, grid, info.fingerprint, info.weights)
-        own.plugin = find_plugin(name)
-        own.trust_remote_code = info.remote_code or None
+        known = info.fingerprint, info.weights, find_plugin(name), info.remote_code or None
+        own = saved.EncoderState(name, cleaning, grid, *known)
         network = dataclasses.asdict(self._trained().config)
         model = self.method.name, self.preset, network, self.training
         return ModelState(self.labels, own, *model, attributes=self.attributes.columns)
@@ -437,8 +421,7 @@ class SemanticLocator(Estimator):
         given["attributes"] = [attribute.name for attribute in state.attributes]
         locator = cls(encoder or state.encoder.name, **given)
         if locator.is_table:
-            widths = [state.network.get(x, none) for x, none in WIDTHS.items()]
-            own = state.encoder
+            own, widths = state.encoder, [state.network.get(x, y) for x, y in WIDTHS.items()]
             expected = vectors_info(own.name, widths, own.cleaning, own.weights)
             locator.encoder_settings |= {"expected": expected, "name": encoder or TABLE}
         else:

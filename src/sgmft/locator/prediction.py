@@ -26,13 +26,10 @@ class Prediction(NamedTuple):
 
     post: Post  # the post, with its `error` where it could not be read
     label: str | None  # None for a post with an error, or where the model abstains
-    # (K,) in the order of the model's labels; None for a post with an error
-    probabilities: NDArray[np.float32] | None
+    probabilities: NDArray[np.float32] | None  # (K,) in the labels' order; None with an error
     guidance: tuple[float, float] | None  # relative entropies of P^m and P^e; NaN without guidance
-    # labels of the prediction set; None where no coverage was given
-    label_set: tuple[str, ...] | None = None
-    # see `HeldOutProbabilities.typicality`; None where posts are not rejected
-    typicality: float | None = None
+    label_set: tuple[str, ...] | None = None  # labels of the prediction set; None without coverage
+    typicality: float | None = None  # see `HeldOutProbabilities`; None where posts are not rejected
     abstained: str | None = None  # why a post that could be read has no label
     parts: int = 0  # what the prediction was made from, a place in `sgmft.features.features.PARTS`
     key: str = ""  # content key of the post; "" for one with an error
@@ -82,8 +79,7 @@ class Predictor(ABC):
     traits: Mapping[str, int] = MappingProxyType({})  # of the training's posts, see `locator.drift`
     columns: Names = None  # of what is given in the place of posts, see `to_posts`
     root: Folder = None
-    # labels as they were given to `fit`, by their texts
-    values: Mapping[str | None, Any] = MappingProxyType({})
+    values: Mapping[str | None, Any] = MappingProxyType({})  # labels as `fit` got them, by text
 
     @abstractmethod
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
@@ -141,8 +137,7 @@ class Predictor(ABC):
     def predictions(self, posts: Any, abstain: Abstention | None = None) -> Predictions:
         """Yield predictions in the order of the posts, in memory bounded by one chunk of them.
 
-        Raises:
-            SgmftError: there is no model yet, or not enough held-out posts for `abstain`.
+        SgmftError where there is no model yet, or not enough held-out posts for `abstain`.
         """
         rules = abstain or Abstention()
         batches = self._predict_batches(self._read(posts))
@@ -160,8 +155,7 @@ class Predictor(ABC):
     ) -> list[Prediction]:
         """Return the same predictions under other rules, without running the model again.
 
-        Raises:
-            SgmftError: there are not enough held-out posts for `abstain`.
+        SgmftError where there are not enough held-out posts for `abstain`.
         """
         predictions, rules = list(predictions), abstain or Abstention()
         self.held_out.check(rules)
@@ -171,11 +165,11 @@ class Predictor(ABC):
         decisions = self.held_out.apply(table, rules, np.array([p.parts for p in good], np.int8))
         for i, p in enumerate(predictions):
             if p.probabilities is not None:
-                members, typicality, reason = next(decisions)
+                members, typical, reason = next(decisions)
                 label = None if reason else self.labels[int(p.probabilities.argmax())]
                 chosen = None if members is None else tuple(compress(self.labels, members))
-                p = p._replace(label=label, label_set=chosen)
-                predictions[i] = p._replace(typicality=typicality, abstained=reason)
+                p = p._replace(label=label, label_set=chosen, typicality=typical, abstained=reason)
+                predictions[i] = p
         return predictions
 
 
@@ -190,20 +184,15 @@ class OutputColumns:
 
     @classmethod
     def of(
-        cls,
-        columns: Iterable[str],
-        labels: Sequence[str],
-        rules: Abstention,
-        more: Sequence[str] = (),
+        cls, read: Iterable[str], labels: Sequence[str], rules: Abstention, more: Sequence[str] = ()
     ) -> Self:
-        """Return those for an input with these columns, each named once or more often."""
-        added = ["label", "probability"]
-        added += ["set"] if rules.coverage is not None else []
+        """Return those for an input with the columns `read`, each named once or more often."""
+        added = ["label", "probability", *["set"] * (rules.coverage is not None)]
         added += ["typicality"] if rules.reject is not None else []
         added += ["abstained"] if rules != Abstention() else []
         added += ["error", "warning", *(f"p_{label}" for label in labels)]
         added += [name for name in more if name not in added]
-        return cls(renamed_columns(list(dict.fromkeys(columns)), added), added, list(labels))
+        return cls(renamed_columns(list(dict.fromkeys(read)), added), added, list(labels))
 
     @property
     def columns(self) -> list[str]:
@@ -228,10 +217,9 @@ class OutputColumns:
         """Return the Arrow type of every column; `given` are the input's."""
         import pyarrow as pa
 
-        texts = ("label", "abstained", "error", "warning")
-        added = {name: pa.string() if name in texts else pa.float64() for name in self.added}
-        if "set" in added:
-            added["set"] = pa.list_(pa.string())
+        kinds = dict.fromkeys(("label", "abstained", "error", "warning"), pa.string())
+        kinds["set"] = pa.list_(pa.string())
+        added = {name: kinds.get(name, pa.float64()) for name in self.added}
         return {self.renamed[name]: kind for name, kind in given.items()} | added
 
 

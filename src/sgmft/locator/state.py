@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from sgmft.data.preprocessing.windows import LONGEST
-from sgmft.errors import SgmftError, raising
+from sgmft.errors import TEXTS, SgmftError, raising
 from sgmft.features.attributes import Attribute
 from sgmft.locator.abstention import FILE as HELD_OUT, HeldOutProbabilities
 from sgmft.models.presets import Preset, TrainConfig
@@ -173,5 +173,4 @@ def read_held_out(model_id: str, state: ModelState, hub: dict[str, Any]) -> Held
 def unreadable(model_id: str, error: Exception) -> SgmftError:
     """Return the error for a config.json whose reading raised `error`."""
     reason = "not readable" if isinstance(error, OSError | ValueError) else "of another kind"
-    message = f"{model_id} is not a model saved by sgmft: its {CONFIG} is {reason}"
-    return SgmftError(f"{message}; if it was one, {FIX}.")
+    return SgmftError(TEXTS["no config"], model=model_id, name=CONFIG, reason=reason, fix=FIX)

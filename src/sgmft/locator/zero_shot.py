@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from sgmft.data.preprocessing.text import clean_text, get_cleaning
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.encoders.base import ClassifierHeads, Encoder, FloatArray
 from sgmft.features.encoders.image_graph import imagenet_names
 from sgmft.models.arrays import normalize
@@ -25,9 +25,7 @@ def parse_descriptions(words: str, flag: str = "--zero-shot") -> dict[str, list[
         label, equals, rest = (piece.strip() for piece in part.partition("="))
         descriptions = [text for piece in rest.split("|") if (text := piece.strip())]
         if not label or (equals and not descriptions):
-            fix = "write LABEL=DESCRIPTION, with | between several descriptions"
-            lacks = f"{part.strip()!r} lacks a label or a description"
-            raise SgmftError(f"{flag}: {lacks}: {fix}.")
+            raise SgmftError(TEXTS["bad description"], flag=flag, part=part.strip())
         if label in found:
             raise SgmftError(f"{flag} names {label!r} twice: put | between its descriptions.")
         found[label] = descriptions or [label]
@@ -37,8 +35,7 @@ def parse_descriptions(words: str, flag: str = "--zero-shot") -> dict[str, list[
 def describe(encoder: Encoder, descriptions: Mapping[str, Sequence[str]]) -> Described:
     """Return the network that knows labels by their descriptions alone, two or more, in order."""
     if len(descriptions) < 2:
-        few = f"two labels to choose between, not {len(descriptions)}"
-        raise SgmftError(f"Zero-shot needs at least {few}: put ; between them.")
+        raise SgmftError(TEXTS["few descriptions"], count=len(descriptions))
     info = encoder.info
     widths = info.text_width, info.image_width, info.shared_space, info.word_width
     config = DescribedConfig(len(descriptions), *widths)
@@ -46,8 +43,7 @@ def describe(encoder: Encoder, descriptions: Mapping[str, Sequence[str]]) -> Des
     if heads is not None:
         config = replace(config, heads=len(heads.weight), picture_classes=len(heads.names))
     network = Described(config)
-    prompts = [_prompt(encoder, label, texts) for label, texts in descriptions.items()]
-    network.prompts = np.stack(prompts)
+    network.prompts = np.stack([_prompt(encoder, *pair) for pair in descriptions.items()])
     vectors = _encode(encoder, imagenet_names() if heads is None else heads.names)
     if heads is not None:
         network.names, network.weight, network.bias = vectors, heads.weight, heads.bias
@@ -60,8 +56,7 @@ def _prompt(encoder: Encoder, label: str, texts: Sequence[str]) -> FloatArray:
     cleaning = get_cleaning(encoder.info.cleaning)
     cleaned = [words for text in texts if (words := clean_text(text, cleaning))]
     if isinstance(texts, str) or not cleaned:
-        fix = "give a list of descriptions"
-        raise SgmftError(f"The label {label!r} has no words to describe it: {fix}.")
+        raise SgmftError(TEXTS["no description"], label=label)
     return np.asarray(normalize(_encode(encoder, cleaned).mean(0)))
 
 

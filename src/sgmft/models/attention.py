@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 
 QKV = tuple[Tensor, Tensor, Tensor]
 Mask = Tensor | None  # (B, n), True where a token is real; None where there is no padding
@@ -16,8 +16,7 @@ def check_heads(width: int, heads: int, element_width: int | None = None) -> Non
     parts = heads * (element_width or 1)
     if width % parts:
         elements = "" if element_width is None else f" of elements {element_width} wide"
-        fix = f"choose a multiple of {parts}"
-        raise SgmftError(f"width {width} cannot be cut into {heads} heads{elements}: {fix}.")
+        raise SgmftError(TEXTS["heads"], width=width, heads=heads, elements=elements, least=parts)
 
 
 def _linear(width: int) -> nn.Linear:
@@ -88,12 +87,7 @@ class InterpolationAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self,
-        text: Tensor,
-        image: Tensor,
-        gate: Tensor,
-        text_mask: Mask = None,
-        image_mask: Mask = None,
+        self, text: Tensor, image: Tensor, gate: Tensor, text_mask: Mask, image_mask: Mask
     ) -> tuple[Tensor, Tensor]:
         """Equations 6 to 13: X^C of text and image, in their shapes; the gate is P^m (B, D)."""
         qkv_t: QKV = self.text(text)  # (B, n, D) each: eq. 6

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.random import RandomState as Rng
 from safetensors.numpy import load_file, save_file
 
-from sgmft.features.features import Batch, BatchSource
+from sgmft.features.features import PART, Batch, BatchSource
 from sgmft.features.ragged import Ragged
 from sgmft.models.arrays import Array, ArrayModule, Floats, Labels, Weights
 from sgmft.models.presets import Natural, check_settings
 
-PART = 8192  # vectors in memory at once where all are looked at
 NETWORK_BATCH = 256  # posts; networks may compare every feature of one with every other
 CLOSED_FORM_BATCH = 1024  # they would otherwise spend their time between batches
 
@@ -29,9 +28,7 @@ def mean_and_divisor(x: Ragged | Array) -> tuple[Array, Array]:
     """Return mean and deviation (D,), see `divisor`, of N > 1 vectors, in float64, part by part."""
 
     def parts() -> Iterable[Array]:
-        if isinstance(x, Ragged):
-            return x.split(PART)
-        return np.split(x, range(PART, len(x), PART))
+        return x.split(PART) if isinstance(x, Ragged) else np.split(x, range(PART, len(x), PART))
 
     mean = np.sum([part.sum(0, dtype=np.float64) for part in parts()], 0) / len(x)
     squares = [np.square(part - mean).sum(0) for part in parts()]
@@ -158,8 +155,6 @@ def predict_logits(model: Model, posts: BatchSource) -> ModelOutputs:
     size = CLOSED_FORM_BATCH if isinstance(model, ClosedFormModel) else NETWORK_BATCH
     for start in range(0, len(posts), size):
         output = model.predict(posts.batch(slice(start, start + size), model.uses_ngrams))
-        guidance = np.full((len(output.logits), 2), np.nan, np.float32)
-        if output.guidance is not None:
-            guidance = np.stack(output.guidance, 1)
-        parts.append((output.logits, output.fused, guidance))
+        known: Any = output.guidance or [np.full(len(output.logits), np.nan, np.float32)] * 2
+        parts.append((output.logits, output.fused, np.stack(known, 1)))
     return ModelOutputs(*(np.concatenate(part) for part in zip(*parts, strict=True)))

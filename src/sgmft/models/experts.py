@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 from numpy.random import RandomState
 from threadpoolctl import ThreadpoolController
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.features import Batch
 from sgmft.models import arrays
 from sgmft.models.arrays import Array, ArrayModule, Doubles, Floats, Integers, Labels, Weights
@@ -33,9 +33,7 @@ def draw_folds(labels: Labels, folds: int, rng: RandomState) -> Integers:
     """A fold 0..folds-1 for each of N posts (N,), each class spread over all of them evenly."""
     order = permutation(len(labels), rng)
     order = order[arrays.most_probable(labels)[order].argsort(kind="stable")]
-    fold = np.empty_like(order)
-    fold[order] = np.arange(len(order)) % folds
-    return fold
+    return np.asarray(order.argsort() % folds, np.int64)
 
 
 def permutation(number: int, rng: RandomState) -> Integers:
@@ -229,9 +227,8 @@ class NgramExpert(Expert):
         row, place = np.nonzero(x >= 0)
         pairs = np.unique(x[row, place].astype(np.int64) * len(x) + row)
         ids, posts = np.unique(pairs // max(1, len(x)), return_counts=True)
-        enough = posts >= MIN_POSTS
-        ids, posts = ids[enough], posts[enough]
-        frequent = np.sort((-posts).argsort(kind="stable")[:MAX_VOCABULARY])
+        frequent = (-posts).argsort(kind="stable")[:MAX_VOCABULARY]
+        frequent = np.sort(frequent[posts[frequent] >= MIN_POSTS])
         self.vocabulary = ids[frequent].astype(np.int32)
         self.idf = (1 + np.log((1 + len(x)) / (1 + posts[frequent]))).astype(np.float32)
         self.weight = np.zeros((len(self.bias), len(frequent)), np.float32)
@@ -264,8 +261,7 @@ class NgramExpert(Expert):
 def ngrams_of(batch: Batch) -> Integers:
     """The texts' n-grams (B, g), padded with -1; SgmftError where the features hold none."""
     if batch.ngrams is None:
-        missing = "This model reads the texts' n-grams, and these features hold none"
-        raise SgmftError(f"{missing}: encode the posts again.")
+        raise SgmftError(TEXTS["no n-grams"])
     return np.asarray(batch.ngrams)
 
 

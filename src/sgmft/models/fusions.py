@@ -2,10 +2,8 @@
 
 A fusion module is built as `Module(width, heads, layers)`, with D, the `AttentionHeads`, and how
 many layers the SFM would have, 8 D^2 weights each, whose size the others match. It is called as
-`module(text, image, text_mask, image_mask)`: in the tokens view with features (B, n, D) and
-(B, m, D) and masks that are True where a token is real, in the elements view with (B, D) each and
-no masks. It returns M_fuse (B, D). A module of your own takes one line, `FUSIONS["mine"] = Mine`,
-and is then chosen by `fusion="mine"`; docs/compare.md has a worked example.
+`module(text, image, text_mask, image_mask)`, see docs/compare.md, and returns M_fuse (B, D).
+`FUSIONS["mine"] = Mine` adds one of your own, which `fusion="mine"` chooses.
 """
 
 from collections.abc import Callable
@@ -13,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.models.attention import AttentionHeads, CrossAttention, Mask
 from sgmft.models.layers import CrossModalLayer, asymmetric_layer, self_attention_layer
 
@@ -30,8 +28,7 @@ def pool(x: Tensor, mask: Mask) -> Tensor:
 
 def _require_tokens(heads: AttentionHeads, name: str) -> None:
     if heads.element_width is not None:
-        lacks = "attends over words and regions, which the elements view does not have"
-        raise SgmftError(f"The fusion module {name} {lacks}: use view=tokens.")
+        raise SgmftError(TEXTS["fusion of tokens"], name=name)
 
 
 class AsymmetricCoAttention(nn.Module):
@@ -93,9 +90,7 @@ class SimilarityAwareFusion(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(CrossAttention(width, heads) for _ in range(layers))
 
-    def forward(
-        self, text: Tensor, image: Tensor, text_mask: Mask = None, image_mask: Mask = None
-    ) -> Tensor:
+    def forward(self, text: Tensor, image: Tensor, text_mask: Mask, image_mask: Mask) -> Tensor:
         """M_fuse in either view, tokens pooled under their masks: eq. 17."""
         for layer in self.layers:
             text, image = layer(text, image, text_mask, image_mask)  # (B, n, D), (B, m, D)

@@ -20,8 +20,7 @@ from sgmft.models.arrays import ArrayModule, Doubles, Floats, Labels, Weights, l
 from sgmft.models.base import ClosedFormModel, Guidance, NetworkConfig, Output, divisor
 from sgmft.models.experts import DenseExpert, Expert, NgramExpert, draw_folds, evidence, ngrams_of
 from sgmft.models.logistic import log_frequencies
-from sgmft.models.method import Method
-from sgmft.models.presets import NOT_NEGATIVE, Natural, Preset, Range
+from sgmft.models.presets import NOT_NEGATIVE, Natural, Range
 
 INITIAL_POWER = 0.3  # between a product of both modalities' probabilities, 0, and a mixture, 1
 _POWER = Range("'learned' or at least 0", NOT_NEGATIVE.includes)
@@ -31,16 +30,14 @@ _POWER = Range("'learned' or at least 0", NOT_NEGATIVE.includes)
 class GatedExpertsConfig(NetworkConfig):
     """Settings."""
 
-    # "similarity", or "constant": the same for all posts
-    gate: Literal["similarity", "constant"] = "similarity"
+    gate: Literal["similarity", "constant"] = "similarity"  # "constant": the same for all posts
     # of the mean of both modalities; "learned", or a number: 0 is their weighted product, 1 their
     # mixture
     power: Annotated[float | Literal["learned"], _POWER] = "learned"
     # whether an expert on both modalities' features stands beside those on one, and one on the
     # encoder's feature of both together, where it has such
     joint: bool = True
-    # whether an expert on the text's n-grams stands beside that on its features
-    lexical: bool = True
+    lexical: bool = True  # whether an expert on n-grams stands beside that on the text's features
     folds: Annotated[int, Range("at least 2", lambda x: x >= 2)] = 5  # of the cross-fitting
     vocabulary_size: Natural = 0  # n-grams; the training posts decide it
 
@@ -90,6 +87,11 @@ class GatedExperts(ClosedFormModel):
         def learn(expert: Expert, x: Any, has: Any, part: str) -> Floats:
             return expert.fit(x, labels[has], fold[has], weights[has], self.report(part))(x)
 
+        def pooled(pool: ProductPool, held_out: list[Floats], has: Any) -> Any:
+            known = [evidence(x, self.prior) for x in held_out]
+            pool.fit(known, self.prior, labels[has], weights[has])
+            return pool.forward(known, self.prior)
+
         if t.any():
             held_out = [learn(self.text, batch.text[t], t, "text")]
             if self.lexical is not None and (ngrams_of(batch)[t] < 0).all():  # no text is known
@@ -99,10 +101,10 @@ class GatedExperts(ClosedFormModel):
                 held_out.append(learn(self.lexical, ngrams_of(batch)[t], t, "n-grams"))
                 size = len(self.lexical.vocabulary)
                 self.config = dataclasses.replace(self.config, vocabulary_size=size)
-            text[t] = self._fit_pool(self.text_pool, held_out, labels[t], weights[t])
+            text[t] = pooled(self.text_pool, held_out, t)
         if v.any():
-            held_out = [learn(self.image, batch.image[v], v, "image")]
-            image[v] = self._fit_pool(self.image_pool, held_out, labels[v], weights[v])
+            by_image = learn(self.image, batch.image[v], v, "image")
+            image[v] = pooled(self.image_pool, [by_image], v)
         for expert in (self.joint, self.together):
             if expert is not None:
                 expert.bias = self.prior.copy()  # no evidence, unless there are posts to learn from
@@ -112,8 +114,8 @@ class GatedExperts(ClosedFormModel):
             if self.joint is not None:
                 x = np.concatenate([batch.text[both], batch.image[both]], -1)
                 joint[0][both] = learn(self.joint, x, both, "both")
-            e_t, e_v, *e_j = (evidence(x[both], self.prior) for x in (text, image, *joint))
-            self.pool.fit(e_t, e_v, e_j[0], self.prior, labels[both], weights[both], *e_j[1:])
+            known = [evidence(x[both], self.prior) for x in (text, image, *joint)]
+            self.pool.fit(known, self.prior, labels[both], weights[both])
         whole = self._combine(batch, text, image, joint).logits
         by_parts = [np.broadcast_to(self.prior, text.shape), text, image, whole]
         if self.attributes is not None and self.attribute_pool is not None:
@@ -159,19 +161,11 @@ class GatedExperts(ClosedFormModel):
         by_text, by_image, by_both = map(arrays.log_softmax, (*own, both))
         return by_text, by_image, by_both
 
-    def _fit_pool(
-        self, pool: "ProductPool", experts: list[Floats], labels: Labels, weights: Doubles
-    ) -> Any:
-        """Fit a modality's pool to its experts' log-probabilities, and return its own, (N, K)."""
-        known = [evidence(x, self.prior) for x in experts]
-        pool.fit(known, self.prior, labels, weights)
-        return pool.forward(known, self.prior)
-
     def _combine(self, batch: Batch, text: Any, image: Any, joint: Sequence[Any]) -> Output:
         """Pool the log-probabilities (B, K) of the modalities that a post has."""
         xp = array_namespace(text)
         known = [evidence(x, self.prior) for x in (text, image, *joint)]
-        pooled, gate = self.pool.forward(known[0], known[1], known[2], self.prior, *known[3:])
+        pooled, gate = self.pool.forward(known, self.prior)
         t = (batch.has_text & self.known[0])[:, None]
         v = (batch.has_image & self.known[1])[:, None]
         one = xp.where(t, text, xp.where(v, image, self.prior))
@@ -263,37 +257,27 @@ class SimilarityGatedPool(ArrayModule):
         self.deviation: Any = np.ones(3, np.float32)
         self.balance: Any = np.zeros((), np.float32)  # b
         self.slopes: Any = np.zeros(3, np.float32) if guided else None  # u
-        self.log_power: Any = None  # log a
-        if self.power is None:
-            self.log_power = np.log(np.array(INITIAL_POWER, np.float32))
+        start = np.log(np.array(INITIAL_POWER, np.float32)) if self.power is None else None
+        self.log_power: Any = start  # log a
         self.log_sharpness: Any = np.zeros((), np.float32)  # log c
         self.log_joint: Any = np.log(np.array(0.5, np.float32)) if joint else None  # log w
         self.log_together: Any = np.log(np.array(0.5, np.float32)) if together else None  # log w'
 
-    def forward(
-        self, text: Any, image: Any, joint: Any, prior: Any, together: Any = None
-    ) -> GatedPrediction:
-        """Evidence of the modalities (B, K) and log p(y) (K,) to logits (B, K) and P^m (B,)."""
+    def forward(self, experts: Sequence[Any], prior: Any) -> GatedPrediction:
+        """Evidence e_t, e_v, .. (B, K) and log p(y) (K,) to logits (B, K) and P^m (B,)."""
+        text, image, *others = experts
         xp = array_namespace(text)
         score = xp.broadcast_to(self._score(self._similar(text, image, prior)), text.shape[:1])
-        logits = self._logits(self._mean(text, image, score[:, None]), joint, together, prior)
+        logits = self._logits(self._mean(text, image, score[:, None]), others, prior)
         return GatedPrediction(logits, xp.exp(log_sigmoid(score)))
 
-    def fit(
-        self,
-        text: Any,
-        image: Any,
-        joint: Any,
-        prior: Any,
-        labels: Labels,
-        weights: Weights = None,
-        together: Any = None,
-    ) -> None:
+    def fit(self, experts: list[Any], prior: Any, labels: Labels, weights: Weights = None) -> None:
         """Find the parameters under which the labels (N,), by their weights, are most likely.
 
         A penalty of 3 |u|^2 / N, and of a third of that on the others' distance from where they
         start, keeps them there when posts are few.
         """
+        text, image, *others = experts
         similarities = _similarities(text, image, prior)
         if len(labels) > 1:
             self.mean = similarities.mean(0)
@@ -305,7 +289,7 @@ class SimilarityGatedPool(ArrayModule):
             score = np.broadcast_to(self._score(similar), labels.shape[:1])[:, None]
             mean = self._mean(text, image, score)
             sharp = 2 * np.exp(self.log_sharpness)
-            logits = self._logits(mean, joint, together, prior)
+            logits = self._logits(mean, others, prior)
             error = _error(logits, labels, weights)
             by_score, by_power = self._mean_slopes(text, image, score, mean)
             pull = sharp * (error * by_score).sum(1)  # (N,)
@@ -314,7 +298,7 @@ class SimilarityGatedPool(ArrayModule):
                 slopes["slopes"] = pull @ similar
             if self.log_power is not None:
                 slopes["log_power"] = sharp * np.vdot(error, by_power)
-            for name, x in (("log_joint", joint), ("log_together", together)):
+            for name, x in zip(("log_joint", "log_together"), others, strict=False):
                 if name in start:
                     slopes[name] = np.exp(getattr(self, name)) * np.vdot(error, x)
             value = arrays.cross_entropy(logits, labels, weights)
@@ -327,10 +311,10 @@ class SimilarityGatedPool(ArrayModule):
 
         _minimise(self, loss)
 
-    def _logits(self, mean: Any, joint: Any, together: Any, prior: Any) -> Any:
+    def _logits(self, mean: Any, others: Sequence[Any], prior: Any) -> Any:
         xp = array_namespace(mean)
         logits = prior + 2 * xp.exp(self.log_sharpness) * mean
-        for log_weight, x in ((self.log_joint, joint), (self.log_together, together)):
+        for log_weight, x in zip((self.log_joint, self.log_together), others, strict=False):
             logits = logits if log_weight is None else logits + xp.exp(log_weight) * x
         return logits
 
@@ -393,8 +377,3 @@ def _minimise(part: ArrayModule, loss: Callable[[], tuple[float, dict[str, Any]]
     first = np.concatenate([np.ravel(x) for x in start.values()]).astype(np.float64)
     found = minimize(value_and_slope, first, method="BFGS", jac=True, options={"gtol": 1e-6})
     load(found.x, np.float32)
-
-
-_PRESETS = {"default": Preset("default", refit=True)}
-_OWN = {"presets": _PRESETS, "attributes": True}
-METHOD = Method.of("gated-experts", GatedExperts, GatedExpertsConfig, **_OWN)

@@ -38,8 +38,7 @@ class CrossModalLayer(nn.Module):
 
         super().__init__()
         config = layer_config(width, heads, hidden, dropout)
-        self.text = BridgeTowerBertCrossLayer(config)
-        self.image = BridgeTowerBertCrossLayer(config)
+        self.text, self.image = (BridgeTowerBertCrossLayer(config) for _ in "tv")
 
     def forward(
         self, text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor

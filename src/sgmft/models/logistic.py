@@ -31,6 +31,8 @@ MAX_SPAN = 512  # rows, up to which the search goes on in their span
 RANK = 192  # eigenvectors of the preconditioner
 MAX_NUMBERS = 2**22  # in the weights, or the logits, of regressions that are solved together
 Divide = Callable[[Array], Array]
+# Spectrum of X'X / N: leading vectors (D, r), their variances (r,), mean variance along all others
+_Axes = tuple[Array, Array, float]
 
 
 class Solution(NamedTuple):
@@ -186,7 +188,7 @@ class _Problem:
 class _Columns:
     """The weights themselves, of rows as each regression scales them."""
 
-    def __init__(self, x: Sequence[Any], axes: Sequence["_Axes | None"], parts: Sequence[Block]):
+    def __init__(self, x: Sequence[Any], axes: Sequence[_Axes | None], parts: Sequence[Block]):
         self.x, self.axes, self.parts, self.dtype = x, axes, parts, x[0].dtype
         *self.cuts, self.width = np.cumsum([matrix.shape[1] for matrix in x]).tolist()
         self.transposed = [m.T if isinstance(m, np.ndarray) else m.T.tocsr() for m in x]
@@ -231,7 +233,7 @@ class _Columns:
         return weight, point[..., -1] - (weight * self.mean).sum(-1)
 
 
-def _divider(transposed: Any, axes: "_Axes | None", curvature: Array, penalties: Array) -> Divide:
+def _divider(transposed: Any, axes: _Axes | None, curvature: Array, penalties: Array) -> Divide:
     """See `_Columns.divider`, of one matrix: by its leading axes, or by the Hessian's diagonal."""
     total = curvature.sum(0)[..., None]  # (F, K, 1)
     if axes is None:
@@ -251,14 +253,6 @@ def _divider(transposed: Any, axes: "_Axes | None", curvature: Array, penalties:
     return divide
 
 
-class _Axes(NamedTuple):
-    """Spectrum of X'X / N."""
-
-    vectors: Array  # (D, r), the leading ones
-    variances: Array  # (r,)
-    others: float  # mean variance along all other axes
-
-
 def _principal_axes(x: Array) -> _Axes:
     """Spectrum of dense rows (N, D), about (subspace iteration, Halko, Martinsson & Tropp 2011)."""
     rows, columns = x.shape
@@ -271,7 +265,7 @@ def _principal_axes(x: Array) -> _Axes:
     variances = np.maximum(variances, 0) / max(1, rows)
     total = np.square(x).sum(dtype=float) / max(1, rows)
     others = max(0.0, total - variances.sum(dtype=float)) / max(1, columns - rank)
-    return _Axes(vectors @ rotation, variances, others)
+    return vectors @ rotation, variances, others
 
 
 class _Span:

@@ -1,6 +1,7 @@
 """A method: a network, its settings, and what a reader of its results must know."""
 
 import math
+import pkgutil
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError, check_name
 from sgmft.features.encoders.base import Encoder, FloatArray
 from sgmft.models.arrays import normalize
 from sgmft.models.base import ClosedFormModel, NetworkConfig
@@ -31,56 +32,47 @@ class Method:
     title: str  # how tables name it
     source: str  # where it comes from
     network: "type[ClosedFormModel] | type[Network]"  # built from a `config`
-    # a dataclass; its fields beyond `NetworkConfig`'s are the method's settings
-    config: type[NetworkConfig]
+    config: type[NetworkConfig]  # a dataclass; fields beyond `NetworkConfig`'s are settings
     presets: Mapping[str, Preset] = field(  # named settings; the first is the default
         default_factory=lambda: {"default": Preset("default", {}, BUDGET, 0.1, refit=True)}
     )
     note: str = ""  # what a reader of its figures must know
     tokens: bool = False  # whether it needs word and region features
-    # the encoder it brings along, where it cannot work on any other's features
-    encoder: str | None = None
-    # texts with {} for a label, where the method needs the labels encoded
-    prompts: Sequence[str] = ()
+    encoder: str | None = None  # the one it brings along, where it can work on no other's features
+    prompts: Sequence[str] = ()  # texts with {} for a label, where it needs the labels encoded
     attributes: bool = False  # whether it reads other columns, see `sgmft.features.attributes`
-    # the setting that a comparison tries several values of; "" for none
-    tuned: str = "learning_rate"
+    tuned: str = "learning_rate"  # the setting that a comparison tries values of; "" for none
 
     @classmethod
-    def of(cls, name: str, network: Any, config: type[NetworkConfig], **more: Any) -> Self:
-        """Return one of this package, with its title, source and note in methods.toml."""
-        texts = {key: text for key, text in LISTED[name].items() if key != "object"}
-        return cls(name, network=network, config=config, **texts, **more)
+    def listed(cls, name: str) -> Self:
+        """Return the one of this name in methods.toml."""
+        known = dict(LISTED[name])
+        for key in ("network", "config"):
+            known[key] = pkgutil.resolve_name(f"sgmft.models.{known[key]}")
+        for preset, own in LISTED[name].get("presets", {}).items():
+            made = Preset(preset, **own | {"train": TrainConfig(**own.get("train", {}))})
+            known["presets"] = known["presets"] | {preset: made}
+        return cls(name, **known)
 
     def preset(self, name: Any = None, settings: Mapping[str, Any] | None = None) -> Preset:
         """The preset of that name, a preset itself, or the first, with single settings replaced.
 
         Settings are values, or their text as typed after `--set`, by name of a `TrainConfig` field
-        or of a setting of the network.
-
-        Raises:
-            SgmftError: no such preset or setting, or a value of the wrong kind.
+        or of a setting of the network. SgmftError for none such, or a value of the wrong kind.
         """
         name = name or next(iter(self.presets))
-        if isinstance(name, str) and name not in self.presets:
-            use = ", ".join(self.presets)
-            raise SgmftError(f"There is no preset {name!r} of {self.name}: use {use}.")
+        if isinstance(name, str):
+            check_name(name, self.presets, f"{self.name} has no preset")
         chosen = self.presets[name] if isinstance(name, str) else name
-        known = self.setting_kinds()
-        of_training = typing.get_type_hints(TrainConfig)
-        solved = issubclass(self.network, ClosedFormModel)  # no epochs to set anything for
-        model, train = dict(chosen.model), {}
+        own, of_training = self.setting_kinds(), typing.get_type_hints(TrainConfig)
+        kinds, known = of_training | own, sorted({*of_training, *own})
+        if issubclass(self.network, ClosedFormModel):  # no epochs to set anything for
+            known = [*own, "seed", *["class_weights"] * (not self.prompts)]
+        model, train = dict(chosen.model), dict[str, Any]()
         for key, value in (settings or {}).items():
-            if solved and key not in (*known, "seed", *["class_weights"] * (not self.prompts)):
-                names = f"use {', '.join(known)}" if known else "it has none"
-                raise SgmftError(f"{self.name} has no setting {key!r}: {names}.")
-            if key in of_training:
-                train[key] = parse_setting(key, value, of_training[key])
-            elif key in known:
-                model[key] = parse_setting(key, value, known[key])
-            else:
-                names = ", ".join(sorted({*of_training, *known}))
-                raise SgmftError(f"There is no setting {key!r}: use one of {names}.")
+            check_name(key, known, f"{self.name} has no setting")
+            part = model if key in own else train
+            part[key] = parse_setting(key, value, kinds[key])
         preset = replace(chosen, model=model, train=replace(chosen.train, **train))
         # What a network of these settings would raise is raised before any post is encoded.
         parts = [preset.model.get(name, 1) for name in ("heads", "element_width")]
@@ -109,11 +101,9 @@ class Method:
     def pick_encoder(self, name: str | None) -> str:
         """The encoder of that name, or the one this method works on; SgmftError if they differ."""
         if self.encoder is not None and name not in (None, self.encoder):
-            only = f"works on the encoder {self.encoder!r} only: leave {name!r} out"
-            raise SgmftError(f"{self.name} learns its own word embeddings and {only}.")
+            raise SgmftError(TEXTS["own words"], name=self.name, own=self.encoder, other=name)
         if self.encoder is None and name == "cnn":
-            why = f"gives words as numbers of a vocabulary, which {self.name} cannot read"
-            raise SgmftError(f"The encoder 'cnn' {why}: use another encoder, such as compact.")
+            raise SgmftError(TEXTS["words as numbers"], name=self.name)
         return name or self.encoder or "compact"
 
     def encode_prompts(self, labels: Sequence[str], encoder: Encoder) -> FloatArray | None:

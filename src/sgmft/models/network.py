@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.features import Batch
 from sgmft.features.ragged import Ragged
 from sgmft.models.base import Guidance, NetworkConfig, Output, mean_and_divisor
@@ -100,8 +100,7 @@ class ModalityInput(nn.Module):
         if self.token_scale is None:
             raise ValueError("this model was built without token features")
         if x is None or mask is None:
-            lacks = "and these features hold pooled ones only: encode the posts again with tokens"
-            raise SgmftError(f"This model works on token features (words and regions), {lacks}.")
+            raise SgmftError(TEXTS["pooled only"])
         project = self.project if self.project_tokens is None else self.project_tokens
         tokens = project(self.token_scale(x))
         if self.index is not None and index is not None:
@@ -181,11 +180,8 @@ class Network(nn.Module, ABC):
 class BimodalNetwork(Network):
     """A network whose modalities come in through a `ModalityInput` each, made of `inputs`."""
 
-    def __init__(
-        self, config: NetworkConfig, width: int, *, max_images: int = 16, **inputs: Any
-    ) -> None:
-        super().__init__(config)
-        c = config
+    def __init__(self, c: NetworkConfig, width: int, *, max_images: int = 16, **inputs: Any):
+        super().__init__(c)
         self.text = ModalityInput(c.text_width, width, token_source=c.word_width, **inputs)
         self.image = ModalityInput(c.image_width, width, max_images=max_images, **inputs)
 

@@ -4,6 +4,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -95,10 +96,8 @@ def parse_setting(name: str, value: Any, kind: Any) -> Any:
     union = typing.get_origin(kind) in (typing.Union, types.UnionType)
     choices = typing.get_args(kind) if union else (kind,)
     for choice in choices:
-        try:
+        with suppress(ValueError, KeyError, TypeError):  # from None, which no text stands for
             return _parse(value, choice)
-        except (ValueError, KeyError, TypeError):  # TypeError from None, which no text stands for
-            continue
     expected = " or ".join(_describe_kind(choice) for choice in choices)
     raise SgmftError(f"--set {name}={value}: expected {expected}.")
 

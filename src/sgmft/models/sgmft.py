@@ -9,16 +9,15 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.features import Batch
 from sgmft.models import similarity
 from sgmft.models.attention import AttentionHeads, InterpolationAttention, Mask, check_heads
 from sgmft.models.base import Guidance, NetworkConfig, Output
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.layers import classifier
-from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork, Scale
-from sgmft.models.presets import POSITIVE, Dropout, Positive, Preset, Range, TrainConfig
+from sgmft.models.presets import POSITIVE, Dropout, Positive, Range
 from sgmft.models.rank_one import rank_one_attention
 from sgmft.models.similarity import Gate, Temperature, element_probabilities, modality_gate
 
@@ -29,8 +28,7 @@ _TEMPERATURE = Range("positive or 'learned'", POSITIVE.includes)
 class SGMFTConfig(NetworkConfig):
     """Settings of the network. Defaults are the paper's, or chosen by us (*)."""
 
-    # D; 0 is the width of the encoder's shared space, as printed, or 512 where there is none (*)
-    width: int = 0
+    width: int = 0  # D; 0 is that of the encoder's shared space, as printed, or 512 if none (*)
     # pooled features as D scalar elements, or word and region tokens
     view: Literal["elements", "tokens"] = "elements"
     element_width: int = 1  # w, numbers in one element of a head; elements view only
@@ -44,8 +42,7 @@ class SGMFTConfig(NetworkConfig):
     # which modality's feed-forward block the other's features guide (Table 4)
     guided: Literal["text", "image"] = "text"
     sim: bool = True  # whether there is similarity-guided interaction; Table 2 leaves it out
-    # "sfm", or another module of `sgmft.models.fusions.FUSIONS` in its place (Table 3)
-    fusion: str = "sfm"
+    fusion: str = "sfm"  # or another of `sgmft.models.fusions.FUSIONS` in its place (Table 3)
     fusion_layers: int = 2  # cross-attention layers of each modality in the SFM
     hidden_ratio: Positive = 4.0  # feed-forward width over D (*)
     # the classifier's hidden widths; four make five layers (*)
@@ -60,9 +57,7 @@ class SGMFTConfig(NetworkConfig):
             object.__setattr__(self, "width", D)
         super().__post_init__()
         if self.fusion not in FUSIONS:
-            own = "register your own with FUSIONS[name] = YourModule before (docs/compare.md)"
-            known = f"use {', '.join(FUSIONS)}, or {own}"
-            raise SgmftError(f"There is no fusion module {self.fusion!r}: {known}.")
+            raise SgmftError(TEXTS["no fusion"], name=self.fusion, known=", ".join(FUSIONS))
         check_heads(self.width, self.heads, self.element_width if self.view == "elements" else None)
 
     @property
@@ -170,13 +165,11 @@ class SGMFT(BimodalNetwork):
         return Guidance(similarity.gate_entropy(gate, self.config.gate), elements)
 
 
-def interaction(
-    queries: Tensor, keys: Tensor, values: Tensor, temperature: Tensor, key_mask: Mask = None
-) -> Tensor:
+def interaction(queries: Tensor, keys: Tensor, values: Tensor, tau: Tensor, mask: Mask) -> Tensor:
     """Equation 14: X_inter = P^e X^C of the other modality, in the shape of the queries."""
     if queries.dim() == 2:
-        return rank_one_attention(queries, keys, values, temperature)  # (B, D)
-    return element_probabilities(queries, keys, temperature, key_mask) @ values  # (B, n, D)
+        return rank_one_attention(queries, keys, values, tau)  # (B, D)
+    return element_probabilities(queries, keys, tau, mask) @ values  # (B, n, D)
 
 
 class FeedForward(nn.Module):
@@ -201,16 +194,3 @@ class FeedForward(nn.Module):
 def shared_width(text_width: int, image_width: int, shared_space: bool) -> int:
     """D by default: a shared space's width, or 512 where the towers share none."""
     return text_width if shared_space and text_width == image_width else 512
-
-
-_OUR_SETTINGS = {"gate": "sigmoid", "temperature": "learned", "scale": "standard", "width": 256}
-
-_TOKENS = {"view": "tokens", "hidden_ratio": 1.0, **_OUR_SETTINGS}
-_LONG = TrainConfig(epochs=20, batch_size=32, learning_rate=2e-4, weight_decay=0.01, patience=3)
-_SHORT = TrainConfig(epochs=15, batch_size=32, learning_rate=1e-4, weight_decay=0.05, patience=3)
-PRESETS = {  # the first is the default: of our settings, the better one on most sets of real posts
-    "tokens": Preset("tokens", _TOKENS, _LONG, val_size=0.1),
-    "elements": Preset("elements", _OUR_SETTINGS, _SHORT, val_size=0.1, refit=True),
-    "paper": Preset("paper", cleaning="paper"),
-}
-METHOD = Method.of("sgmft", SGMFT, SGMFTConfig, presets=PRESETS)

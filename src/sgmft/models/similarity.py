@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from sgmft.models.attention import Mask
 from sgmft.models.rank_one import rank_one_entropy
 
 Gate = Literal["softmax", "sigmoid"]
@@ -30,17 +31,15 @@ def modality_gate(text: Tensor, image: Tensor, temperature: Tensor, kind: Gate) 
     return similarity.softmax(-1) if kind == "softmax" else similarity.sigmoid()
 
 
-def element_probabilities(
-    queries: Tensor, keys: Tensor, temperature: Tensor, key_mask: Tensor | None = None
-) -> Tensor:
+def element_probabilities(queries: Tensor, keys: Tensor, tau: Tensor, mask: Mask = None) -> Tensor:
     """Equations 2, 4 and 5: P^e (B, n, m), the softmax of each row of S^e = tau Q K^T.
 
     Queries are tokens of the guided modality (B, n, D), keys those of the other (B, m, D);
-    `key_mask` (B, m) is True where a key is real, and padding gets 0.
+    the mask (B, m) is True where a key is real, and padding gets 0.
     """
-    similarity = temperature * queries @ keys.transpose(1, 2)  # S^e, (B, n, m)
-    if key_mask is not None:
-        similarity = similarity.masked_fill(~key_mask[:, None, :], -torch.inf)
+    similarity = tau * queries @ keys.transpose(1, 2)  # S^e, (B, n, m)
+    if mask is not None:
+        similarity = similarity.masked_fill(~mask[:, None, :], -torch.inf)
     return similarity.softmax(-1)
 
 
@@ -53,17 +52,13 @@ def gate_entropy(gate: Tensor, kind: Gate) -> Tensor:
 
 
 def element_entropy(
-    queries: Tensor,
-    keys: Tensor,
-    temperature: Tensor,
-    query_mask: Tensor | None = None,
-    key_mask: Tensor | None = None,
+    queries: Tensor, keys: Tensor, tau: Tensor, query_mask: Mask = None, key_mask: Mask = None
 ) -> Tensor:
     """Relative entropy of P^e (B,), mean over real rows; 1 of a row over a single key."""
     if queries.dim() == 2:
-        rows = rank_one_entropy(queries, keys, temperature)  # (B, D)
+        rows = rank_one_entropy(queries, keys, tau)  # (B, D)
     else:
-        probabilities = element_probabilities(queries, keys, temperature, key_mask)  # (B, n, m)
+        probabilities = element_probabilities(queries, keys, tau, key_mask)  # (B, n, m)
         rows = torch.special.entr(probabilities).sum(-1)  # (B, n)
     if key_mask is None:
         key_mask = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device)

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from sgmft.data.posts import Post
 from sgmft.data.summary import count_errors, describe_errors
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.base import EncoderInfo, FloatArray
@@ -71,9 +71,8 @@ def find_pairs(encoded: EncodedPosts) -> tuple[Pairs, dict[str, int]]:
     if alone := len(encoded.posts) - len(rows):
         skipped["has no text or no picture"] = alone
     if len(rows) < MIN_PAIRS:
-        reasons = f", and were left out: {describe_errors(skipped)}" if skipped else ""
-        few = f"{MIN_PAIRS} posts with text and picture, not {len(rows)}"
-        raise SgmftError(f"Aligning needs {few}{reasons}.")
+        others = f", and were left out: {describe_errors(skipped)}" if skipped else ""
+        raise SgmftError(TEXTS["few pairs"], least=MIN_PAIRS, count=len(rows), others=others)
     posts, keys = [encoded.posts[i] for i in rows], [encoded.keys[i] for i in rows]
     chosen = features.take(rows)
     return Pairs(posts, keys, chosen, _number_components(*chosen.pooled())), skipped
@@ -119,10 +118,7 @@ def recall(text: Tensor, image: Tensor, ranks: Sequence[int] = RANKS) -> dict[st
 
 
 class Contrast(Network):
-    """Pooled features of unit length, of text and image in the places of `logits` and `fused`.
-
-    Learned is the scale of their similarities.
-    """
+    """`logits` and `fused` are unit features of text and image; their scale is learned."""
 
     def __init__(self, config: NetworkConfig, scale: float) -> None:
         super().__init__(config)
@@ -164,11 +160,10 @@ class ContrastiveProjections(Contrast):
 
     def __init__(self, config: ProjectionConfig) -> None:
         super().__init__(config, 1 / 0.07)
-        self.text_scale = Normalizer(config.text_width, "standard")
-        self.image_scale = Normalizer(config.image_width, "standard")
+        t, v, D = config.text_width, config.image_width, config.width
+        self.text_scale, self.image_scale = Normalizer(t, "standard"), Normalizer(v, "standard")
         self.drop = nn.Dropout(config.dropout)
-        self.text = nn.Linear(config.text_width, config.width, bias=False)
-        self.image = nn.Linear(config.image_width, config.width, bias=False)
+        self.text, self.image = nn.Linear(t, D, bias=False), nn.Linear(v, D, bias=False)
 
     def project(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `Contrast`."""

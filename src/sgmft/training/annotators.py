@@ -14,7 +14,7 @@ from sgmft.data.posts import Post
 from sgmft.data.soft_labels import soften
 from sgmft.data.tables.cells import NO_LABEL, says_nothing, to_label
 from sgmft.data.tables.columns import find_role
-from sgmft.errors import SgmftNotice, check_name, warn
+from sgmft.errors import TEXTS, Message, SgmftNotice, check_name, warn
 from sgmft.models.arrays import Doubles, Integers, softmax
 
 MAX_ROUNDS, CLOSE = 1000, 1e-8  # of the search, which ends where no probability moves further
@@ -90,8 +90,7 @@ def label_by_annotators(
         text = f"{name}: {measured if count else ''}estimated {share:.0%}."
         warn(text.replace("%", " %"), SgmftNotice)
     if len(columns) < 3 and not any(known):
-        fix = "add a third annotator, or a column label with the true labels of some posts"
-        warn(f"Without known labels, {len(columns)} annotators can only be counted: {fix}.")
+        warn(Message(TEXTS["few annotators"], count=len(columns)))
     for i in np.flatnonzero((own < 0) & (answers >= 0).any(1)):
         soft = dict(zip(labels, found.probabilities[i].tolist(), strict=True))
         read[i] = soften(replace(read[i], soft=soft))

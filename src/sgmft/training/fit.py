@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sgmft.data import summary
 from sgmft.data.posts import Post, raise_first_error, warn_about_singleton_labels
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoders.base import EncoderInfo, FloatArray
 from sgmft.features.features import PARTS, Features, LabelledData, LabelledFeatures
@@ -183,9 +183,8 @@ def in_subfolder(run: RunOptions, name: str) -> RunOptions:
 def _check_finite(model: Model, task: TrainingTask) -> None:
     some = task.data.features.take(np.arange(min(len(task.data.labels), 32)))
     if not np.isfinite(predict_logits(model, some).logits).all():
-        fix = f"A lower learning rate than {task.preset.train.learning_rate:g} may help"
-        what = f"The training of {task.method.title} has diverged"
-        raise SgmftError(f"{what}: its logits are not finite. {fix}.")
+        rate = task.preset.train.learning_rate
+        raise SgmftError(TEXTS["diverged"], method=task.method.title, rate=rate)
 
 
 def initial_temperature(info: EncoderInfo, preset: Preset) -> float:
@@ -247,9 +246,8 @@ def training_set(
     labels = [x for x in order if x in present] if present <= {*order} else sorted(present)
     if len(labels) < 2:
         reasons = summary.describe_errors(skipped)
-        have = f"{len(names)} usable posts have {len(labels)}"
-        have += f", and were left out: {reasons}" if reasons else ""
-        raise SgmftError(f"Training needs posts of at least two labels; {have}.")
+        others = f", and were left out: {reasons}" if reasons else ""
+        raise SgmftError(TEXTS["one label"], posts=len(names), count=len(labels), others=others)
     warn_about_singleton_labels(names)
     summary.warn_about_similar_labels(labels)
     summary.warn_about_parts(encoded.posts)

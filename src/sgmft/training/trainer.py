@@ -148,11 +148,11 @@ def train(
         gate, elements = (entropies / len(order)).tolist()
         return Figures(total_loss / len(order), total_accuracy / len(order)), (gate, elements)
 
-    while len(history) < config.epochs and not (
-        config.patience
-        and history
-        and len(history) - selected_epoch(history, config.patience).epoch >= config.patience
-    ):
+    def stalled() -> bool:
+        last = selected_epoch(history, config.patience).epoch if history else math.inf
+        return bool(config.patience) and len(history) - last >= config.patience
+
+    while len(history) < config.epochs and not stalled():
         figures, guidance = run_epoch(len(history))
         val_figures = UNKNOWN
         if validation is not None:

@@ -28,7 +28,6 @@ from sgmft.evaluation.compare.runs import Comparison, suggest
 from sgmft.evaluation.compare.splits import Split
 from sgmft.features.encoders.registry import ENCODERS
 from sgmft.models import registry
-from sgmft.models.baselines.linear_probe import METHODS as PROBES
 from sgmft.models.registry import METHODS
 from sgmft.utils.files import write_json
 
@@ -371,12 +370,15 @@ def test_the_same_posts_in_another_order_are_other_work(compare, small_posts):
     assert found[0] == found[1]
 
 
-class Broken(PROBES[0].network):
+PROBE = METHODS["linear-probe"]
+
+
+class Broken(PROBE.network):
     def fit(self, batch, labels, rng, weights=None):
         raise ValueError("it does not work")
 
 
-class Diverging(PROBES[0].network):
+class Diverging(PROBE.network):
     def forward(self, batch):
         output = super().forward(batch)
         return output._replace(logits=output.logits * np.float32("nan"))
@@ -386,7 +388,7 @@ class Diverging(PROBES[0].network):
     ("network", "reason"), [(Broken, "it does not work"), (Diverging, "has diverged")]
 )
 def test_a_failed_row_says_why_and_does_not_stop_the_rest(compare, monkeypatch, network, reason):
-    method = replace(PROBES[0], name="broken", title="Broken")
+    method = replace(PROBE, name="broken", title="Broken")
     monkeypatch.setitem(METHODS, "broken", replace(method, network=network))
     comparison = compare("broken,text-only")
     comparison.run()
@@ -402,14 +404,15 @@ def test_a_failed_row_says_why_and_does_not_stop_the_rest(compare, monkeypatch, 
 PLUGIN = """
 import os
 from dataclasses import replace
-from sgmft.models.baselines.linear_probe import METHODS as PROBES
 from sgmft.models.registry import METHODS
 
-class Deadly(PROBES[0].network):
+PROBE = METHODS["linear-probe"]
+
+class Deadly(PROBE.network):
     def fit(self, batch, labels, rng, weights=None):
         os._exit(9)
 
-METHODS["deadly"] = replace(PROBES[0], name="deadly", title="Deadly", network=Deadly)
+METHODS["deadly"] = replace(PROBE, name="deadly", title="Deadly", network=Deadly)
 """
 
 

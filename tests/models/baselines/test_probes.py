@@ -12,14 +12,14 @@ from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Batch, Features, LabelledFeatures, parts_of
 from sgmft.models.arrays import cross_entropy, softmax
 from sgmft.models.base import predict_logits
-from sgmft.models.baselines.linear_probe import METHODS as ALL
 from sgmft.models.experts import draw_folds
+from sgmft.models.registry import get_method
 from sgmft.training.fit import TrainingTask, fit_network, validation_metrics
 
 N, K, DT, DV = 60, 4, 7, 5
-LINEAR, TEXT, IMAGE, LATE_AVERAGE = ALL
-METHODS = ALL[:3]
-every_probe = pytest.mark.parametrize("method", ALL, ids=lambda m: m.name)
+METHODS = LINEAR, TEXT, IMAGE = [*map(get_method, ("linear-probe", "text-only", "image-only"))]
+LATE_AVERAGE = get_method("late-average")
+every_probe = pytest.mark.parametrize("method", [*METHODS, LATE_AVERAGE], ids=lambda m: m.name)
 PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 
 

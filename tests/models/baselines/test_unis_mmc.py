@@ -78,7 +78,7 @@ def randomised(**changes):
 
 def mixed_labels(output):
     """Labels that put posts 0, 1, 4, 6, 7, the pairs, in P, S, S, N, N as far as they can be."""
-    text, image = (output.parts[f"{side}_logits"].argmax(-1) for side in ("text", "image"))
+    text, image = (x.argmax(-1) for x in output.parts["alone"])
     labels = (3 - text - image) % 3  # neither, where the two differ
     labels = torch.where(text == image, (text + 1) % 3, labels)
     labels[[0, 1]] = text[[0, 1]]
@@ -89,8 +89,7 @@ def mixed_labels(output):
 def test_the_whole_network_is_the_card():
     model, batch = randomised(), random_batch()
     output = model(batch)
-    names = ("text", "image", "text_logits", "image_logits")
-    found = (*(output.parts[name] for name in names), output.logits, output.fused)
+    found = (*output.parts["sides"], *output.parts["alone"], output.logits, output.fused)
     for got, expected in zip(found, slow_forward(lists(model), batch), strict=True):
         assert_close(got, torch.tensor(expected, dtype=torch.float64))
     assert output.parts["paired"].tolist() == (HAS_TEXT & HAS_IMAGE).tolist()
@@ -121,7 +120,7 @@ def test_without_contrast_the_representations_learn_by_the_labels_alone():
         model = randomised(contrast=contrast or 0.0)
         output = model(random_batch())
         labels = mixed_labels(output)
-        logits = (output.parts["text_logits"], output.parts["image_logits"], output.logits)
+        logits = (*output.parts["alone"], output.logits)
         loss = model.loss(output, labels, BatchCrossEntropy())
         if contrast is None:
             loss = sum(torch.nn.functional.cross_entropy(x, labels) for x in logits)

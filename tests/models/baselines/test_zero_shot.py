@@ -10,8 +10,11 @@ from sgmft.features.encoders.base import Encoded, EncoderInfo
 from sgmft.features.features import Batch, Features, LabelledFeatures
 from sgmft.models.arrays import softmax
 from sgmft.models.base import predict_logits
-from sgmft.models.baselines.zero_shot import METHOD, PROMPTS, ZeroShot, ZeroShotConfig
+from sgmft.models.baselines.zero_shot import ZeroShot, ZeroShotConfig
+from sgmft.models.registry import get_method
 from sgmft.training.fit import TrainingTask, fit_network
+
+METHOD = get_method("zero-shot")
 
 N, K, D = 12, 3, 6
 assert_close = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-10)
@@ -133,12 +136,12 @@ class Scribe:
 def test_every_label_goes_into_every_prompt():
     scribe, labels = Scribe(), ["Shopping Center", "家", "sports_shoes", "{odd}"]
     encoded = METHOD.encode_prompts(labels, scribe)
-    n = len(PROMPTS)
-    assert 4 <= n <= 6 and all(prompt.count("{}") == 1 for prompt in PROMPTS)
+    n = len(METHOD.prompts)
+    assert 4 <= n <= 6 and all(prompt.count("{}") == 1 for prompt in METHOD.prompts)
     assert len(set(scribe.texts)) == len(labels) * n
     for i, words in enumerate(["Shopping Center", "家", "sports shoes", "{odd}"]):
         asked = scribe.texts[i * n : (i + 1) * n]
-        assert asked == [prompt.replace("{}", words) for prompt in PROMPTS]
+        assert asked == [prompt.replace("{}", words) for prompt in METHOD.prompts]
         rows = np.arange(2 * i * n, 2 * (i + 1) * n).reshape(n, 2)
         units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         np.testing.assert_allclose(encoded[i], units.mean(0), rtol=1e-6)

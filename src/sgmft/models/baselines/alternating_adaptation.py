@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from sgmft.features.features import Batch
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.layers import classifier as layers
-from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork, Losses
 from sgmft.models.presets import Dropout, Positive
 from sgmft.utils.distributed import BatchCrossEntropy
@@ -65,6 +64,3 @@ class AlternatingAdaptation(BimodalNetwork):
             yield criterion(nn.functional.linear(h, changed, self.head.bias), labels)
             g = criterion.gather(h.detach()).mean(0)  # (D,)
             self.projection = P - (P @ g).outer(P @ g) / (self.config.alpha + g @ P @ g)
-
-
-METHOD = Method.of("alternating-adaptation", AlternatingAdaptation, AlternatingAdaptationConfig)

@@ -10,7 +10,6 @@ from sgmft.models.arrays import most_probable
 from sgmft.models.attention import check_heads
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.fusions import pool
-from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork
 from sgmft.models.presets import NotNegative
 from sgmft.utils.distributed import BatchCrossEntropy
@@ -55,8 +54,7 @@ class BalanceMLA(BimodalNetwork):
         D, K = config.width, config.classes
         super().__init__(config, D, tokens=True, pooled=False)
         self.attention = nn.MultiheadAttention(D, config.heads, batch_first=True)
-        self.text_head = nn.Linear(D, K)
-        self.image_head = nn.Linear(D, K)
+        self.text_head, self.image_head = nn.Linear(D, K), nn.Linear(D, K)
         self.weigh = nn.Linear(2 * D, K)
 
     def forward(self, batch: Batch) -> Output:
@@ -88,6 +86,3 @@ class BalanceMLA(BimodalNetwork):
     def _attend(self, queries: Tensor, other: Tensor, mask: Tensor) -> Tensor:
         """Attend from (B, n, D) to the other modality (B, m, D), whose mask is True where real."""
         return self.attention(queries, other, other, key_padding_mask=~mask, need_weights=False)[0]
-
-
-METHOD = Method.of("balance-mla", BalanceMLA, BalanceMLAConfig, tokens=True)

@@ -9,7 +9,6 @@ from sgmft.features.features import Batch
 from sgmft.models.base import Output
 from sgmft.models.baselines.mplug import TransformerConfig
 from sgmft.models.layers import CrossModalLayer, additive_mask, layer_config
-from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork
 
 
@@ -84,6 +83,3 @@ class BridgeTower(BimodalNetwork):
             x, y = layer(x, y, text_mask, image_mask)
         cls = torch.cat([self.text_tower.pooler(x), self.image_tower.pooler(y)], 1)  # (B, 2 D)
         return Output(self.classifier(cls), cls)
-
-
-METHOD = Method.of("bridgetower", BridgeTower, BridgeTowerConfig, tokens=True)

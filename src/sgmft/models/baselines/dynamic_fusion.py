@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.features.features import Batch
+from sgmft.models.arrays import most_probable
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.layers import classifier as layers
-from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork
 from sgmft.models.presets import Dropout
 from sgmft.utils.distributed import BatchCrossEntropy
@@ -66,9 +66,6 @@ class DynamicFusion(BimodalNetwork):
     def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
         """CE(y), and CE(y_m) + |c_m - p_m of the true label| of each modality (6)."""
         y, c = output.parts["logits"], output.parts["scores"].sigmoid()  # (B, 2, K), (B, 2)
-        true = y.detach().softmax(-1)[torch.arange(len(y)), :, labels]  # (B, 2)
+        true = y.detach().softmax(-1)[torch.arange(len(y)), :, most_probable(labels)]  # (B, 2)
         gaps = criterion.gather((c - true).abs()).mean(0)  # (2,)
         return gaps.sum() + sum(criterion(x, labels) for x in (output.logits, *y.unbind(1)))
-
-
-METHOD = Method.of("dynamic-fusion", DynamicFusion, DynamicFusionConfig)

@@ -15,8 +15,7 @@ from sgmft.models.arrays import Floats, Labels, Weights, log_softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.experts import DenseExpert, JointExpert, NgramExpert, draw_folds, ngrams_of
 from sgmft.models.logistic import log_frequencies
-from sgmft.models.method import Method
-from sgmft.models.presets import Natural, Preset
+from sgmft.models.presets import Natural
 
 FOLDS = 5  # of the training posts
 
@@ -80,8 +79,9 @@ class LinearProbe(ClosedFormModel):
 
     def _inputs(self, batch: Batch) -> tuple[Any, Any]:
         """Features (B, D), zeros where missing, and whether there are any (B,)."""
-        parts = [(getattr(batch, name), getattr(batch, f"has_{name}")) for name in self._read]
+        every = batch.has_text | True  # of attributes, which are 0 where they are missing
         xp = array_namespace(batch.text)
+        parts = [(getattr(batch, x), getattr(batch, f"has_{x}", every)) for x in self._read]
         x = xp.concat([xp.where(has[:, None], x, xp.zeros_like(x)) for x, has in parts], axis=-1)
         return x, reduce(or_, [has for _, has in parts])
 
@@ -131,15 +131,3 @@ def _average(batch: Batch, text: Any, image: Any) -> Any:
     has_text, has_image = batch.has_text[:, None], batch.has_image[:, None]
     both = xp.logaddexp(t, v) - math.log(2)
     return xp.where(has_text & has_image, both, xp.where(has_text, t, v))
-
-
-_PRESETS = {"default": Preset("default", refit=True)}
-LINEAR_PROBE, TEXT_ONLY, IMAGE_ONLY, LATE_AVERAGE = METHODS = tuple(
-    Method.of(name, network, config, presets=_PRESETS, attributes=network is LinearProbe)
-    for name, network, config in (
-        ("linear-probe", LinearProbe, ProbeConfig),
-        ("text-only", TextOnly, ProbeConfig),
-        ("image-only", ImageOnly, NetworkConfig),
-        ("late-average", LateAverage, ProbeConfig),
-    )
-)

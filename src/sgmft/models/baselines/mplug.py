@@ -9,7 +9,6 @@ from sgmft.features.features import Batch
 from sgmft.models.attention import check_heads
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.layers import asymmetric_layer, self_attention_layer
-from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork, Scale
 from sgmft.models.presets import Dropout, Positive
 
@@ -88,6 +87,3 @@ class MPLUG(BimodalNetwork):
                 x = layer(x, image, tgt_key_padding_mask=no_text, memory_key_padding_mask=no_image)
         fused = x[:, 0]
         return Output(self.classifier(self.dropout(fused)), fused)
-
-
-METHOD = Method.of("mplug", MPLUG, MPLUGConfig, tokens=True)

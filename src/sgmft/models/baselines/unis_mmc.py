@@ -9,7 +9,6 @@ from torch.nn.functional import cosine_similarity
 from sgmft.features.features import Batch
 from sgmft.models.arrays import most_probable
 from sgmft.models.base import NetworkConfig, Output
-from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork
 from sgmft.models.presets import Dropout, NotNegative, Positive
 from sgmft.utils.distributed import BatchCrossEntropy
@@ -59,29 +58,25 @@ class UniSMMC(BimodalNetwork):
     def __init__(self, config: UniSMMCConfig) -> None:
         D, c = config.width, config
         super().__init__(c, D)
-        self.text_head = _Head(D, D, c.classes, c.dropout)
-        self.image_head = _Head(D, D, c.classes, c.dropout)
+        self.text_head, self.image_head = (_Head(D, D, c.classes, c.dropout) for _ in "tv")
         self.head = _Head(2 * D, D, c.classes, c.dropout)
 
     def forward(self, batch: Batch) -> Output:
         """Pooled features of B posts to the multimodal head's logits (B, K)."""
         t, v = self.pooled_inputs(batch)  # (B, D)
-        _, y_t = self.text_head(t)  # (B, K)
-        _, y_v = self.image_head(v)
+        alone = self.text_head(t)[1], self.image_head(v)[1]  # (B, K)
         fused, logits = self.head(torch.cat([t, v], -1))  # (B, D), (B, K)
-        paired = batch.has_text & batch.has_image
-        parts = {"text": t, "image": v, "text_logits": y_t, "image_logits": y_v, "paired": paired}
+        parts = {"sides": (t, v), "alone": alone, "paired": batch.has_text & batch.has_image}
         return Output(logits, fused, parts=parts)
 
     def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
         """L_text + L_image + L_multi + lambda L_mmc."""
         parts, tau = output.parts, self.config.contrast_temperature
-        y_t, y_v = parts["text_logits"], parts["image_logits"]
-        right = [x.argmax(-1) == most_probable(labels) for x in (y_t, y_v)]
-        given = parts["text"], parts["image"], *right, parts["paired"]
+        right = [x.argmax(-1) == most_probable(labels) for x in parts["alone"]]
+        given = *parts["sides"], *right, parts["paired"]
         r_t, r_v, right_t, right_v, paired = map(criterion.gather, given)  # all posts of the step
         contrast = multimodal_contrast(r_t, r_v, right_t, right_v, paired, tau)
-        supervised = sum(criterion(x, labels) for x in (y_t, y_v, output.logits))
+        supervised = sum(criterion(x, labels) for x in (*parts["alone"], output.logits))
         return supervised + self.config.contrast * contrast
 
 
@@ -97,6 +92,3 @@ class _Head(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.hidden(x)  # (B, width)
         return hidden, self.output(hidden)
-
-
-METHOD = Method.of("unis-mmc", UniSMMC, UniSMMCConfig)

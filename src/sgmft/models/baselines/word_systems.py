@@ -1,21 +1,19 @@
 """Systems on learned embeddings of the words that the encoder `cnn` numbers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.encoders.word_hashes import WORD_WIDTH
 from sgmft.features.features import Batch
 from sgmft.features.ragged import Ragged
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.layers import classifier, lookup
-from sgmft.models.method import BUDGET, Method
 from sgmft.models.network import ModalityInput, Network, Scale, Tokens
-from sgmft.models.presets import Dropout, Preset
+from sgmft.models.presets import Dropout
 
 NO_WORD = -1  # fills a vocabulary before it is known: no word has this number
 
@@ -34,8 +32,7 @@ class WordConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.text_width != WORD_WIDTH:
-            gives = f"and this encoder gives {self.text_width}: use the encoder cnn"
-            raise SgmftError(f"Word embeddings are learned from {WORD_WIDTH} numbers, {gives}.")
+            raise SgmftError(TEXTS["no word hashes"], own=WORD_WIDTH, width=self.text_width)
 
 
 def word_ids(words: Tensor) -> Tensor:
@@ -93,8 +90,7 @@ class WordInput(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The texts of B posts, (B, D); SgmftError where the batch holds pooled features only."""
         if batch.text_tokens is None or batch.text_mask is None:
-            lacks = "and these features hold no words: encode the posts again with tokens"
-            raise SgmftError(f"This model learns word embeddings, {lacks}.")
+            raise SgmftError(TEXTS["no word features"])
         mask = batch.text_mask & batch.has_text[:, None]
         pooled = self.pool(self.embeddings(batch.text_tokens, mask), mask)
         return torch.where(mask.any(1)[:, None], pooled, self.null)
@@ -207,8 +203,7 @@ class LowRankFusion(nn.Module):
     ) -> None:
         super().__init__()
         self.rank = rank
-        self.text = nn.Linear(text_width, rank * width)
-        self.image = nn.Linear(image_width, rank * width)
+        self.text, self.image = (nn.Linear(x, rank * width) for x in (text_width, image_width))
         factors = [self.text, self.image]
         if attributes_width:
             self.attributes = nn.Linear(attributes_width, rank * width)
@@ -232,8 +227,8 @@ class LowRank(WordNetwork):
     def __init__(self, config: LowRankConfig) -> None:
         c = config
         super().__init__(c, TextCNN(c.embedding_width, c.windows, c.filters), c.text_features, None)
-        shape = c.text_features, c.image_width, c.width, c.rank, c.attributes_width
-        self.fusion = LowRankFusion(*shape)
+        widths = c.text_features, c.image_width, c.width
+        self.fusion = LowRankFusion(*widths, c.rank, c.attributes_width)
         self.classifier = nn.Linear(c.width, c.classes)
 
 
@@ -272,11 +267,3 @@ class WordAverage(WordNetwork):
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
-
-
-_RATE = replace(BUDGET, learning_rate=1e-3)  # embeddings, which start from nothing, need more
-_PRESETS = {"default": Preset("default", {}, _RATE, 0.1, refit=True)}
-_method = partial(Method.of, tokens=True, encoder="cnn", presets=_PRESETS)
-FEATURE_LEVEL_CNN = _method("feature-level-cnn", FeatureLevelCNN, TextCNNConfig)
-LOW_RANK = _method("low-rank", LowRank, LowRankConfig, attributes=True)
-WORD_AVERAGE = _method("word-average", WordAverage, WordAverageConfig)

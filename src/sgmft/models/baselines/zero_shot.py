@@ -7,22 +7,18 @@ weighted by a classifier's probabilities of the most probable classes.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
 from numpy.random import RandomState as Rng
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.features import Batch
 from sgmft.models.arrays import Floats, Labels, Weights, normalize, softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
-from sgmft.models.method import Method
 from sgmft.models.presets import Natural, Positive
 
-# A label is any text in any language: a kind of place, or something else.
-PROMPTS = tuple(Path(__file__).with_name("prompts.txt").read_text("utf-8").splitlines())
 PRIOR = 10.0  # posts that the reference counts as when cosines are standardised
 
 
@@ -121,8 +117,7 @@ class Described(ClosedFormModel):
 
     def fit(self, batch: Batch, labels: Labels, rng: Rng, weights: Weights = None) -> None:
         """Raise SgmftError: nothing is trained."""
-        fix = "call SemanticLocator.zero_shot(descriptions), then adapt(posts) and predict(posts)"
-        raise SgmftError(f"Described labels need no training: {fix}.")
+        raise SgmftError(TEXTS["no training"])
 
     def refer(self, reference: Floats) -> None:
         """Take the cosines' mean and variance over reference texts (R, Dw), R >= 2."""
@@ -175,7 +170,3 @@ class Described(ClosedFormModel):
         mean = (several * self.total + PRIOR * before) / posts
         squares = several * self.squares + PRIOR * (spread + np.square(before))
         return mean, squares / posts - np.square(mean)
-
-
-METHOD = Method.of("zero-shot", ZeroShot, ZeroShotConfig, prompts=PROMPTS, tuned="")
-DESCRIBED = Method.of("described", Described, DescribedConfig, tuned="")
