@@ -93,15 +93,6 @@ def predict_command(
             predictor = LanguageModel(llm, llm_model, texts, **own)
             console.print_text("routing", model=predictor)
             stack.callback(console.print_text, "asked", model=predictor)
-        summary = predict_table(
-            source,
-            output,
-            predictor,
-            abstain=abstain,
-            adapt=adapt,
-            shard_rows=shard_rows,
-            engine=run,
-            on_predicted=done,
-        )
+        summary = predict_table(source, output, predictor, abstain, adapt, shard_rows, run, done)
     wrote = "" if output == "-" else f"Wrote {summary.posts} rows to {output}"
     console.finish(summary, summary_file, None if zero_shot else model, wrote)

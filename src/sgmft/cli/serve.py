@@ -1,7 +1,6 @@
 """`sgmft serve`: the HTTP API and the page."""
 
 import math
-from functools import partial
 from typing import Annotated
 
 from typer import Option
@@ -52,5 +51,8 @@ def serve_command(
     rules = Abstention(coverage, min_probability, reject)
     engine = InferenceEngine(model, limits, rules, runtime=runtime, device=device)
     studio = LabelStudio(engine, annotations or "", retrain or "")
-    serve = partial(serve_model, engine, host, port, page=page, key=api_key or None, studio=studio)
-    serve(on_start=lambda address: console.print_line(f"sgmft serves {model} at {address}"))
+
+    def announce(address: str) -> None:
+        console.print_line(f"sgmft serves {model} at {address}")
+
+    serve_model(engine, host, port, announce, page=page, key=api_key or None, studio=studio)

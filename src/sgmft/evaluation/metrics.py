@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.evaluation.calibration import Calibration, measure_calibration, rescale_probabilities
 from sgmft.models.arrays import Array, Doubles, Flags, Integers, Reals
 
@@ -192,11 +192,9 @@ def _check(probs: Doubles, truth: list[str], labels: list[str]) -> Integers:
         raise SgmftError(f"labels given twice: {', '.join(twice)}")
     if unknown := sorted(set(map(str, truth)) - set(labels)):
         named = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")
-        known = ", ".join(labels)
-        raise SgmftError(f"the model does not know these labels: {named}; it knows {known}")
-    if probs.shape != (len(truth), len(labels)):
-        need = f"{len(truth)} posts and {len(labels)} labels need ({len(truth)}, {len(labels)})"
-        raise SgmftError(f"probabilities have shape {probs.shape}; {need}")
+        raise SgmftError(TEXTS["no such labels"], names=named, known=", ".join(labels))
+    if probs.shape != (n := len(truth), k := len(labels)):
+        raise SgmftError(TEXTS["other shape"], found=probs.shape, posts=n, labels=k)
     check_probabilities(probs)
     number = {label: index for index, label in enumerate(labels)}
     return np.array([number[label] for label in truth], dtype=np.int64)

@@ -65,10 +65,9 @@ def compare_table(
         else:
             posts = source.read_labelled("has no label to learn from", least=2)
             store = Path(features) if features is not None else folder / "features"
-            given = posts, plan.rows(), plan.encoder, store, split or Split()
-            how: Any = {"by": by, "answers": answers, "attributes": plan.attributes}
-            how |= {"strict": source.strict, "device": plan.device, "on_encoded": on_encoded}
-            data = prepare.prepare_comparison(*given, **how)
+            data = prepare.prepare_comparison(
+                posts, plan, store, split or Split(), by, answers, source.strict, on_encoded
+            )
             if earlier is not None:
                 data = _with_earlier(data, earlier)
             elif path.exists():

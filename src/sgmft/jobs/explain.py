@@ -22,7 +22,6 @@ def explain_table(
     source: Source,
     output: str | Path,
     locator: SemanticLocator,
-    *,
     row: int | None = None,
     most: int = 20,
     label: str | None = None,
@@ -78,8 +77,7 @@ def _chosen(source: Source, row: int | None, most: int) -> list[Post]:
     if row is None:
         posts = list(islice(source.iter_posts(), most))
         return posts or source.read_posts()  # which raises the reason
-    wanted = (post for post in source.iter_posts() if post.place.endswith(f", row {row}"))
-    posts = list(islice(wanted, 1))
-    if not posts:
-        raise SgmftError(f"{source.table} has no row {row}: rows are counted as in its messages.")
-    return posts
+    for post in source.iter_posts():
+        if post.place.endswith(f", row {row}"):
+            return [post]
+    raise SgmftError(f"{source.table} has no row {row}: rows are counted as in its messages.")

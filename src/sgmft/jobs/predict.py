@@ -54,7 +54,6 @@ def predict_table(
     source: Source,
     output: str | Path,
     model: ModelFolder | SupportsPredictions,
-    *,
     abstain: Abstention | None = None,
     adapt: Callable[[Iterable[Post]], object] | None = None,  # called first with all posts
     shard_rows: int | None = None,  # of one shard, at most; 1024 by default
@@ -150,9 +149,9 @@ def _predict_shards(
         given = predictor.predictions(piece.posts, rules), columns, source.strict
         return _write_rows(*given, partial(shards.write, piece.id), rows)
 
-    own: dict[str, Any] = {"finished": frozenset(finished), "loaded": predictor}
-    own |= {"load": model.load, "work": work}
-    task = pieces.PieceTask(sources=sources, folder=shards.folder, rows=rows, **own)
+    task = pieces.PieceTask(
+        sources, shards.folder, rows, model.load, work, frozenset(finished), predictor
+    )
     total = pieces.add_up(chain(finished.values(), engine(task)), on_predicted)
     drift.warn_of_shifts(predictor.traits, total.traits)
     return shards.end(total.posts)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgmft.errors import SgmftError, SgmftNotice, check_name, raising, warn
+from sgmft.errors import TEXTS, SgmftError, SgmftNotice, check_name, raising, warn
 from sgmft.features.encoders.base import TABLE
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.registry import DEFAULT, METHODS, get_method
@@ -202,7 +202,6 @@ def _names(text: str, known: Mapping[str, Any], what: str) -> list[str]:
     names = [part.strip() for part in text.split(",") if part.strip()]
     for name in names:
         if name == "sgmft" and name not in known and DEFAULT in known:
-            others = "the paper's network has the rows sgmft-tokens, sgmft-paper and elements"
-            raise SgmftError(f"The row 'sgmft' is now called {DEFAULT!r}; {others}.")
+            raise SgmftError(TEXTS["old row"], default=DEFAULT)
         check_name(name, known, f"There is no {what}")
     return names

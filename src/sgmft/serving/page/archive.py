@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from stat import S_ISLNK
 from typing import BinaryIO
 
-from sgmft.errors import SgmftError, raising
+from sgmft.errors import TEXTS, SgmftError, raising
 
 FILES = 20_000
 RATIO = 100  # of a file's size to its packed size; pictures are packed already
@@ -43,8 +43,7 @@ def _checked(entry: zipfile.ZipInfo) -> PurePosixPath | None:
     name = _name(entry).replace("\\", "/")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name or name[1:2] == ":":
-        outside = "The zip has a file that would land outside its folder: {name}."
-        raise SgmftError(outside, name=name[:100])
+        raise SgmftError(TEXTS["outside the folder"], name=name[:100])
     if S_ISLNK(entry.external_attr >> 16):
         raise SgmftError("The zip has a link in place of a file: {name}.", name=name[:100])
     if entry.flag_bits & 0x1:
