@@ -138,9 +138,8 @@ def evaluate(
     Definitions agree with scikit-learn's: macro-F1 as `f1_score(average="macro",
     zero_division=0)`, over the classes that occur in the truth or in the predictions; log loss as
     `log_loss`, with probabilities kept 2.2e-16 away from 0 and 1. A tie goes to the first label.
-    Coverages that `sets` refuses are left out.
-
-    SgmftError for no posts, an unknown label, one twice, other lengths, or no probabilities.
+    Coverages that `sets` refuses are left out. SgmftError for no posts, an unknown label, one
+    twice, other lengths, or no probabilities.
     """
     labels, truth = list(labels), list(truth)
     probs = np.asarray(probabilities, dtype=np.float64)

@@ -13,7 +13,6 @@ from sgmft.features.encoders.base import Encoder
 from sgmft.features.store import FeatureStore
 from sgmft.features.table import write_ids
 from sgmft.jobs.cluster import pieces
-from sgmft.jobs.cluster.pieces import Piece
 
 Loaded = tuple[Encoder, FeatureStore]
 
@@ -44,7 +43,7 @@ def encode_table(
         encoder = open_encoder(**settings)
         return encoder, FeatureStore(folder, encoder.info, wanted)
 
-    def encode(loaded: Loaded, source: Source, piece: Piece) -> Iterator[JobSummary]:
+    def encode(loaded: Loaded, source: Source, piece: pieces.Piece) -> Iterator[JobSummary]:
         encoder, store = loaded  # which itself knows the posts it has; others are encoded
         for chunk in encode_posts(piece.posts, encoder, tokens=wanted, store=store):
             if source.strict:

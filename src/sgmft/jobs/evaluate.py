@@ -31,7 +31,6 @@ def evaluate_table(
     source: Source,
     output: str | Path,
     locator: SemanticLocator,
-    *,
     by: Sequence[str] = (),
     fixes: str | None = None,  # table of corrected labels, see `apply_fixes`
     language: str | None = None,  # of the page: en or zh; by default the locale's

@@ -187,8 +187,7 @@ def choose_posts(
     open_posts, labelled = space[pool], space[known]
     reached = np.zeros(len(pool), np.float32)  # (P,) similarity to the nearest with a label
     for first in range(0, len(labelled), POOL):
-        nearest = (open_posts @ labelled[first : first + POOL].T).max(1)
-        reached = np.maximum(reached, nearest)
+        reached = np.maximum(reached, (open_posts @ labelled[first : first + POOL].T).max(1))
     weights = np.ones(len(pool)) if uncertainty is None else np.asarray(uncertainty)[pool]
     similarity = np.maximum(open_posts @ open_posts.T, 0)  # (P, P)
     if uncertainty is not None:

@@ -31,9 +31,7 @@ _OBJECT = {"requestBody": {"content": {"application/json": {"schema": {"type": "
 _KEYS = (
     HTTPBase(scheme="bearer", scheme_name="bearer", auto_error=False),
     APIKeyHeader(name="X-API-Key", scheme_name="header", auto_error=False),
-    HTTPBase(
-        scheme="basic", scheme_name="basic", description="The key as password.", auto_error=False
-    ),
+    HTTPBase(scheme="basic", scheme_name="basic", description="Key as password.", auto_error=False),
 )
 
 
@@ -57,12 +55,11 @@ def create_app(
     closed = APIRouter()
     if key is not None:
         closed = APIRouter(dependencies=[Security(x) for x in _KEYS], responses=_problems(401))
-    _add_inference(closed, engine, metrics)
     studio = studio or LabelStudio(engine)
     problems = _problems(400, 408, 413, 415, 422, 500, 503)
     for answer in (studio.setup, studio.predict, studio.webhook):
         closed.post(f"/{answer.__name__}", responses=problems, openapi_extra=_OBJECT)(answer)
-    _add_information(closed, app, engine, metrics)
+    _add_routes(closed, app, engine, metrics)
     app.include_router(closed)
     for status, kind in ((404, "not-found"), (405, "not-allowed")):
         app.add_exception_handler(status, partial(_http_error, kind))
@@ -78,7 +75,9 @@ def create_app(
     return app
 
 
-def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMetrics) -> None:
+def _add_routes(
+    router: APIRouter, app: FastAPI, engine: InferenceEngine, metrics: ServerMetrics
+) -> None:
     problems = _problems(400, 408, 413, 415, 422, 500, 503)
     pages = {"content": {"text/html": {"schema": {"type": "string"}}}}
 
@@ -114,10 +113,6 @@ def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMe
         answer = responses.PredictionResponse.of(prediction, engine.model.labels)
         return {"prediction": answer, "explanation": explanation.to_dict()}
 
-
-def _add_information(
-    router: APIRouter, app: FastAPI, engine: InferenceEngine, metrics: ServerMetrics
-) -> None:
     @router.get("/v1/model")
     async def model() -> responses.ModelResponse:
         """The model that is served, and the limits of requests."""

@@ -6,8 +6,7 @@ import multiprocessing
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +21,6 @@ from sgmft.models.registry import LOADED
 from sgmft.serving import worker
 from sgmft.serving.problems import Limits, Places, Problem
 from sgmft.serving.responses import ServedModel
-from sgmft.serving.worker import WorkItem
 
 _log = logging.getLogger("sgmft")
 Rules = Abstention | None  # None: the server's own
@@ -32,7 +30,7 @@ Rules = Abstention | None  # None: the server's own
 class QueuedRequest:
     """A request that waits for the worker; predictions are made together, explanations alone."""
 
-    item: WorkItem
+    item: worker.WorkItem
     explain: bool = False
     label: str | None = None
     alone: bool = False  # since a worker stopped on it and others
@@ -82,7 +80,7 @@ class InferenceEngine:
         """Load the model; blocks. Raises SgmftError where it cannot be loaded."""
         start = time.monotonic()
         try:
-            with raising("The worker stopped while it loaded the model.", BrokenProcessPool):
+            with raising("The worker stopped while it loaded the model.", BrokenExecutor):
                 self.model, self._pid = self._pool.submit(self._load).result()
         except BaseException:
             self._pool.shutdown()
@@ -118,7 +116,7 @@ class InferenceEngine:
 
     async def predict(self, posts: Sequence[Post], rules: Rules = None) -> list[Prediction]:
         """Predict the posts, in order. Raises Problem."""
-        found: list[Prediction] = await self._result(WorkItem(posts, rules or self.rules))
+        found: list[Prediction] = await self._result(worker.WorkItem(posts, rules or self.rules))
         for i, (x, post) in enumerate(zip(found, posts, strict=True)):
             found[i] = x._replace(post=replace(post, error=x.error, warnings=x.post.warnings))
         return found
@@ -127,12 +125,12 @@ class InferenceEngine:
         self, post: Post, label: str | None = None, rules: Rules = None
     ) -> tuple[Prediction, Explanation]:
         """Predict a post and explain it. Raises Problem."""
-        item = WorkItem([post], rules or self.rules)
+        item = worker.WorkItem([post], rules or self.rules)
         prediction, explanation = await self._result(item, explain=True, label=label)
         post = replace(post, warnings=prediction.post.warnings)
         return prediction._replace(post=post), replace(explanation, post=post)
 
-    async def _result(self, item: WorkItem, **how: Any) -> Any:
+    async def _result(self, item: worker.WorkItem, **how: Any) -> Any:
         request = QueuedRequest(item, **how)
         self._waiting.append(request)
         self._wake.set()
@@ -181,7 +179,7 @@ class InferenceEngine:
         try:
             computing = asyncio.get_running_loop().run_in_executor(self._pool, call)
             results = await asyncio.wait_for(computing, self.limits.seconds)
-        except (BrokenProcessPool, TimeoutError) as error:
+        except (BrokenExecutor, TimeoutError) as error:
             self._retry(batch, late=isinstance(error, TimeoutError))
             await self._reload()
         except SgmftError as error:

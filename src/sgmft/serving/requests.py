@@ -52,9 +52,7 @@ class PostRequest(_Strict):
 
     id: str | None = Field(None, description="comes back with the prediction")
     text: str = Field("", description="as its author wrote it")
-    images: list[str | ImageRequest] = Field([])
-    """picture and video files, each in base64 (a data: address is one, too); in a form, the names \
-of the parts that hold them"""
+    images: list[str | ImageRequest] = Field([], description=TEXTS["images of a request"])
     attributes: dict[str, str | float | bool | None] = Field({}, max_length=64)
     """other columns by name, and time, where the model reads some"""
 
@@ -62,13 +60,9 @@ of the parts that hold them"""
 class AbstentionRequest(_Strict):
     """When the label is withheld; by default as the server was started."""
 
-    coverage: Share | None = None
-    """adds the set of labels that holds the true one for this share of posts; no label unless it \
-has one"""
+    coverage: Share | None = Field(None, description=TEXTS["coverage of a request"])
     min_probability: Share | None = Field(None, description="no label below it")
-    reject: Share | None = None
-    """no label for posts that seem to be of none of the labels, at the cost of this share of \
-those that are"""
+    reject: Share | None = Field(None, description=TEXTS["reject of a request"])
 
 
 class OnePost(AbstentionRequest, PostRequest):

@@ -22,8 +22,7 @@ _TOO_LARGE = "The zip is too large unpacked. Pack smaller or fewer pictures."
 def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
     """Write the files of a zip below a folder, with their own folders; return their number.
 
-    SgmftError where it is damaged or, before anything is written, where a file is unsafe, or
-    they are too many or more bytes than `most`.
+    SgmftError where it is damaged; before anything is written, for unsafe, too many or large files.
     """
     with raising("The zip is damaged, or no zip.", *_DAMAGE), zipfile.ZipFile(file) as packed:
         found = {path: entry for entry in packed.infolist() if (path := _checked(entry))}

@@ -122,8 +122,7 @@ class Page:
                 stack.enter_context(self._tables.take())
                 opening = open_form(request, 2, self._engine.limits.text)
                 form = await stack.enter_async_context(opening)
-                events = self._label(language, self._job(language, form))
-                return EventLines(events, stack.pop_all())
+                return EventLines(self._label(language, self._job(language, form)), stack.pop_all())
         except Problem as problem:
             return EventLines(_failure(language, problem))
 
