@@ -1,10 +1,12 @@
 """The HTTP API: its addresses, and their responses."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Header, Request, Response, Security
@@ -25,7 +27,7 @@ from sgmft.utils.templates import render
 
 Result = TypeVar("Result")
 _BODIES, _SCHEMA = (OnePost, ManyPosts, ExplainedPost), "#/components/schemas/{model}"
-_OBJECT = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
+_PARTS = json.loads(Path(__file__).with_name("openapi.json").read_text("utf-8"))  # schemas
 
 # Ways to show the key, for the OpenAPI document: it is `Guard` that checks it.
 _KEYS = (
@@ -58,7 +60,9 @@ def create_app(
     studio = studio or LabelStudio(engine)
     problems = _problems(400, 408, 413, 415, 422, 500, 503)
     for answer in (studio.setup, studio.predict, studio.webhook):
-        closed.post(f"/{answer.__name__}", responses=problems, openapi_extra=_OBJECT)(answer)
+        closed.post(f"/{answer.__name__}", responses=problems, openapi_extra=_PARTS["object"])(
+            answer
+        )
     _add_routes(closed, app, engine, metrics)
     app.include_router(closed)
     for status, kind in ((404, "not-found"), (405, "not-allowed")):
@@ -176,7 +180,7 @@ def _http_error(kind: str, request: Request, error: Exception) -> Response:
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {MEDIA_TYPE: {"schema": responses.ProblemResponse.model_json_schema()}}
+    content = {MEDIA_TYPE: {"schema": _PARTS["problem"]}}
     titles = {x: "; ".join(y.title for y in PROBLEMS.values() if y.status == x) for x in statuses}
     return {status: {"description": titles[status], "content": content} for status in statuses}
 
@@ -184,8 +188,6 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def _body(*names: str) -> dict[str, Any]:
     """Return the body of an address, for the OpenAPI document: `requests` reads it, not FastAPI."""
     kinds = [{"$ref": _SCHEMA.format(model=name)} for name in names]
-    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
-    form = {"type": "object", "properties": {"text": {"type": "string"}, "images": files}}
     schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
-    content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}}
+    content = {"application/json": {"schema": schema}, **_PARTS["form"]}
     return {"requestBody": {"required": True, "content": content}}
