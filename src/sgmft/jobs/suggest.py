@@ -83,9 +83,8 @@ def suggest_table(
     tasks = str(output).lower().endswith(".json")
     if tasks and not names:
         raise SgmftError(TEXTS["no choices"])
-    chosen, read = suggest_posts(
-        posts, locator, count, seen, seed, disagree, source.strict, on_encoded
-    )
+    every = [*posts, *(post for post in seen if post.label is not None)]
+    chosen, read = suggest_posts(every, locator, count, seed, disagree, source.strict, on_encoded)
     summary = JobSummary(len(posts) + len(seen) - len(read)) + JobSummary.of(read)
     if not chosen:
         bad = f" Not used: {describe_errors(summary.errors)}." if summary.errors else ""
@@ -113,7 +112,6 @@ def suggest_posts(
     posts: Sequence[Post],
     locator: SemanticLocator,
     count: int,
-    labelled: Sequence[Post] = (),
     seed: int = 0,
     disagree: str | None = None,
     strict: bool = False,
@@ -122,13 +120,12 @@ def suggest_posts(
     """Choose the posts most worth labelling; see `choose_posts` for `count` and `seed`.
 
     Of posts with the same content one is suggested, and none where one has a label. Those with a
-    label, also of `labelled`, cover what is like them. A trained locator weighs posts by its
-    uncertainty; of any other only the encoder is used. `disagree` is a column of labels, by another
+    label cover what is like them. A trained locator weighs posts by its uncertainty; of any other
+    only the encoder is used. `disagree` is a column of labels, by another
     model say: the probability that they are wrong counts, and posts without are left out. Returns
     the posts, best first, and all looked at, with the `error` of those that cannot be used.
     """
-    seen = [post for post in labelled if post.label is not None]
-    encoded = locator.encode([*posts, *seen], on_encoded=on_encoded)
+    encoded = locator.encode(posts, on_encoded=on_encoded)
     if strict:
         raise_first_error(encoded.refused)
     covered: dict[str, int] = {}  # content key to the position of the first post of that content

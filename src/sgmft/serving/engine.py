@@ -15,6 +15,7 @@ from typing import Any
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftError, raising
 from sgmft.evaluation.explain.explanation import Explanation
+from sgmft.jobs.predict import ModelFolder
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
 from sgmft.models.registry import LOADED
@@ -55,19 +56,11 @@ class InferenceEngine:
     model: ServedModel  # set by `start`
     restarts = 0  # how often the worker was started again
 
-    def __init__(
-        self,
-        model: str,
-        limits: Limits,
-        rules: Rules = None,
-        *,
-        runtime: str | None = None,
-        device: str | None = None,
-    ) -> None:
+    def __init__(self, model: ModelFolder, limits: Limits, rules: Rules = None) -> None:
         self.limits, self.rules = limits, rules or Abstention()
         self.places = Places(limits.requests)  # of requests that come in, wait, or are answered
         self.on_batch: Callable[[int], None] = lambda posts: None  # number of posts of each batch
-        self._load = partial(worker.load_served_model, model, runtime, device, self.rules)
+        self._load = partial(worker.load_served_model, model, self.rules)
         self._waiting: deque[QueuedRequest] = deque()
         self._wake = asyncio.Event()
         self._loaded, self._pid = False, 0

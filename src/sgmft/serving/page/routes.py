@@ -28,9 +28,12 @@ from starlette.types import Receive, Scope, Send
 from sgmft.data.tables import Columns
 from sgmft.data.tables.formats import READABLE
 from sgmft.errors import SgmftError
+from sgmft.evaluation.explain.explanation import Explanation
+from sgmft.evaluation.explain.page import MOST_CLASSES, explanation_view
+from sgmft.locator.prediction import Prediction
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import log_bug
-from sgmft.serving.page.language import LANGUAGES, Language, problem_html, result_html
+from sgmft.serving.page.language import LANGUAGES, Language, problem_html
 from sgmft.serving.page.tables import TableJob, TableRefused, columns_html
 from sgmft.serving.problems import Places, Problem
 from sgmft.serving.requests import ExplainedPost, Form, ParsedRequest, open_form, parse_request
@@ -149,23 +152,32 @@ class Page:
     async def _results(self, language: Language, given: ParsedRequest) -> Events:
         engine, (post,) = self._engine, given.posts
         rules = replace(engine.rules, coverage=given.rules.coverage if given.rules else None)
-        show = partial(result_html, language, labels=engine.model.labels, rules=rules)
+
+        def show(found: Prediction, explained: Explanation | None = None, note: str = "") -> Any:
+            """Return the result, with an explanation or, in its place, the text of code `note`."""
+            assert found.probabilities is not None
+            shares = dict(zip(engine.model.labels, found.probabilities.tolist(), strict=True))
+            given = {"language": language, "prediction": found, "shares": shares, "note": note}
+            given |= {"coverage": rules.coverage, "shown": MOST_CLASSES, "found": explained}
+            view = explained and explanation_view(explained)
+            return {"html": render("serving/page/templates/result.html", view=view, **given)}
+
         try:
             with engine.places.take():
                 (prediction,) = await engine.predict([post], rules)
                 if prediction.error is not None:
                     raise Problem("unusable-post", "{reason}.", reason=prediction.error)
                 if not engine.model.explains:
-                    yield {"html": show(prediction, note="no_explanation")}
+                    yield show(prediction, note="no_explanation")
                     return
-                yield {"html": show(prediction, note="explaining")}
+                yield show(prediction, note="explaining")
                 try:
                     prediction, explanation = await engine.explain(post, None, rules)
-                    yield {"html": show(prediction, explanation=explanation)}
+                    yield show(prediction, explanation)
                 except Problem as problem:
                     if problem.kind not in ("takes-too-long", "worker-stopped", "busy"):
                         raise
-                    yield {"html": show(prediction, note="too_long_to_explain")}
+                    yield show(prediction, note="too_long_to_explain")
         except Exception as error:
             yield {"html": problem_html(language, _sentence(language, error))}
 
