@@ -14,8 +14,8 @@ from sgmft.features.encode import encode_all
 from sgmft.features.encoders.base import Encoded
 from sgmft.features.encoders.registry import ENCODERS, PLUGINS
 from sgmft.features.store import FeatureStore
-from sgmft.locator.onnx.export import export_model
 from sgmft.jobs.predict import ModelFolder
+from sgmft.locator.onnx.export import export_model
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.problems import Limits
 from small_posts import saved_config
