@@ -295,14 +295,10 @@ def score_sets(members: Flags, true: Integers, labels: Sequence[str], promised: 
     hit, size = members[np.arange(len(true)), true], members.sum(1)
     single = size == 1
     of_class = {label: hit[true == k] for k, label in enumerate(labels)}
-    return SetScore(
-        promised=promised,
-        achieved=float(hit.mean()),
-        per_class={x: float(hits.mean()) if len(hits) else None for x, hits in of_class.items()},
-        size=float(size.mean()),
-        answered=float(single.mean()),
-        accuracy=float(hit[single].mean()) if single.any() else None,
-    )
+    per_class = {x: float(hits.mean()) if len(hits) else None for x, hits in of_class.items()}
+    achieved, labels_in_set, answered = (float(x.mean()) for x in (hit, size, single))
+    accuracy = float(hit[single].mean()) if single.any() else None
+    return SetScore(promised, achieved, per_class, labels_in_set, answered, accuracy)
 
 
 def accuracy_curve(probabilities: Reals, true: Integers) -> list[CurvePoint]:

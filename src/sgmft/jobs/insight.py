@@ -35,6 +35,7 @@ EXAMPLES, LONGEST = 2, 90  # texts of a label in a cell, and characters of each
 _PERSONAL = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.\w+|@[\w-]+|\d{5,}")
 _FIGURE = re.compile(r"<svg.*?</svg>", re.DOTALL)
 Time = tuple[date | None, int | None]  # day and hour, as far as they are known
+Breakdowns = dict[str, list[str | None]]  # the value of each post, by name
 
 
 class Cell(NamedTuple):
@@ -181,16 +182,14 @@ def insight_table(
     return result
 
 
-def _read_periods(
-    times: Sequence[Time], change: str | None, block: int
-) -> dict[str, list[str | None]]:
+def _read_periods(times: Sequence[Time], change: str | None, block: int) -> Breakdowns:
     """Return the period of each post, by the name of the breakdown; None of those without."""
     days = [day for day, _ in times]
     known = any(hour for _, hour in times)  # else they are days, which programs write as midnights
     hours = [f"{hour:02}:00" if known and hour is not None else None for _, hour in times]
     starts = [x and f"{int(x[:2]) // block * block:02}:00" for x in hours]
     weekdays = [[*DAYS][day.weekday()] if day else None for day in days]
-    found: dict[str, list[str | None]] = {
+    found: Breakdowns = {
         "hour": hours,
         TYPICAL: hours,
         "weekday": weekdays,

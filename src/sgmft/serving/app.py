@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, FastAPI, Header, Request, Response, Security
+from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.responses import HTMLResponse
 from fastapi.security import APIKeyHeader
 from fastapi.security.http import HTTPBase
@@ -101,16 +101,14 @@ def _add_routes(
         responses=problems | {200: pages},
         openapi_extra=_body("ExplainedPost"),
     )
-    async def explain_post(
-        request: Request, accept: Annotated[str, Header(include_in_schema=False)] = ""
-    ) -> Any:
+    async def explain_post(request: Request) -> Any:
         """Explain the prediction of one post: as numbers, or as a page (`Accept: text/html`)."""
         with engine.places.take():
             given = await parse_request(request, engine.limits, ExplainedPost)
             explaining = engine.explain(given.posts[0], given.label, given.rules)
             prediction, explanation = await unless_gone(request, explaining)
         metrics.count_posts([prediction])
-        if "text/html" in accept:
+        if "text/html" in request.headers.get("accept", ""):
             from sgmft.evaluation.explain.page import explanation_page
 
             return HTMLResponse(explanation_page([explanation]))

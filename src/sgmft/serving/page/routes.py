@@ -17,9 +17,9 @@ from contextlib import AsyncExitStack
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, Header, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import JSONResponse, Response
@@ -69,12 +69,10 @@ def add_page(app: FastAPI, engine: InferenceEngine) -> Callable[[], None]:
     return page.stop
 
 
-async def choose_language(
-    request: Request, accept_language: Annotated[str, Header()] = ""
-) -> RedirectResponse:
+async def choose_language(request: Request) -> RedirectResponse:
     """Redirect to the page in the language that an `Accept-Language` header prefers."""
     code = rf"(?:^|,)\s*({'|'.join(LANGUAGES)})\b[^,;]*(?:;\s*q=(\d(?:\.\d{{1,3}})?)\s*(?=,|$))?"
-    found = re.findall(code, accept_language.lower())  # with weights, "" for 1
+    found = re.findall(code, request.headers.get("accept-language", "").lower())  # "": weighs 1
     best, _ = max([("en", "0"), *found], key=lambda x: float(x[1] or 1))
     address = f"{request.scope.get('root_path', '')}/{best}/"
     return RedirectResponse(address, headers={"Vary": "Accept-Language"})
