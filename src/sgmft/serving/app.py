@@ -57,13 +57,11 @@ def create_app(
     closed = APIRouter()
     if key is not None:
         closed = APIRouter(dependencies=[Security(x) for x in _KEYS], responses=_problems(401))
+    _add_routes(closed, app, engine, metrics)
     studio = studio or LabelStudio(engine)
     problems = _problems(400, 408, 413, 415, 422, 500, 503)
     for answer in (studio.setup, studio.predict, studio.webhook):
-        closed.post(f"/{answer.__name__}", responses=problems, openapi_extra=_PARTS["object"])(
-            answer
-        )
-    _add_routes(closed, app, engine, metrics)
+        closed.post(f"/{answer.__name__}", responses=problems, openapi_extra=_PARTS["body"])(answer)
     app.include_router(closed)
     for status, kind in ((404, "not-found"), (405, "not-allowed")):
         app.add_exception_handler(status, partial(_http_error, kind))
