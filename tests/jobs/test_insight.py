@@ -14,7 +14,7 @@ from sgmft.data.posts import Post
 from sgmft.data.source import Source
 from sgmft.data.tables import Columns
 from sgmft.errors import NoUsableRowError, SgmftError
-from sgmft.jobs.insight import DAYS, GRID, _read_time, insight_table
+from sgmft.jobs.insight import DAYS, GRID, InsightSettings, _read_time, insight_table
 from sgmft.utils.templates import render
 from small_tables import read_rows, write_rows
 
@@ -47,7 +47,8 @@ def predicted_of(rows):
 
 def insight_of(rows, folder, **options):
     source = Source(str(write_rows(rows, folder / "posts.jsonl")))
-    return insight_table(source, folder / "out", **options)
+    model, on_read = options.pop("model", None), options.pop("on_read", lambda done: None)
+    return insight_table(source, folder / "out", model, InsightSettings(**options), on_read)
 
 
 def read_all(folder):

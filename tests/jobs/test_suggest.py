@@ -121,7 +121,7 @@ def test_posts_with_a_label_and_bad_posts_are_left_out(small_posts, unlabelled, 
         probs = np.sort(small_model.predict_proba([one.post])[0])
         assert one.uncertainty == pytest.approx(1 - probs[-1] + probs[-2], abs=1e-5)
         assert one.prediction.label == small_model.predict([one.post])[0]
-    elsewhere, _ = suggest_posts(unlabelled[:20], small_model, 50, labelled=small_posts[:10])
+    elsewhere, _ = suggest_posts([*unlabelled[:20], *small_posts[:10]], small_model, 50)
     assert [one.post.id for one in elsewhere] == [one.post.id for one in found]
     with pytest.raises(SgmftError, match="nowhere"):
         suggest_posts(posts, small_model, 5, strict=True)

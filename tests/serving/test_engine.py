@@ -10,6 +10,7 @@ import pytest
 
 from image_files import encoded, plain
 from sgmft.data.posts import Attachment, Post
+from sgmft.jobs.predict import ModelFolder
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import Guard
 from sgmft.serving.problems import Limits, Problem
@@ -30,7 +31,7 @@ def test_slow_requests_are_found_and_those_beside_them_are_answered(trained):
     batches = []
 
     async def together():
-        engine = InferenceEngine(str(trained), Limits(seconds=LIMIT))
+        engine = InferenceEngine(ModelFolder(str(trained)), Limits(seconds=LIMIT))
         engine.on_batch = batches.append
         engine.start()
         engine.run()
@@ -59,7 +60,7 @@ def test_a_worker_that_hangs_while_it_starts_again(trained, monkeypatch):
     """Requests that it had when it stopped do not wait for ever, and later ones are answered."""
 
     async def together():
-        engine = InferenceEngine(str(trained), Limits(seconds=LIMIT))
+        engine = InferenceEngine(ModelFolder(str(trained)), Limits(seconds=LIMIT))
         load = engine._load
         engine.start()
         engine._loading = 0.1
@@ -125,7 +126,7 @@ def test_whatever_a_framework_makes_of_a_stall_its_client_gets_a_problem():
 
 def test_posts_of_clients_that_left_are_not_kept():
     async def run():
-        engine = InferenceEngine("nowhere", Limits())
+        engine = InferenceEngine(ModelFolder("nowhere"), Limits())
         asking = [asyncio.ensure_future(engine.predict([Post("a")])) for _ in range(3)]
         await asyncio.sleep(0)
         asking[1].cancel()

@@ -6,6 +6,7 @@ import pytest
 from loopback import problem
 
 from sgmft.errors import SgmftError
+from sgmft.jobs.predict import ModelFolder
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.problems import Limits
 from sgmft.serving.server import serve_model
@@ -114,4 +115,4 @@ def test_limits_are_numbers(value):
 @pytest.mark.parametrize("host", ["", "a..b", "x" * 70])
 def test_a_host_that_is_none(host):
     with pytest.raises(SgmftError, match=r"host is empty|cannot be listened on"):
-        serve_model(InferenceEngine("nowhere", Limits()), host, 0)
+        serve_model(InferenceEngine(ModelFolder("nowhere"), Limits()), host, 0)

@@ -42,9 +42,9 @@ def align_command(
     store = console.feature_folder(features)
     handle = EncoderHandle(encoder or "compact", cleaning or "light", features=store, device=device)
     posts = source.read_posts()
-    align = partial(align_encoder, posts, output, handle, tuning=tuning, width=width, seed=seed)
     with console.ProgressBars() as bars:
-        result = align(on_encoded=partial(bars.encoded, total=len(posts)), on_epoch=bars.epoch)
+        encoded = partial(bars.encoded, total=len(posts))
+        result = align_encoder(posts, output, handle, tuning, width, seed, encoded, bars.epoch)
     console.print_counts(result.skipped, f"{sum(result.skipped.values())} posts were left out:")
     recalls = Table(f"among {result.held_out} held-out pairs", "before", "after")
     for name, after in result.after.items():

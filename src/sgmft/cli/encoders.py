@@ -15,8 +15,7 @@ def encoders_command(
 ) -> None:
     """List the encoders with their widths, or check one; exit code 1 where a check fails.
 
-    Made-up posts show shapes, determinism, whether other posts or a missing side change anything,
-    tokens, and speed.
+    Made-up posts show shapes, determinism, tokens, speed, and whether others or a lost side matter.
     """
     from sgmft.jobs.encoders import check_encoder, list_encoders
 

@@ -29,9 +29,7 @@ def evaluate_command(
     locator = opt.load_locator(model, features, device, opt.pick_encoder(None, features_table))
     with console.counter("Predicting") as done:
         try:
-            summary, found, _ = evaluate_table(
-                source, output, locator, by=by or (), fixes=fixes, language=lang, on_predicted=done
-            )
+            summary, found, _ = evaluate_table(source, output, locator, by or (), fixes, lang, done)
         except NoUsableRowError as error:
             console.finish(error.summary, summary_file, model, f"sgmft: {error}")
             raise

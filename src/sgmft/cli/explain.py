@@ -1,6 +1,5 @@
 """`sgmft explain`: the evidence behind predictions."""
 
-from functools import partial
 from typing import Annotated
 
 from typer import Option
@@ -27,8 +26,7 @@ def explain_command(
 
     locator = opt.load_locator(model, "none", device)
     with console.counter("Explaining") as done:
-        explain = partial(explain_table, source, output, locator, row=row, most=posts)
-        summary, lines = explain(label=label, language=lang, on_explained=done)
+        summary, lines = explain_table(source, output, locator, row, posts, label, lang, done)
     console.print_errors(summary)
     for line in (*lines, f"Explanation: {output}"):
         console.print_line(line)

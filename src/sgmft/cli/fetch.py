@@ -26,8 +26,7 @@ def fetch_command(
 ) -> None:
     """Download the pictures whose web addresses a table holds; no other command fetches anything.
 
-    The table is written into the folder with the paths of the files. Run it again to continue, or
-    to try what failed.
+    The folder gets the table, with the files' paths. Run it again to continue or try what failed.
     """
     from sgmft.jobs.fetch import fetch_table
     from sgmft.utils.download import DownloadSettings
@@ -35,9 +34,8 @@ def fetch_command(
     source = opt.make_source(table, None, column, format, allow_outside)
     own: dict[str, Any] = {"wait": wait, "referer": referer, "allow_private": allow_private}
     settings = DownloadSettings(max_size * 2**20, timeout, proxy=proxy, **own)
-    limits = {"max_files": max_files, "max_total": max_total * 2**30}
     with console.counter("Fetching") as done:
-        summary = fetch_table(source, output, settings, **limits, on_fetched=done)
+        summary = fetch_table(source, output, settings, max_files, max_total * 2**30, done)
     failed, found = summary.failed.total(), summary.fetched + summary.there
     reasons = dict(summary.failed.most_common())
     console.print_counts(reasons, f"{failed} of {failed + found} addresses gave no file:")

@@ -1,6 +1,5 @@
 """`sgmft insight`: shares of places, from predicted or given labels."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +27,7 @@ def insight_command(
     summary_file: opt.Summary = None,
 ) -> None:
     """Show shares of places, corrected for the model's errors: when, where, and changes."""
-    from sgmft.jobs.insight import insight_table
+    from sgmft.jobs.insight import InsightSettings, insight_table
     from sgmft.locator.loading import load_predictor
 
     predictor = None
@@ -36,10 +35,9 @@ def insight_command(
         predictor = load_predictor(model, features=console.feature_folder(features))
     source = opt.make_source(table or model, where, column, format, allow_outside)
     names = [name for part in by or () for name in part.split(",") if name]
-    insight = partial(insight_table, source, output, predictor, by=names, change=before_after)
-    insight = partial(insight, least=min_users, examples=examples, reject=reject)
+    how = InsightSettings(names, before_after, min_users, examples, reject, utc_offset, lang)
     with console.counter("Reading") as done:
-        found = insight(utc_offset=utc_offset, language=lang, on_read=done)
+        found = insight_table(source, output, predictor, how, done)
     console.print_text("insight", found=found)
     page = f"Page: {Path(output) / 'insight.html'}"
     console.finish(found.summary, summary_file, None if table is None else model, page)

@@ -127,8 +127,7 @@ def reads_posts(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(**given: Any) -> None:
         options = {name: given.pop(name) for name in read if name in given}
-        source = make_source(**options, features_table=given.get("features_table"))
-        command(source=source, **given)
+        command(source=make_source(**options, features_table=given.get("features_table")), **given)
 
     run.__annotations__ = {x.name: x.annotation for x in every}
     run.__signature__ = Signature(every)  # type: ignore[attr-defined]

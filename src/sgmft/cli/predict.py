@@ -67,8 +67,8 @@ def predict_command(
         raise SgmftError("--ask-llm-below needs --llm, --llm-model, and one file as the output.")
     if engine == "ray" and not is_shards(output):
         raise SgmftError(f"{output} is one file: for shards, give the name of a folder.")
-    reading = where, column, format, allow_outside, strict, features_table
-    source = opt.make_source(table or model, *reading)
+    posts = table or model
+    source = opt.make_source(posts, where, column, format, allow_outside, strict, features_table)
     if engine == "ray" and features is None:
         features = "none"  # a cluster's machines have caches of their own
     folder = console.feature_folder(features)
@@ -93,15 +93,6 @@ def predict_command(
             predictor = LanguageModel(llm, llm_model, texts, **own)
             console.print_text("routing", model=predictor)
             stack.callback(console.print_text, "asked", model=predictor)
-        summary = predict_table(
-            source,
-            output,
-            predictor,
-            abstain=abstain,
-            adapt=adapt,
-            shard_rows=shard_rows,
-            engine=run,
-            on_predicted=done,
-        )
+        summary = predict_table(source, output, predictor, abstain, adapt, shard_rows, run, done)
     wrote = "" if output == "-" else f"Wrote {summary.posts} rows to {output}"
     console.finish(summary, summary_file, None if zero_shot else model, wrote)

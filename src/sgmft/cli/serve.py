@@ -1,7 +1,6 @@
 """`sgmft serve`: the HTTP API and the page."""
 
 import math
-from functools import partial
 from typing import Annotated
 
 from typer import Option
@@ -39,6 +38,7 @@ def serve_command(
     from sgmft.locator.loading import check_model
 
     check_model(model, runtime)  # before seconds are spent on what it takes to serve it
+    from sgmft.jobs.predict import ModelFolder
     from sgmft.serving.engine import InferenceEngine
     from sgmft.serving.label_studio import LabelStudio
     from sgmft.serving.problems import Limits
@@ -50,7 +50,10 @@ def serve_command(
     counts |= {"connections": max_connections, "batch": batch}
     limits = Limits(**sizes, **counts, seconds=max_seconds)
     rules = Abstention(coverage, min_probability, reject)
-    engine = InferenceEngine(model, limits, rules, runtime=runtime, device=device)
+    engine = InferenceEngine(ModelFolder(model, runtime, device=device), limits, rules)
     studio = LabelStudio(engine, annotations or "", retrain or "")
-    serve = partial(serve_model, engine, host, port, page=page, key=api_key or None, studio=studio)
-    serve(on_start=lambda address: console.print_line(f"sgmft serves {model} at {address}"))
+
+    def announce(address: str) -> None:
+        console.print_line(f"sgmft serves {model} at {address}")
+
+    serve_model(engine, host, port, announce, page=page, key=api_key or None, studio=studio)

@@ -39,17 +39,10 @@ def suggest_command(
         raise SgmftError("A model brings its encoder and its cleaning: leave both options out.")
     else:
         locator = opt.load_locator(model, features, device)
+    choices = [*filter(None, map(str.strip, (labels or "").split(",")))]
     with console.counter("Encoding") as done:
         found = suggest_table(
-            source,
-            output,
-            locator,
-            number,
-            labels=[*filter(None, map(str.strip, (labels or "").split(",")))],
-            labelled=known,
-            seed=seed,
-            disagree=disagree,
-            on_encoded=done,
+            source, output, locator, number, choices, known, seed, disagree, on_encoded=done
         )
     console.print_errors(found.summary)
     moved = output != "-" and table_folder(output) != found.folder

@@ -5,7 +5,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,14 +85,11 @@ def shorten(label: str) -> str:
 def _drawing_style() -> Iterator[None]:
     """Apply the settings of our figures."""
     fonts_log = logging.getLogger("matplotlib.font_manager")  # notes fonts and weights it lacks
-    level = fonts_log.level
-    with rc_context(fname=STYLE), warnings.catch_warnings():
+    with rc_context(fname=STYLE), warnings.catch_warnings(), ExitStack() as stack:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        stack.callback(fonts_log.setLevel, fonts_log.level)
         fonts_log.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            fonts_log.setLevel(level)
+        yield
 
 
 def save_figure(draw: Callable[[], Figure], path: Path, dpi: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.evaluation.calibration import Calibration, measure_calibration, rescale_probabilities
 from sgmft.models.arrays import Array, Doubles, Flags, Integers, Reals
 
@@ -138,9 +138,8 @@ def evaluate(
     Definitions agree with scikit-learn's: macro-F1 as `f1_score(average="macro",
     zero_division=0)`, over the classes that occur in the truth or in the predictions; log loss as
     `log_loss`, with probabilities kept 2.2e-16 away from 0 and 1. A tie goes to the first label.
-    Coverages that `sets` refuses are left out.
-
-    SgmftError for no posts, an unknown label, one twice, other lengths, or no probabilities.
+    Coverages that `sets` refuses are left out. SgmftError for no posts, an unknown label, one
+    twice, other lengths, or no probabilities.
     """
     labels, truth = list(labels), list(truth)
     probs = np.asarray(probabilities, dtype=np.float64)
@@ -192,11 +191,9 @@ def _check(probs: Doubles, truth: list[str], labels: list[str]) -> Integers:
         raise SgmftError(f"labels given twice: {', '.join(twice)}")
     if unknown := sorted(set(map(str, truth)) - set(labels)):
         named = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")
-        known = ", ".join(labels)
-        raise SgmftError(f"the model does not know these labels: {named}; it knows {known}")
-    if probs.shape != (len(truth), len(labels)):
-        need = f"{len(truth)} posts and {len(labels)} labels need ({len(truth)}, {len(labels)})"
-        raise SgmftError(f"probabilities have shape {probs.shape}; {need}")
+        raise SgmftError(TEXTS["no such labels"], names=named, known=", ".join(labels))
+    if probs.shape != (n := len(truth), k := len(labels)):
+        raise SgmftError(TEXTS["other shape"], found=probs.shape, posts=n, labels=k)
     check_probabilities(probs)
     number = {label: index for index, label in enumerate(labels)}
     return np.array([number[label] for label in truth], dtype=np.int64)
@@ -298,14 +295,10 @@ def score_sets(members: Flags, true: Integers, labels: Sequence[str], promised: 
     hit, size = members[np.arange(len(true)), true], members.sum(1)
     single = size == 1
     of_class = {label: hit[true == k] for k, label in enumerate(labels)}
-    return SetScore(
-        promised=promised,
-        achieved=float(hit.mean()),
-        per_class={x: float(hits.mean()) if len(hits) else None for x, hits in of_class.items()},
-        size=float(size.mean()),
-        answered=float(single.mean()),
-        accuracy=float(hit[single].mean()) if single.any() else None,
-    )
+    per_class = {x: float(hits.mean()) if len(hits) else None for x, hits in of_class.items()}
+    achieved, labels_in_set, answered = (float(x.mean()) for x in (hit, size, single))
+    accuracy = float(hit[single].mean()) if single.any() else None
+    return SetScore(promised, achieved, per_class, labels_in_set, answered, accuracy)
 
 
 def accuracy_curve(probabilities: Reals, true: Integers) -> list[CurvePoint]:

@@ -18,9 +18,8 @@ from sgmft.utils.templates import render
 MOST_VALUES = 40  # rows of a group table on the page; `metrics.json` has all of them
 
 
-def write_evaluation(folder: str | Path, evaluation: Evaluation, **page: Any) -> None:
+def write_evaluation(folder: Path, evaluation: Evaluation, **page: Any) -> None:
     """Write `metrics.json`, `confusion.png` and `report.html`, for which `page` is."""
-    folder = Path(folder)
     numbers = json.dumps(evaluation.to_dict(), ensure_ascii=False, indent=2, allow_nan=False)
     write_file(folder / "metrics.json", numbers.encode(errors="backslashreplace"))
     figures.save_confusion(evaluation.labels, evaluation.confusion, folder / "confusion.png")

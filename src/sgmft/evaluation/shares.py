@@ -108,12 +108,11 @@ class ShareEstimator:
     def draw(
         self, found: Shares, rows: Integers, weights: Weights = None, whole: Shares | None = None
     ) -> Shares:
-        """Draw shares to means of the posts' probabilities, as far as chance explains the distance.
+        """Draw corrected shares to means of probabilities, as far as chance explains the distance.
 
         Probabilities are under the shares of a `whole`, else of the held-out posts, and chance is
         that the posts are like those. How shares vary, the replicates tell; of few users, in part a
-        multinomial draw of as many (James & Stein 1961, empirical Bayes). Only corrected shares are
-        drawn.
+        multinomial draw of as many (James & Stein 1961, empirical Bayes). Others are not drawn.
         """
         if self.held_out is None:
             return found

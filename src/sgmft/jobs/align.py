@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import normalize
 
 from sgmft.data.posts import Post
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.encode import encode_all
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.features import LabelledPosts
@@ -41,7 +41,6 @@ def align_encoder(
     posts: Iterable[Post],
     output: str | Path,
     source: EncoderHandle,
-    *,
     tuning: Tuning | None = None,
     width: int = 256,
     seed: int = 0,
@@ -60,8 +59,7 @@ def align_encoder(
     check_output(folder, (folder / UNFINISHED).is_dir() or (folder / RECORD).is_file(), "encoder")
     info, dual = source.encoder.info, getattr(source.encoder, "is_dual", False)
     if tuning is not None and not dual:
-        how = "stays as it is, and maps behind it are learned"
-        raise SgmftError(f"The encoder {info.name} {how}: leave --tune and its settings out.")
+        raise SgmftError(TEXTS["not tuned"], name=info.name)
     if dual:
         check_tunable(source.encoder, tuning := tuning or DUAL)
     store = source.store(tokens=False)

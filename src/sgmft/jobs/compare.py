@@ -4,6 +4,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,10 @@ def compare_table(
             raise SgmftError(f"--answers {name}: there is a row of that name, take another.")
     folder = Path(output).absolute()
     check_output(folder, _may_replace(folder), "report")
-    path, earlier = folder / "data.json", _read_earlier(folder)
+    path, earlier = folder / "data.json", None
+    prepare.load_data.cache_clear()
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # it is damaged
+        earlier = prepare.load_data(folder)
     with tracked(track, {"command": command}) as log:  # opened before the work
         if plan.finished_only:
             if earlier is None and path.is_file():
@@ -65,10 +69,9 @@ def compare_table(
         else:
             posts = source.read_labelled("has no label to learn from", least=2)
             store = Path(features) if features is not None else folder / "features"
-            given = posts, plan.rows(), plan.encoder, store, split or Split()
-            how: Any = {"by": by, "answers": answers, "attributes": plan.attributes}
-            how |= {"strict": source.strict, "device": plan.device, "on_encoded": on_encoded}
-            data = prepare.prepare_comparison(*given, **how)
+            data = prepare.prepare_comparison(
+                posts, plan, store, split or Split(), by, answers, source.strict, on_encoded
+            )
             if earlier is not None:
                 data = _with_earlier(data, earlier)
             elif path.exists():
@@ -108,14 +111,6 @@ def _may_replace(folder: Path) -> bool:
     names = {file.name for file in folder.iterdir()}
     names -= {file.name for file in leftovers(folder, "data.json")}
     return names <= {"features"} or ("cells" in names and values is None)
-
-
-def _read_earlier(folder: Path) -> ComparisonData | None:
-    prepare.load_data.cache_clear()
-    try:
-        return prepare.load_data(folder)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
 
 
 def _with_earlier(data: ComparisonData, earlier: ComparisonData) -> ComparisonData:

@@ -15,7 +15,7 @@ from sgmft.data.tables import RawTable, open_writer
 from sgmft.data.tables.columns import find_role
 from sgmft.data.tables.images import find_web_address, list_pictures
 from sgmft.data.tables.paths import PathResolver
-from sgmft.errors import SgmftNotice, warn
+from sgmft.errors import TEXTS, Message, SgmftNotice, warn
 from sgmft.utils.files import write_file
 
 ROLES = ("text", "images", "id", "user", "time", "label")
@@ -53,8 +53,7 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
                 own["images"] = paths + web or ([] if has_lists else None)
             writer.write([{name: post.row.get(name) for name in kept} | own])
     if outside:
-        message = f"Pictures of {outside:,} posts lie outside the folder of {output}"
-        warn(f"{message}: read it with --allow-outside.", SgmftNotice)
+        warn(Message(TEXTS["pictures outside"], count=outside, output=output), SgmftNotice)
     return summary
 
 

@@ -1,9 +1,7 @@
 """Encode tables of posts into a feature store, in this process or on a cluster."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sgmft.data.posts import raise_first_error
 from sgmft.data.source import Source
@@ -15,25 +13,8 @@ from sgmft.features.encoders.base import Encoder
 from sgmft.features.store import FeatureStore
 from sgmft.features.table import write_ids
 from sgmft.jobs.cluster import pieces
-from sgmft.jobs.cluster.pieces import Piece
 
 Loaded = tuple[Encoder, FeatureStore]
-
-
-def _load(settings: dict[str, Any], folder: Path, tokens: bool) -> Loaded:
-    encoder = open_encoder(**settings)
-    return encoder, FeatureStore(folder, encoder.info, tokens)
-
-
-def _encode(tokens: bool, loaded: Loaded, source: Source, piece: Piece) -> Iterator[JobSummary]:
-    """Encode what the store does not have; the store itself knows which posts it has."""
-    encoder, store = loaded
-    for chunk in encode_posts(piece.posts, encoder, tokens=tokens, store=store):
-        if source.strict:
-            raise_first_error(chunk.posts)
-        names = [chunk.posts[i].id for i in chunk.good]
-        write_ids(store.folder, zip(names, chunk.keys, strict=True))
-        yield JobSummary.of(chunk.posts)
 
 
 def encode_table(
@@ -51,14 +32,26 @@ def encode_table(
     """
     if handle.features_folder is None:
         raise SgmftError("Encoding needs a folder for the features.")
-    tokens = handle.encoder.info.has_tokens if tokens is None else tokens
+    wanted = handle.encoder.info.has_tokens if tokens is None else tokens
     here, folder = engine is pieces.run_here, Path(handle.features_folder)
     folder = folder if here else folder.absolute()
     sources = [source] if here else pieces.single_tables(source)
-    store = FeatureStore(folder, handle.encoder.info, tokens)
+    store = FeatureStore(folder, handle.encoder.info, wanted)
     settings = {**handle.encoder_settings, "device": handle.device}
-    rows = 0 if here else pieces.ROWS
-    load, work = partial(_load, settings, folder, tokens), partial(_encode, tokens)
-    own: dict[str, Any] = {"load": load, "work": work, "loaded": (handle.encoder, store)}
-    task = pieces.PieceTask(sources=sources, folder=folder, rows=rows, **own)
+
+    def load() -> Loaded:
+        encoder = open_encoder(**settings)
+        return encoder, FeatureStore(folder, encoder.info, wanted)
+
+    def encode(loaded: Loaded, source: Source, piece: pieces.Piece) -> Iterator[JobSummary]:
+        encoder, store = loaded  # which itself knows the posts it has; others are encoded
+        for chunk in encode_posts(piece.posts, encoder, tokens=wanted, store=store):
+            if source.strict:
+                raise_first_error(chunk.posts)
+            names = [chunk.posts[i].id for i in chunk.good]
+            write_ids(store.folder, zip(names, chunk.keys, strict=True))
+            yield JobSummary.of(chunk.posts)
+
+    loaded, rows = (handle.encoder, store), 0 if here else pieces.ROWS
+    task = pieces.PieceTask(sources, folder, rows, load, encode, loaded=loaded)
     return pieces.add_up(engine(task), on_encoded), store.folder

@@ -26,8 +26,7 @@ Rows = dict[str, PostFeatures]  # features of posts by their ids
 def list_encoders() -> Iterator[tuple[str, int, int, int | str, str]]:
     """Yield the name of each encoder, its widths of texts, pictures and both, and what it needs.
 
-    None that needs torch is loaded. Widths of one that cannot be loaded are 0; "-" is that of both
-    of one that does not embed them together.
+    None that needs torch is loaded. A width is 0 where one cannot be loaded; "-" for no joint one.
     """
     from huggingface_hub import try_to_load_from_cache
 

@@ -13,7 +13,7 @@ from sgmft.data.posts import Post, raise_first_error, require_columns, require_k
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.data.tables import open_writer
-from sgmft.errors import Message, NoUsableRowError, warn
+from sgmft.errors import TEXTS, Message, NoUsableRowError, warn
 from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.evaluation.report import write_evaluation
 from sgmft.features.attributes import read_cell
@@ -31,7 +31,6 @@ def evaluate_table(
     source: Source,
     output: str | Path,
     locator: SemanticLocator,
-    *,
     by: Sequence[str] = (),
     fixes: str | None = None,  # table of corrected labels, see `apply_fixes`
     language: str | None = None,  # of the page: en or zh; by default the locale's
@@ -64,10 +63,7 @@ def evaluate_table(
     require_columns([p.post for p in good], by)
     notice = ""
     if seen := int(locator.held_out.trained_with([p.key for p in good]).sum()):
-        so = "so the figures say less of new posts: evaluate on others (--where)"
-        start = "The model was trained with {seen} of these {posts} posts, "
-        notice = Message(f"{start}{so}.", seen=seen, posts=len(good))
-        warn(notice)
+        warn(notice := Message(TEXTS["trained with"], seen=seen, posts=len(good)))
     parts = np.array([p.parts for p in good])
     probs, truth = np.array([p.probabilities for p in good]), [str(p.post.label) for p in good]
     how: Any = {"temperature": locator.temperatures[parts], "parts": [PARTS[x] for x in parts]}

@@ -22,7 +22,6 @@ def explain_table(
     source: Source,
     output: str | Path,
     locator: SemanticLocator,
-    *,
     row: int | None = None,
     most: int = 20,
     label: str | None = None,
@@ -42,7 +41,11 @@ def explain_table(
     if label is not None:
         check_name(label, locator.labels, "The model has no label")
     found: list[tuple[Post, Explanation | None]] = []
-    chosen = _chosen(source, row, most + 1)
+    at, count = ("", most + 1) if row is None else (f", row {row}", 1)
+    chosen = list(islice((x for x in source.iter_posts() if x.place.endswith(at)), count))
+    if not chosen and row is not None:
+        raise SgmftError(f"{source.table} has no row {row}: rows are counted as in its messages.")
+    chosen = chosen or source.read_posts()  # which raises the reason
     for post in chosen[:most]:
         try:
             explanation = locator.explain(post, label=label)
@@ -72,14 +75,3 @@ def explain_table(
     if len(chosen) > most:
         sentences.append(f"Only the first {most} posts are explained: --posts N explains more.")
     return JobSummary.of(post for post, _ in found), sentences
-
-
-def _chosen(source: Source, row: int | None, most: int) -> list[Post]:
-    if row is None:
-        posts = list(islice(source.iter_posts(), most))
-        return posts or source.read_posts()  # which raises the reason
-    wanted = (post for post in source.iter_posts() if post.place.endswith(f", row {row}"))
-    posts = list(islice(wanted, 1))
-    if not posts:
-        raise SgmftError(f"{source.table} has no row {row}: rows are counted as in its messages.")
-    return posts

@@ -44,7 +44,6 @@ def fetch_table(
     source: Source,
     folder: str | Path,
     settings: DownloadSettings,
-    *,
     max_files: int = 100_000,
     max_total: int = 20 * 2**30,
     on_fetched: Callable[[int], object] = lambda done: None,

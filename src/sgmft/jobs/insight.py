@@ -15,7 +15,7 @@ from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.formats import is_predicted
-from sgmft.errors import Message, NoUsableRowError, SgmftError, raising
+from sgmft.errors import TEXTS, Message, NoUsableRowError, SgmftError, raising
 from sgmft.evaluation.shares import LEAST, Change, PrivacyRule, ShareEstimator, Shares
 from sgmft.features.attributes import TIMES, parse_time, read_cell, to_number
 from sgmft.locator import drift
@@ -35,6 +35,7 @@ EXAMPLES, LONGEST = 2, 90  # texts of a label in a cell, and characters of each
 _PERSONAL = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.\w+|@[\w-]+|\d{5,}")
 _FIGURE = re.compile(r"<svg.*?</svg>", re.DOTALL)
 Time = tuple[date | None, int | None]  # day and hour, as far as they are known
+Breakdowns = dict[str, list[str | None]]  # the value of each post, by name
 
 
 class Cell(NamedTuple):
@@ -64,49 +65,50 @@ class Insight:
     change: tuple[str, Cell, Cell, Change] | None = None
 
 
+@dataclass(frozen=True)
+class InsightSettings:
+    """What is shown, and of how many people at least."""
+
+    by: Sequence[str] = ()  # columns to break the shares down by
+    change: str | None = None  # the first day of those compared with all before, as 2024-03-01
+    least: int = 5  # users that a group must have to be shown; posts, where there are no users
+    examples: bool = False  # whether a few texts of each place are shown, too
+    reject: float | None = None  # as `Abstention` has it, where a model predicts the posts
+    utc_offset: float = 0.0  # hours that are added to times given in UTC
+    language: str | None = None  # of the page: en or zh; by default the locale's
+
+
 def insight_table(
     source: Source,
     output: str | Path,
     model: Predictor | None = None,
-    *,
-    by: Sequence[str] = (),
-    change: str | None = None,
-    least: int = 5,
-    examples: bool = False,
-    reject: float | None = None,
-    utc_offset: float = 0.0,
-    language: str | None = None,  # of the page: en or zh; by default the locale's
+    settings: InsightSettings | None = None,
     on_read: Callable[[int], object] = lambda done: None,
 ) -> Insight:
     """Write shares of labels into a folder: a page, its tables and its figures.
 
-    Args:
-        source: what `predict` wrote, or posts with labels by hand; with a `model`, any posts.
-        model: predicts the posts, and corrects the shares by its held-out posts.
-        by: columns to break the shares down by.
-        change: the first day of those that are compared with all before, as 2024-03-01.
-        least: users that a group must have to be shown; posts, where there are no users.
-        utc_offset: hours that are added to times given in UTC.
-
-    SgmftError where no post has a label, they are of too few users, or before or after is none.
+    The source is what `predict` wrote, or posts with labels by hand; with a `model`, which predicts
+    them and corrects the shares by its held-out posts, any posts. SgmftError where no post has a
+    label, they are of too few users, or before or after is none.
     """
+    settings = settings or InsightSettings()
+    by, change, least = settings.by, settings.change, settings.least
     with raising(f"--before-after {change}: write the day as 2024-03-01.", ValueError):
         change = change and str(date.fromisoformat(change))
-    if not abs(utc_offset) <= 14:
-        raise SgmftError(f"--utc-offset {utc_offset}: give hours from -14 to 14.")
+    if not abs(settings.utc_offset) <= 14:
+        raise SgmftError(f"--utc-offset {settings.utc_offset}: give hours from -14 to 14.")
     if model is None:
         labels, predictions, by_hand = _read_table(source)
     else:
         labels, by_hand = model.labels, False
-        predictions = model.predictions(source.iter_posts(), Abstention(reject=reject))
+        predictions = model.predictions(source.iter_posts(), Abstention(reject=settings.reject))
     held_out = None if model is None or len(model.held_out) < LEAST else model.held_out
     kind = "counted" if by_hand else "averaged" if held_out is None else "corrected"
     read, good, times = list[Prediction](), list[Prediction](), list[Time]()
     for p in predictions:
-        time, warnings = _read_time(p.post, utc_offset)
+        time, warnings = _read_time(p.post, settings.utc_offset)
         if model is not None and is_predicted(p.post.row) and p.post.label not in (None, p.label):
-            text = "its label {label!r} in the table is not read, as the model predicts it anew"
-            warnings.append(Message(text, label=p.post.label))
+            warnings.append(Message(TEXTS["predicted anew"], label=p.post.label))
         read.append(p._replace(post=replace(p.post, warnings=(*p.post.warnings, *warnings))))
         if p.probabilities is not None and p.abstained != OF_NONE:
             good.append(read[-1])
@@ -133,7 +135,7 @@ def insight_table(
         places = {"counted": digits, **dict.fromkeys(("share", "low", "high"), finer)}
         found = found._replace(**{x: getattr(found, x).round(n) for x, n in places.items()})
         number, writers = map(rule.round, (len(rows), len(np.unique(rule.users[rows]))))
-        some = _choose_examples([good[i] for i in rows]) if texts and examples else {}
+        some = _choose_examples([good[i] for i in rows]) if texts and settings.examples else {}
         return Cell(value, number, writers, found, some)
 
     whole = shares.draw(shares.estimate(every), every)
@@ -173,25 +175,21 @@ def insight_table(
     if change is not None:
         halves = {x.value: x for x in result.by.pop(CHANGE, ())}
         if not halves.keys() >= {"before", "after"}:
-            few = f"fewer than {least} users wrote posts with a time that can be read"
-            fix = "see --min-users, and --column time=NAME"
-            raise SgmftError(f"--before-after {change}: before or after it, {few}: {fix}.")
+            raise SgmftError(TEXTS["one side of a day"], day=change, least=least)
         before, after = halves["before"], halves["after"]
         result.change = change, before, after, Change.between(before.found, after.found)
-    _write(Path(output), result, pick_language(language), Path(source.table).name)
+    _write(Path(output), result, pick_language(settings.language), Path(source.table).name)
     return result
 
 
-def _read_periods(
-    times: Sequence[Time], change: str | None, block: int
-) -> dict[str, list[str | None]]:
+def _read_periods(times: Sequence[Time], change: str | None, block: int) -> Breakdowns:
     """Return the period of each post, by the name of the breakdown; None of those without."""
     days = [day for day, _ in times]
     known = any(hour for _, hour in times)  # else they are days, which programs write as midnights
     hours = [f"{hour:02}:00" if known and hour is not None else None for _, hour in times]
     starts = [x and f"{int(x[:2]) // block * block:02}:00" for x in hours]
     weekdays = [[*DAYS][day.weekday()] if day else None for day in days]
-    found: dict[str, list[str | None]] = {
+    found: Breakdowns = {
         "hour": hours,
         TYPICAL: hours,
         "weekday": weekdays,
@@ -218,8 +216,7 @@ def _read_table(source: Source) -> tuple[list[str], Iterator[Prediction], bool]:
     elif labels and {*labels} <= {*shares}:  # without its empty columns
         labels, predicted = shares, True
     elif len(labels) > MOST_LABELS:
-        fix = "say which column holds the places, as in --column label=NAME"
-        raise SgmftError(f"{source.table}: its labels are {len(labels):,} different ones: {fix}.")
+        raise SgmftError(TEXTS["many labels"], table=source.table, count=len(labels))
 
     def read(post: Post) -> Prediction:
         cells = ((read_cell(post, f"p_{label}") or "").replace(",", ".") for label in labels)
@@ -236,8 +233,8 @@ def _read_table(source: Source) -> tuple[list[str], Iterator[Prediction], bool]:
             return Prediction(replace(post, error=error), None, None, None)
         good = replace(post, error=None)  # as pictures need not be there
         if post.label and (reason or given @ probs < probs.max()):
-            text = "its label {label!r} is not the predicted one, and counts as given by hand"
-            good = replace(good, warnings=(*post.warnings, Message(text, label=post.label)))
+            why = Message(TEXTS["given by hand"], label=post.label)
+            good = replace(good, warnings=(*post.warnings, why))
             probs, reason = given, None
         return Prediction(good, post.label, probs / probs.sum(), None, abstained=reason or None)
 

@@ -54,7 +54,6 @@ def predict_table(
     source: Source,
     output: str | Path,
     model: ModelFolder | SupportsPredictions,
-    *,
     abstain: Abstention | None = None,
     adapt: Callable[[Iterable[Post]], object] | None = None,  # called first with all posts
     shard_rows: int | None = None,  # of one shard, at most; 1024 by default
@@ -70,8 +69,10 @@ def predict_table(
     """
     rules = abstain or Abstention()
     if isinstance(model, ModelFolder) and is_shards(output):
-        rows = shard_rows or pieces.ROWS
-        return _predict_shards(source, output, model, rules, rows, engine, on_predicted)
+        shards, finished, task = _open_shards(source, output, model, rules, shard_rows)
+        total = pieces.add_up(chain(finished, engine(task)), on_predicted)
+        drift.warn_of_shifts(task.loaded.traits, total.traits)
+        return shards.end(total.posts)
     if shard_rows or engine is not pieces.run_here:
         raise SgmftError(f"{output} is one file: for shards, give the name of a folder.")
     predictor = model.load() if isinstance(model, ModelFolder) else model
@@ -115,16 +116,11 @@ def is_shards(output: str | Path) -> bool:
     return str(output) != "-" and not Path(output).suffix
 
 
-def _predict_shards(
-    source: Source,
-    output: str | Path,
-    model: ModelFolder,
-    rules: Abstention,
-    rows: int,
-    engine: pieces.Engine,
-    on_predicted: Callable[[int], object],
-) -> JobSummary:
-    sources = pieces.single_tables(source)
+def _open_shards(
+    source: Source, output: str | Path, model: ModelFolder, rules: Abstention, most: int | None
+) -> tuple[pieces.Shards, Iterable[JobSummary], pieces.PieceTask]:
+    """Return a sink of `most` rows each, what is finished of it, and the task of what is not."""
+    sources, rows = pieces.single_tables(source), most or pieces.ROWS
     predictor = model.load()
     predictor.held_out.check(rules)
     types = pieces.input_types(sources)
@@ -150,9 +146,7 @@ def _predict_shards(
         given = predictor.predictions(piece.posts, rules), columns, source.strict
         return _write_rows(*given, partial(shards.write, piece.id), rows)
 
-    own: dict[str, Any] = {"finished": frozenset(finished), "loaded": predictor}
-    own |= {"load": model.load, "work": work}
-    task = pieces.PieceTask(sources=sources, folder=shards.folder, rows=rows, **own)
-    total = pieces.add_up(chain(finished.values(), engine(task)), on_predicted)
-    drift.warn_of_shifts(predictor.traits, total.traits)
-    return shards.end(total.posts)
+    task = pieces.PieceTask(
+        sources, shards.folder, rows, model.load, work, frozenset(finished), predictor
+    )
+    return shards, finished.values(), task

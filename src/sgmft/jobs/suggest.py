@@ -5,10 +5,9 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sgmft.data.posts import Post, raise_first_error, require_columns
 from sgmft.data.source import Source
@@ -17,17 +16,16 @@ from sgmft.data.tables import Columns, iter_posts, open_writer
 from sgmft.data.tables.cells import to_text
 from sgmft.data.tables.columns import USUAL
 from sgmft.data.tables.label_studio import CONTROL, write_tasks
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.evaluation.calibration import temper
 from sgmft.features.features import Features
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction, renamed_columns
-from sgmft.models.arrays import normalize
+from sgmft.models.arrays import Floats, Reals, normalize
 from sgmft.models.base import mean_and_divisor, predict_logits
 
 POOL = 8000  # posts looked at; of more, so many are drawn: similarities are 4 bytes a pair
 POWER = 2  # of cosines, with a model
-Floats = NDArray[np.floating]
 RANK, UNCERTAINTY = "suggested_rank", "uncertainty"  # columns
 
 
@@ -54,7 +52,6 @@ def suggest_table(
     output: str | Path,
     locator: SemanticLocator,
     count: int,
-    *,
     labels: Sequence[str] = (),
     labelled: Sequence[Source] = (),
     seed: int = 0,
@@ -72,8 +69,7 @@ def suggest_table(
     for table in (source, *labelled):
         table.refuse_overwriting(output)
     if _holds_labels(output):
-        fix = f"give the new suggestions another name, and these posts with --labelled {output}"
-        raise SgmftError(f"{output} holds labels already, which would be lost: {fix}.")
+        raise SgmftError(TEXTS["labels lost"], output=output)
     posts, seen = source.read_posts(), list[Post]()
     if disagree is not None:
         require_columns(posts, [disagree], "--disagree")
@@ -86,22 +82,13 @@ def suggest_table(
     names = dict.fromkeys([*labels, *locator.labels, *sorted({str(p.label) for p in known})])
     tasks = str(output).lower().endswith(".json")
     if tasks and not names:
-        fix = 'name them, as in --labels "Home,School"'
-        raise SgmftError(f"Label Studio needs labels to choose among: {fix}.")
-    how: Any = {
-        "labelled": seen,
-        "seed": seed,
-        "disagree": disagree,
-        "strict": source.strict,
-        "on_encoded": on_encoded,
-    }
-    chosen, read = suggest_posts(posts, locator, count, **how)
+        raise SgmftError(TEXTS["no choices"])
+    every = [*posts, *(post for post in seen if post.label is not None)]
+    chosen, read = suggest_posts(every, locator, count, seed, disagree, source.strict, on_encoded)
     summary = JobSummary(len(posts) + len(seen) - len(read)) + JobSummary.of(read)
     if not chosen:
-        bad = describe_errors(summary.errors)
-        why = "all that can be used have a label, or are the same as one that has"
-        fix = "give a table with other posts." + (f" Not used: {bad}." if bad else "")
-        raise SgmftError(f"{source.table} has no post to suggest: {why}; {fix}")
+        bad = f" Not used: {describe_errors(summary.errors)}." if summary.errors else ""
+        raise SgmftError(TEXTS["nothing to suggest"], table=source.table, errors=bad)
     config = None
     if tasks:
         version = " ".join(dict.fromkeys(["sgmft", locator.method.name, locator.preset.name]))
@@ -125,8 +112,6 @@ def suggest_posts(
     posts: Sequence[Post],
     locator: SemanticLocator,
     count: int,
-    *,
-    labelled: Sequence[Post] = (),
     seed: int = 0,
     disagree: str | None = None,
     strict: bool = False,
@@ -135,14 +120,12 @@ def suggest_posts(
     """Choose the posts most worth labelling; see `choose_posts` for `count` and `seed`.
 
     Of posts with the same content one is suggested, and none where one has a label. Those with a
-    label, also of `labelled`, cover what is like them. A trained locator weighs posts by its
-    uncertainty; of any other only the encoder is used. `disagree` is a column of labels, by another
+    label cover what is like them. A trained locator weighs posts by its uncertainty; of any other
+    only the encoder is used. `disagree` is a column of labels, by another
     model say: the probability that they are wrong counts, and posts without are left out. Returns
-    the posts, the most worthwhile
-    first, and all that were looked at, with the `error` of those that cannot be used.
+    the posts, best first, and all looked at, with the `error` of those that cannot be used.
     """
-    seen = [post for post in labelled if post.label is not None]
-    encoded = locator.encode([*posts, *seen], on_encoded=on_encoded)
+    encoded = locator.encode(posts, on_encoded=on_encoded)
     if strict:
         raise_first_error(encoded.refused)
     covered: dict[str, int] = {}  # content key to the position of the first post of that content
@@ -177,7 +160,7 @@ def choose_posts(
     features: Features,
     count: int,
     *,
-    uncertainty: NDArray[np.float32] | None = None,
+    uncertainty: Floats | None = None,
     covered: Sequence[int] = (),
     near: float = 0.85,  # cosine from which two are taken for one; distinct ones stay below 0.7
     seed: int = 0,
@@ -201,8 +184,7 @@ def choose_posts(
     open_posts, labelled = space[pool], space[known]
     reached = np.zeros(len(pool), np.float32)  # (P,) similarity to the nearest with a label
     for first in range(0, len(labelled), POOL):
-        nearest = (open_posts @ labelled[first : first + POOL].T).max(1)
-        reached = np.maximum(reached, nearest)
+        reached = np.maximum(reached, (open_posts @ labelled[first : first + POOL].T).max(1))
     weights = np.ones(len(pool)) if uncertainty is None else np.asarray(uncertainty)[pool]
     similarity = np.maximum(open_posts @ open_posts.T, 0)  # (P, P)
     if uncertainty is not None:
@@ -211,7 +193,7 @@ def choose_posts(
     return [int(pool[i]) for i in _greedy(similarity, weights, reached, count, near)]
 
 
-def _greedy(alike: Floats, weights: Floats, reached: Floats, count: int, near: float) -> list[int]:
+def _greedy(alike: Floats, weights: Reals, reached: Floats, count: int, near: float) -> list[int]:
     """Return positions in the order of their gains; lazy, for a gain only falls (Minoux 1978)."""
     weights, best = weights.astype(np.float32), np.maximum(reached, 0)
     stopped = reached >= near
@@ -237,7 +219,7 @@ def _greedy(alike: Floats, weights: Floats, reached: Floats, count: int, near: f
     return chosen
 
 
-def _space(features: Features) -> NDArray[np.float32]:
+def _space(features: Features) -> Floats:
     """Return posts (N, Dt + Dv) of unit length, whose products are mean cosines of modalities."""
     modalities = []
     for x, has in zip(features.pooled(), (features.has_text, features.has_image), strict=True):
@@ -248,7 +230,7 @@ def _space(features: Features) -> NDArray[np.float32]:
     return np.asarray(normalize(np.concatenate(modalities, -1)))
 
 
-def margin_uncertainty(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+def margin_uncertainty(probabilities: Floats) -> Floats:
     """Return 1 less the margin between the two most probable labels: (N, K) to (N,)."""
     first_two = np.sort(probabilities, axis=1)[:, :-3:-1]  # (N, 2), the larger first
     return (1 - first_two[:, 0] + first_two[:, 1]).astype(np.float32)

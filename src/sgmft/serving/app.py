@@ -1,13 +1,15 @@
 """The HTTP API: its addresses, and their responses."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Annotated, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, FastAPI, Header, Request, Response, Security
+from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.responses import HTMLResponse
 from fastapi.security import APIKeyHeader
 from fastapi.security.http import HTTPBase
@@ -25,15 +27,13 @@ from sgmft.utils.templates import render
 
 Result = TypeVar("Result")
 _BODIES, _SCHEMA = (OnePost, ManyPosts, ExplainedPost), "#/components/schemas/{model}"
-_OBJECT = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
+_PARTS = json.loads(Path(__file__).with_name("openapi.json").read_text("utf-8"))  # schemas
 
 # Ways to show the key, for the OpenAPI document: it is `Guard` that checks it.
 _KEYS = (
     HTTPBase(scheme="bearer", scheme_name="bearer", auto_error=False),
     APIKeyHeader(name="X-API-Key", scheme_name="header", auto_error=False),
-    HTTPBase(
-        scheme="basic", scheme_name="basic", description="The key as password.", auto_error=False
-    ),
+    HTTPBase(scheme="basic", scheme_name="basic", description="Key as password.", auto_error=False),
 )
 
 
@@ -57,12 +57,11 @@ def create_app(
     closed = APIRouter()
     if key is not None:
         closed = APIRouter(dependencies=[Security(x) for x in _KEYS], responses=_problems(401))
-    _add_inference(closed, engine, metrics)
+    _add_routes(closed, app, engine, metrics)
     studio = studio or LabelStudio(engine)
     problems = _problems(400, 408, 413, 415, 422, 500, 503)
     for answer in (studio.setup, studio.predict, studio.webhook):
-        closed.post(f"/{answer.__name__}", responses=problems, openapi_extra=_OBJECT)(answer)
-    _add_information(closed, app, engine, metrics)
+        closed.post(f"/{answer.__name__}", responses=problems, openapi_extra=_PARTS["body"])(answer)
     app.include_router(closed)
     for status, kind in ((404, "not-found"), (405, "not-allowed")):
         app.add_exception_handler(status, partial(_http_error, kind))
@@ -78,7 +77,9 @@ def create_app(
     return app
 
 
-def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMetrics) -> None:
+def _add_routes(
+    router: APIRouter, app: FastAPI, engine: InferenceEngine, metrics: ServerMetrics
+) -> None:
     problems = _problems(400, 408, 413, 415, 422, 500, 503)
     pages = {"content": {"text/html": {"schema": {"type": "string"}}}}
 
@@ -98,26 +99,20 @@ def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMe
         responses=problems | {200: pages},
         openapi_extra=_body("ExplainedPost"),
     )
-    async def explain_post(
-        request: Request, accept: Annotated[str, Header(include_in_schema=False)] = ""
-    ) -> Any:
+    async def explain_post(request: Request) -> Any:
         """Explain the prediction of one post: as numbers, or as a page (`Accept: text/html`)."""
         with engine.places.take():
             given = await parse_request(request, engine.limits, ExplainedPost)
             explaining = engine.explain(given.posts[0], given.label, given.rules)
             prediction, explanation = await unless_gone(request, explaining)
         metrics.count_posts([prediction])
-        if "text/html" in accept:
+        if "text/html" in request.headers.get("accept", ""):
             from sgmft.evaluation.explain.page import explanation_page
 
             return HTMLResponse(explanation_page([explanation]))
         answer = responses.PredictionResponse.of(prediction, engine.model.labels)
         return {"prediction": answer, "explanation": explanation.to_dict()}
 
-
-def _add_information(
-    router: APIRouter, app: FastAPI, engine: InferenceEngine, metrics: ServerMetrics
-) -> None:
     @router.get("/v1/model")
     async def model() -> responses.ModelResponse:
         """The model that is served, and the limits of requests."""
@@ -181,7 +176,7 @@ def _http_error(kind: str, request: Request, error: Exception) -> Response:
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {MEDIA_TYPE: {"schema": responses.ProblemResponse.model_json_schema()}}
+    content = {MEDIA_TYPE: {"schema": _PARTS["problem"]}}
     titles = {x: "; ".join(y.title for y in PROBLEMS.values() if y.status == x) for x in statuses}
     return {status: {"description": titles[status], "content": content} for status in statuses}
 
@@ -189,8 +184,6 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def _body(*names: str) -> dict[str, Any]:
     """Return the body of an address, for the OpenAPI document: `requests` reads it, not FastAPI."""
     kinds = [{"$ref": _SCHEMA.format(model=name)} for name in names]
-    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
-    form = {"type": "object", "properties": {"text": {"type": "string"}, "images": files}}
     schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
-    content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}}
+    content = {"application/json": {"schema": schema}, **_PARTS["form"]}
     return {"requestBody": {"required": True, "content": content}}

@@ -6,8 +6,7 @@ import multiprocessing
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,13 +15,13 @@ from typing import Any
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftError, raising
 from sgmft.evaluation.explain.explanation import Explanation
+from sgmft.jobs.predict import ModelFolder
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
 from sgmft.models.registry import LOADED
 from sgmft.serving import worker
 from sgmft.serving.problems import Limits, Places, Problem
 from sgmft.serving.responses import ServedModel
-from sgmft.serving.worker import WorkItem
 
 _log = logging.getLogger("sgmft")
 Rules = Abstention | None  # None: the server's own
@@ -32,7 +31,7 @@ Rules = Abstention | None  # None: the server's own
 class QueuedRequest:
     """A request that waits for the worker; predictions are made together, explanations alone."""
 
-    item: WorkItem
+    item: worker.WorkItem
     explain: bool = False
     label: str | None = None
     alone: bool = False  # since a worker stopped on it and others
@@ -57,19 +56,11 @@ class InferenceEngine:
     model: ServedModel  # set by `start`
     restarts = 0  # how often the worker was started again
 
-    def __init__(
-        self,
-        model: str,
-        limits: Limits,
-        rules: Rules = None,
-        *,
-        runtime: str | None = None,
-        device: str | None = None,
-    ) -> None:
+    def __init__(self, model: ModelFolder, limits: Limits, rules: Rules = None) -> None:
         self.limits, self.rules = limits, rules or Abstention()
         self.places = Places(limits.requests)  # of requests that come in, wait, or are answered
         self.on_batch: Callable[[int], None] = lambda posts: None  # number of posts of each batch
-        self._load = partial(worker.load_served_model, model, runtime, device, self.rules)
+        self._load = partial(worker.load_served_model, model, self.rules)
         self._waiting: deque[QueuedRequest] = deque()
         self._wake = asyncio.Event()
         self._loaded, self._pid = False, 0
@@ -82,7 +73,7 @@ class InferenceEngine:
         """Load the model; blocks. Raises SgmftError where it cannot be loaded."""
         start = time.monotonic()
         try:
-            with raising("The worker stopped while it loaded the model.", BrokenProcessPool):
+            with raising("The worker stopped while it loaded the model.", BrokenExecutor):
                 self.model, self._pid = self._pool.submit(self._load).result()
         except BaseException:
             self._pool.shutdown()
@@ -118,7 +109,7 @@ class InferenceEngine:
 
     async def predict(self, posts: Sequence[Post], rules: Rules = None) -> list[Prediction]:
         """Predict the posts, in order. Raises Problem."""
-        found: list[Prediction] = await self._result(WorkItem(posts, rules or self.rules))
+        found: list[Prediction] = await self._result(worker.WorkItem(posts, rules or self.rules))
         for i, (x, post) in enumerate(zip(found, posts, strict=True)):
             found[i] = x._replace(post=replace(post, error=x.error, warnings=x.post.warnings))
         return found
@@ -127,12 +118,12 @@ class InferenceEngine:
         self, post: Post, label: str | None = None, rules: Rules = None
     ) -> tuple[Prediction, Explanation]:
         """Predict a post and explain it. Raises Problem."""
-        item = WorkItem([post], rules or self.rules)
+        item = worker.WorkItem([post], rules or self.rules)
         prediction, explanation = await self._result(item, explain=True, label=label)
         post = replace(post, warnings=prediction.post.warnings)
         return prediction._replace(post=post), replace(explanation, post=post)
 
-    async def _result(self, item: WorkItem, **how: Any) -> Any:
+    async def _result(self, item: worker.WorkItem, **how: Any) -> Any:
         request = QueuedRequest(item, **how)
         self._waiting.append(request)
         self._wake.set()
@@ -181,7 +172,7 @@ class InferenceEngine:
         try:
             computing = asyncio.get_running_loop().run_in_executor(self._pool, call)
             results = await asyncio.wait_for(computing, self.limits.seconds)
-        except (BrokenProcessPool, TimeoutError) as error:
+        except (BrokenExecutor, TimeoutError) as error:
             self._retry(batch, late=isinstance(error, TimeoutError))
             await self._reload()
         except SgmftError as error:

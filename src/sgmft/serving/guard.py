@@ -34,8 +34,8 @@ class ServerMetrics:
     def __init__(self, engine: InferenceEngine) -> None:
         self.registry = CollectorRegistry()
         own: Any = {"namespace": "sgmft", "registry": self.registry}
-        self._requests = Counter("requests", "Requests answered.", ["route", "status"], **own)
-        self._seconds = Histogram("request_seconds", "Seconds.", ["route"], buckets=_SECONDS, **own)
+        self.requests = Counter("requests", "Requests answered.", ["route", "status"], **own)
+        self.seconds = Histogram("request_seconds", "Seconds.", ["route"], buckets=_SECONDS, **own)
         self._posts = Counter("posts", "Posts: label, abstained or error.", ["outcome"], **own)
         self._engine, trait = engine, ["trait", "value"]
         self._traits = Counter("traits", "Posts predicted with each trait.", trait, **own)
@@ -49,11 +49,6 @@ class ServerMetrics:
             ("worker_restarts", "How often the worker was started again.", lambda: engine.restarts),
         ):
             Gauge(name, what, **own).set_function(value)
-
-    def count_request(self, route: str, status: int, seconds: float) -> None:
-        """Count a request that is answered."""
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
 
     def count_posts(self, predictions: Iterable[Prediction]) -> None:
         """Count posts that are predicted."""
@@ -155,7 +150,8 @@ class Guard:
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         """Count and log a request, without what may hold a post: other addresses and queries."""
         route = getattr(scope.get("route"), "path", "") or "other"
-        self.metrics.count_request(route, status, seconds)
+        self.metrics.requests.labels(route, str(status)).inc()
+        self.metrics.seconds.labels(route).observe(seconds)
         level = logging.DEBUG if route in ("other", "/", *OPEN, "/metrics") else logging.INFO
         method = scope["method"] if scope["method"] in ("GET", "POST") else "other"
         _log.log(level, "%s %s %d %.0f ms", method, route, status, 1000 * seconds)

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from fastapi import Request
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 
 from sgmft.data.posts import Post
 from sgmft.data.tables import RawRow, RawTable
 from sgmft.data.tables.label_studio import is_task, local_path, make_prediction
 from sgmft.data.tables.posts import USUAL_COLUMNS, iter_table
-from sgmft.errors import SgmftError, raising
+from sgmft.errors import TEXTS, Message, SgmftError, raising
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.problems import Problem
 from sgmft.serving.requests import parse_object
@@ -118,8 +117,7 @@ class LabelStudio:
 
 def _keep(export: Path, event: dict[str, Any] | None = None) -> None:
     """Add annotations to an export, each in the place of what it was before, or delete them."""
-    wrong = f"{export} is no JSON export of one project of Label Studio, with each id once"
-    with raising(f"{wrong}: name another.", *MALFORMED, RecursionError):
+    with raising(Message(TEXTS["no export"], path=export), *MALFORMED, RecursionError):
         text = export.read_text("utf-8-sig") if export.is_symlink() or export.exists() else "[]"
         read = json.loads(text, object_hook=lambda x: x)  # at which other threads have a turn
         kept = {x["id"]: x | {"annotations": x.get("annotations") or []} for x in read}

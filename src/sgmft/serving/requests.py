@@ -23,6 +23,7 @@ from starlette.requests import Request
 
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.images import count_pixels
+from sgmft.errors import TEXTS
 from sgmft.locator.abstention import Abstention
 from sgmft.serving.problems import Limits, Problem
 
@@ -33,11 +34,6 @@ Form = tuple[dict[str, str], list[tuple[str, UploadFile]]]
 MAX_MEMBERS = 16  # of one JSON object; ours have fewer
 MAX_FIELDS = 16  # of one form that are no files
 _BOUNDARY = re.compile(r"[\w'()+,./:=? -]{0,69}[\w'()+,./:=?-]", re.ASCII)  # RFC 2046
-_OVER = {
-    "text-too-long": "{post} has {count:,} characters; at most {most:,}.",
-    "too-many-pictures": "{post} has {count} pictures; at most {most}.",
-    "too-many-pixels": "{post}: {name} has {count:,} pixels; at most {most:,}.",
-}
 
 
 class _Strict(BaseModel):
@@ -56,9 +52,7 @@ class PostRequest(_Strict):
 
     id: str | None = Field(None, description="comes back with the prediction")
     text: str = Field("", description="as its author wrote it")
-    images: list[str | ImageRequest] = Field([])
-    """picture and video files, each in base64 (a data: address is one, too); in a form, the names \
-of the parts that hold them"""
+    images: list[str | ImageRequest] = Field([], description=TEXTS["images of a request"])
     attributes: dict[str, str | float | bool | None] = Field({}, max_length=64)
     """other columns by name, and time, where the model reads some"""
 
@@ -66,13 +60,9 @@ of the parts that hold them"""
 class AbstentionRequest(_Strict):
     """When the label is withheld; by default as the server was started."""
 
-    coverage: Share | None = None
-    """adds the set of labels that holds the true one for this share of posts; no label unless it \
-has one"""
+    coverage: Share | None = Field(None, description=TEXTS["coverage of a request"])
     min_probability: Share | None = Field(None, description="no label below it")
-    reject: Share | None = None
-    """no label for posts that seem to be of none of the labels, at the cost of this share of \
-those that are"""
+    reject: Share | None = Field(None, description=TEXTS["reject of a request"])
 
 
 class OnePost(AbstentionRequest, PostRequest):
@@ -179,8 +169,8 @@ def _parse(body: bytes, limits: Limits, where: str = "") -> Any:
     marks = sum(body.count(mark) for mark in (b"[", b"{", b",", b":"))
     most = limits.posts * (limits.text + 1000)  # all its texts could be marks
     if marks > most:  # reading millions of tiny values would take all the server's time
-        counted = f"{marks:,} brackets, commas and colons; at most {most:,}."
-        raise Problem("invalid-request", f"{where or 'The body'} has {counted}")
+        read = where or "The body"
+        raise Problem("invalid-request", TEXTS["many marks"], where=read, count=marks, most=most)
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -244,7 +234,7 @@ def _check_counts(found: Any, limits: Limits) -> None:
 
 def _limit(kind: str, count: int, most: int, post: str, **more: Any) -> None:
     if count > most:
-        raise Problem(kind, _OVER[kind], post=post, count=count, most=most, **more)
+        raise Problem(kind, TEXTS[kind], post=post, count=count, most=most, **more)
 
 
 def _where(number: int, many: bool) -> str:
@@ -276,8 +266,7 @@ def _image(image: str | ImageRequest, number: int, where: str, files: Files) -> 
         data = rest if comma and head.startswith("data:") and head.endswith(";base64") else image
         return Attachment(base64.b64decode("".join(data.split()), validate=True), name)
     except (binascii.Error, ValueError):
-        why = "is not the base64 of a file; paths and addresses are not followed."
-        raise Problem("invalid-request", f"{where}: {name} {why}") from None
+        raise Problem("invalid-request", TEXTS["no file"], post=where, name=name) from None
 
 
 def _pointer(location: Sequence[str | int]) -> str:

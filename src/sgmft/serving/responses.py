@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from sgmft.locator.prediction import Prediction
 
@@ -64,14 +64,3 @@ class ModelResponse(ServedModel):
 
     version: str = Field(description="of the sgmft that serves")
     limits: dict[str, float] = Field(description="of requests; docs/serving.md")
-
-
-class ProblemResponse(BaseModel):
-    """A problem document (RFC 9457): why a request is refused."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: str = Field(description="an address on this server that says more")
-    title: str
-    status: int
-    detail: str

@@ -13,7 +13,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.errors import TEXTS, SgmftError, SgmftWarning
 from sgmft.serving.app import create_app
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.label_studio import LabelStudio
@@ -25,11 +25,11 @@ def serve_model(
     engine: InferenceEngine,
     host: str,
     port: int,
+    on_start: Callable[[str], None] = print,
     *,
     page: bool = True,
     key: str | None = None,
     studio: LabelStudio | None = None,
-    on_start: Callable[[str], None] = print,
 ) -> None:
     """Serve a model until SIGINT or SIGTERM; requests accepted by then are answered first."""
     with _listen(host, port) as listening:
@@ -148,5 +148,4 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, UnicodeError) as error:  # the latter for names that are no host's
         why = getattr(error, "strerror", None) or "no such address"
-        fix = "choose another with --port or --host"
-        raise SgmftError(f"Port {port} of {host} cannot be listened on ({why}): {fix}.") from error
+        raise SgmftError(TEXTS["not listening"], port=port, host=host, reason=why) from error

@@ -13,6 +13,7 @@ from PIL import Image
 from sgmft.data.posts import Attachment, Post
 from sgmft.errors import SgmftError
 from sgmft.evaluation.explain.explanation import Explanation
+from sgmft.jobs.predict import ModelFolder
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction, Predictor
 from sgmft.models.registry import load_plugin
@@ -38,15 +39,12 @@ def start_worker(plugins: Sequence[str]) -> None:
         load_plugin(plugin)
 
 
-def load_served_model(
-    folder: str, runtime: str | None, device: str | None, rules: Abstention
-) -> tuple[ServedModel, int]:
+def load_served_model(model: ModelFolder, rules: Abstention) -> tuple[ServedModel, int]:
     """Load a model with its encoder; return facts about it, and the number of this process."""
-    from sgmft.locator.loading import load_predictor
     from sgmft.locator.onnx.locator import OnnxLocator
 
     global _predictor
-    found = load_predictor(folder, runtime, None, device)
+    found = model.load()
     picture = io.BytesIO()
     Image.new("RGB", (8, 8), "grey").save(picture, "PNG")
     found.predict([Post("warm", [Attachment(picture.getvalue())])], rules)  # loads what is lazy

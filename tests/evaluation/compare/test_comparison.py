@@ -42,7 +42,7 @@ def data_of(tiny, tmp_path):
     def prepare(posts, split, rows="text-only", plan=None, **options):
         plan = plan or make_plan("1,5", "", rows, encoder="tiny")
         store = tmp_path / "features"
-        return prepare_comparison(posts, plan.rows(), "tiny", store, split, **options)
+        return prepare_comparison(posts, plan, store, split, **options)
 
     return prepare
 
@@ -57,7 +57,7 @@ def compare(data_of, small_posts, tmp_path):
         options = {"seeds": 2, "trials": 2, "epochs": 2} | options
         plan = make_plan(tables, figures, methods, encoder="tiny", **options)
         posts = small_posts if posts is None else posts
-        data = data_of(posts, split, plan=plan, answers=answers, attributes=plan.attributes)
+        data = data_of(posts, split, plan=plan, answers=answers)
         write_json(tmp_path / "comparison" / "data.json", asdict(data))
         load_data.cache_clear()
         load_features.cache_clear()

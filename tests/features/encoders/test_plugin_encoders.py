@@ -14,6 +14,7 @@ from sgmft.features.encode import encode_all
 from sgmft.features.encoders.base import Encoded
 from sgmft.features.encoders.registry import ENCODERS, PLUGINS
 from sgmft.features.store import FeatureStore
+from sgmft.jobs.predict import ModelFolder
 from sgmft.locator.onnx.export import export_model
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.problems import Limits
@@ -93,7 +94,7 @@ def test_a_server_s_worker_loads_the_plugin(counts, tmp_path):
     locator.save_pretrained(tmp_path / "model")
 
     async def answer():
-        engine = InferenceEngine(str(tmp_path / "model"), Limits())
+        engine = InferenceEngine(ModelFolder(str(tmp_path / "model")), Limits())
         engine.start()
         engine.run()
         try:

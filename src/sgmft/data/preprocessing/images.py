@@ -225,8 +225,7 @@ def _to_rgb(picture: Image.Image, size: int | None) -> Image.Image:
         picture = Image.fromarray(_to_8_bits(grey))
     if picture.has_transparency_data:
         seen = squash(picture.convert("RGBA"), size)
-        white = Image.new("RGBA", seen.size, "white")
-        return Image.alpha_composite(white, seen).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
     return squash(picture.convert("RGB"), size)
 
 

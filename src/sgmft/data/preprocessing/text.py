@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from functools import cache, wraps
+from functools import cache
 from itertools import islice
 from threading import Lock
 from typing import Any, TypeVar
@@ -108,8 +108,21 @@ def _scrub(text: str, cleaning: Cleaning) -> str:
     """Apply every step that works on characters, until none changes anything."""
     before = None
     while text != before:
-        before = text
-        text = _scrub_once(unmark(text, cleaning), cleaning)
+        before, text = text, _visible(unmark(text, cleaning))
+        # Links and emoji go first: NFKC makes "，" a comma, which a link may hold, and 🈚 a 無.
+        if cleaning.urls:
+            text = PATTERNS["url"].sub(" ", text)
+        if cleaning.emoji:
+            text = _emoji().replace_emoji(text, " ")
+        text = unicodedata.normalize("NFKC", text)
+        if cleaning.simplify:
+            text = simplify(text)
+        for pattern, step in _REMOVED.items():
+            if getattr(cleaning, step):
+                text = PATTERNS[pattern].sub(" ", text)
+        if cleaning.punctuation:
+            text = "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in text)
+        text = " ".join(text.split())[:MAX_CHARACTERS].rstrip()
     return "" if cleaning.markup and _is_bare(text) else text
 
 
@@ -119,24 +132,6 @@ def unmark(text: str, cleaning: Cleaning) -> str:
     if not (cleaning.markup and is_marked(marked)):
         return text[:MAX_CHARACTERS]
     return strip_markup(_visible(repair_encoding(marked)[0]))
-
-
-def _scrub_once(text: str, cleaning: Cleaning) -> str:
-    text = _visible(text)
-    # Links and emoji go first: NFKC turns "，" into a comma, which a link may hold, and 🈚 into 無.
-    if cleaning.urls:
-        text = PATTERNS["url"].sub(" ", text)
-    if cleaning.emoji:
-        text = _emoji().replace_emoji(text, " ")
-    text = unicodedata.normalize("NFKC", text)
-    if cleaning.simplify:
-        text = simplify(text)
-    for pattern, step in _REMOVED.items():
-        if getattr(cleaning, step):
-            text = PATTERNS[pattern].sub(" ", text)
-    if cleaning.punctuation:
-        text = "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in text)
-    return " ".join(text.split())[:MAX_CHARACTERS].rstrip()
 
 
 def simplify(text: str) -> str:
@@ -201,7 +196,6 @@ def _load_once(load: Callable[[], T]) -> Callable[[], T]:
     """Load a library when it is first used, by one thread, while the others wait for its tables."""
     loaded = cache(load)
 
-    @wraps(load)
     def get() -> T:
         with _LOADING:
             return loaded()

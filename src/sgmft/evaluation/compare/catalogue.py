@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgmft.errors import SgmftError, SgmftNotice, check_name, raising, warn
+from sgmft.errors import TEXTS, SgmftError, SgmftNotice, check_name, raising, warn
 from sgmft.features.encoders.base import TABLE
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.registry import DEFAULT, METHODS, get_method
@@ -76,9 +76,8 @@ def read_catalogue(encoders: Sequence[str] = (), file: str | Path | None = None)
     if on:
         about = "The default and the linear probe on each encoder's features, on the same posts."
         known.tables["6"] = TablePlan("6", "Encoders", about, reference=f"{DEFAULT}@{encoders[0]}")
-    for path in (OURS, file):
-        if path is not None:
-            _read(Path(path), known)
+    for path in filter(None, (OURS, file)):
+        _read(Path(path), known)
     listed = {key for table in known.tables.values() for key in table.rows}
     for key, row in known.rows.items():
         if key not in listed:
@@ -202,7 +201,6 @@ def _names(text: str, known: Mapping[str, Any], what: str) -> list[str]:
     names = [part.strip() for part in text.split(",") if part.strip()]
     for name in names:
         if name == "sgmft" and name not in known and DEFAULT in known:
-            others = "the paper's network has the rows sgmft-tokens, sgmft-paper and elements"
-            raise SgmftError(f"The row 'sgmft' is now called {DEFAULT!r}; {others}.")
+            raise SgmftError(TEXTS["old row"], default=DEFAULT)
         check_name(name, known, f"There is no {what}")
     return names

@@ -9,12 +9,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgmft.data.posts import Post, raise_first_error, require_columns, require_known, require_label
+from sgmft.data.posts import Post, raise_first_error, require_columns, require_known
 from sgmft.data.summary import JobSummary
 from sgmft.data.tables import open_table
 from sgmft.data.tables.cells import to_text
-from sgmft.errors import SgmftError
-from sgmft.evaluation.compare.catalogue import Row
+from sgmft.errors import TEXTS, SgmftError
+from sgmft.evaluation.compare.catalogue import ComparisonPlan, Row
 from sgmft.evaluation.compare.splits import TEST, VALIDATION, Division, Split, divide
 from sgmft.features.attributes import AttributeReader, read_cell
 from sgmft.features.encode import encode_posts
@@ -82,12 +82,9 @@ class ComparisonData:
     @cached_property
     def fingerprints(self) -> list[str]:
         """Of each division; changes, as results do, with any post, label, side, or order."""
-        found = []
-        for division in self.divisions:
-            sides = [role == TEST for role in division.roles]
-            rows = [self.labels, self.keys, self.classes, sides, division.where(VALIDATION)]
-            found.append(short_digest(json.dumps(rows).encode()))
-        return found
+        known = self.labels, self.keys, self.classes
+        sides = (([role == TEST for role in x.roles], x.where(VALIDATION)) for x in self.divisions)
+        return [short_digest(json.dumps([*known, *each]).encode()) for each in sides]
 
 
 @lru_cache(maxsize=1)
@@ -110,34 +107,29 @@ def load_features(folder: Path, key: str) -> Features:
 
 def prepare_comparison(
     posts: Sequence[Post],
-    rows: Sequence[Row],
-    encoder: str,
+    plan: ComparisonPlan,
     store: Path,
     split: Split,
-    *,
     by: Sequence[str] = (),
     answers: Mapping[str, str] | None = None,  # row -> column, or file of id and label
-    attributes: Sequence[str] = (),  # columns
     strict: bool = False,
-    device: str | None = None,
     on_encoded: OnEncoded = None,
 ) -> ComparisonData:
-    """Encode posts under every encoder setting that the rows need, and split them.
+    """Encode posts under every encoder setting that the plan's rows need, and split them.
 
     A post that one setting cannot use is left out for all, or refused with `strict`.
     """
-    posts = [require_label(post, "has no label to learn from") for post in posts]
     readable = [post for post in posts if post.error is None]
     # A mistake in the split is reported now, not after an hour of encoding.
     seen = {readable[i].label for division in divide(posts, split) for i in division.train}
     posts = [require_known(post, seen) for post in posts]
     require_columns(readable, by)
-    (reader := AttributeReader(attributes)).check(readable)
+    (reader := AttributeReader(plan.attributes)).check(readable)
     told = {name: _read_answers(name, x, posts) for name, x in (answers or {}).items()}
     rows_of: dict[EncoderSetting, list[Row]] = {}
-    for row in rows:
-        rows_of.setdefault(EncoderSetting.of(row, encoder), []).append(row)
-    encoded, keys = _encode(posts, rows_of, store, device, on_encoded)
+    for row in plan.rows():
+        rows_of.setdefault(EncoderSetting.of(row, plan.encoder), []).append(row)
+    encoded, keys = _encode(posts, rows_of, store, plan.device, on_encoded)
     if strict:
         raise_first_error(posts)
     good = [i for i, post in enumerate(posts) if post.error is None]
@@ -148,8 +140,7 @@ def prepare_comparison(
             where = f" in split {division.name}" if len(divisions) > 1 else ""
             raise SgmftError(f"No training post has the label {', '.join(sorted(missing))}{where}.")
     if len(labels) < 2:
-        have = f"the {len(usable)} usable posts have {len(labels)}"
-        raise SgmftError(f"A comparison needs training posts of at least two labels; {have}.")
+        raise SgmftError(TEXTS["few labels to compare"], posts=len(usable), labels=len(labels))
     summary = JobSummary.of(posts)
     return ComparisonData(
         labels=labels,
@@ -232,11 +223,8 @@ def _describe_costs(source: str, posts: Sequence[Post]) -> str:
     if not any(source in row for row in rows):
         rows = [row.values for row in open_table(source).rows]
     found = list[str]()
-    for column, unit in (
-        ("seconds", "{:,.0f} s"),
-        ("tokens", "{:,.0f} tokens"),
-        ("price", "price {:.3g}"),
-    ):
+    units = {"seconds": "{:,.0f} s", "tokens": "{:,.0f} tokens", "price": "price {:.3g}"}
+    for column, unit in units.items():
         texts = [to_text(row.get(f"llm_{column}")).strip() for row in rows]
         values = [float(x) for x in texts if re.fullmatch(r"\d+(\.\d+)?(e-\d+)?", x)]
         found += [unit.format(1000 * sum(values) / len(values))] if values else []

@@ -64,7 +64,7 @@ class TableView(NamedTuple):
 
 
 def write_report(
-    folder: str | Path,
+    folder: Path,
     *,
     title: str,
     tables: Sequence[ResultTable],
@@ -80,7 +80,6 @@ def write_report(
     Whatever they are given is shown as it is: nothing in it acts as HTML, Markdown or LaTeX. The
     page holds the figures' SVG text, the Markdown links their PNG files, the document PDF files.
     """
-    folder = Path(folder)
     views = [(view_table(table, language), _chart(table)) for table in tables]
     values: dict[str, Any] = {"title": title, "tables": views, "figures": figures, "data": data}
     values |= {"commands": "\n".join(commands), "versions": versions, "notes": notes}
@@ -223,8 +222,7 @@ def _by_label(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[G
         )
     entries = [Entry(title, cells) for title, *cells in zip(titles, *columns.values(), strict=True)]
     if support:
-        header = ["System", *columns]
-        yield Grid("F1 of each label and figures over labels, %", header, entries)
+        yield Grid("F1 of each label and figures over labels, %", ["System", *columns], entries)
 
 
 def _by_group(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[Grid]:

@@ -11,8 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import chain
@@ -332,8 +331,8 @@ def suggest(row: Row, tried: Sequence[Mapping[str, Any]], losses: list[float]) -
 
     Searched by a tree-structured Parzen estimator (Bergstra et al. 2011) are the learning rate (30
     times less to more), the weight decay (1e-4 to 0.3), dropout (0 to 0.5) and the width (half, as
-    it is, or double), but for what the row itself sets. A trial that failed has a loss of infinity.
-    The same trials give the same suggestion.
+    it is, or double), but for what the row itself sets; by the same trials the same. A trial that
+    failed has a loss of infinity.
     """
     with needs_extra("search", "sgmft compare --search"):
         import optuna
@@ -386,7 +385,7 @@ def _workers(count: int) -> Iterator[Callable[[list[Run]], Iterable[tuple[Run, R
                 try:
                     record = future.result()
                     idle.append(pool)
-                except (BrokenProcessPool, SystemExit):
+                except (BrokenExecutor, SystemExit):
                     record = {"failed": "the process died, perhaps for want of memory"}
                     pool.shutdown()
                 yield run, record
@@ -410,7 +409,7 @@ def _submit(
         pool = idle.pop()
         try:
             return pool.submit(_execute_in_worker, run), pool
-        except BrokenProcessPool:
+        except BrokenExecutor:
             pool.shutdown()
     resource_tracker.ensure_running()  # by the first process it would be, with signals let through
     context = multiprocessing.get_context("spawn")

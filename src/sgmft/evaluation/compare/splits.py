@@ -8,7 +8,7 @@ from sgmft.data.posts import Post
 from sgmft.data.splits import fold_posts, split_posts
 from sgmft.data.tables import open_table, open_writer
 from sgmft.data.tables.cells import to_text
-from sgmft.errors import SgmftError, check_name, unwarned
+from sgmft.errors import TEXTS, SgmftError, check_name, unwarned
 
 TEST_SIZE = 0.2  # of the posts, where nothing names the test posts
 VAL_SIZE = 0.1  # of the training posts, held out for trials
@@ -62,9 +62,8 @@ def divide(posts: Sequence[Post], split: Split) -> list[Division]:
         train = Division(name, roles).train
         if TEST not in roles or len(train) < 2:
             where = "" if split.test is None else f" with {split.test[0]}={split.test[1]}"
-            parts = f"{len(train)} to train on and {len(good) - len(train)} to test on{where}"
-            told = f"{len(good)} usable posts were divided into {parts}"
-            raise SgmftError(f"{told}: both are needed.")
+            n, k = len(good), len(train)
+            raise SgmftError(TEXTS["one sided"], posts=n, train=k, test=n - k, where=where)
         if VALIDATION not in roles:
             left = [good[i] for i in train]
             for i in split_posts(left, VAL_SIZE, split.seed, _split_by(left, split))[1]:

@@ -71,11 +71,8 @@ class MaskedPredictor:
         content = prepare_post(post, model.encoder.info)
         if isinstance(content, str):
             raise UnexplainableError(post, content)
-        self.model, self.post = model, post
-        self.text = content.text  # cleaned, as the encoder reads it; "" when there is none
-        self.images = content.images  # decoded, as the encoder sees them
-        self.files = content.files  # which of the post's files each image is of
-        self.warnings = content.warnings  # why some of its files are left out
+        self.model, self.post, self.content = model, post, content
+        self.text, self.images = content.text, content.images  # as the encoder sees them
         self.whole = self._encode([content])[0]  # the post's features
 
     def replace_text(self, texts: Sequence[str]) -> list[PostFeatures]:
@@ -149,7 +146,7 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
     """
     labels = list(model.labels)
     predictor = MaskedPredictor(post, model)
-    post = replace(post, warnings=(*post.warnings, *predictor.warnings))
+    post = replace(post, warnings=(*post.warnings, *predictor.content.warnings))
     probs = predictor.predict_proba([predictor.whole])[0]
     predicted = labels[int(probs.argmax())]
     label = predicted if label is None else label
@@ -178,10 +175,9 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
 
 
 def _picture(predictor: MaskedPredictor, post: Post, i: int, k: int) -> result.ImageAttribution:
-    file = predictor.files[i]
-    frame, seen = None, ""
-    if predictor.files.count(file) > 1:
-        frame = i - predictor.files.index(file) + 1
+    files, frame, seen = predictor.content.files, None, ""
+    if files.count(file := files[i]) > 1:
+        frame = i - files.index(file) + 1
         seen = to_data_url(Image.fromarray(predictor.images[i]))
     elif isinstance(shown := post.images[file], Attachment):
         seen = make_thumbnail(shown)

@@ -82,8 +82,7 @@ class Wording:
         others = (self.part(x.name, "definite_parts") for x in main)
         names = [words if x.name == "text" else y for x, y in zip(main, others, strict=True)]
         alone = len(main) == 1 and len(found.parts) > 1
-        parts = self.join(names, "parts")
-        return self.text("mostly_because" if alone else "because", parts=parts)
+        return self.text("mostly_because" if alone else "because", parts=self.join(names, "parts"))
 
 
 ENGLISH = Wording("en")
@@ -124,8 +123,7 @@ def _text_pieces(found: Explanation) -> list[dict[str, Any]]:
     for word in found.words:
         if at <= word.start < word.end:
             pieces.append({"text": text[at : word.start], "kind": ""})
-            shade = _shade(word.contribution, scale)
-            pieces.append({"text": text[word.start : word.end], **shade})
+            pieces.append({"text": text[word.start : word.end], **_shade(word.contribution, scale)})
             at = word.end
     return [*pieces, {"text": text[at:], "kind": ""}]
 

@@ -19,7 +19,7 @@ from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.data.tables.cells import to_plain
 from sgmft.data.tables.formats import find_format, open_table
-from sgmft.errors import SgmftError
+from sgmft.errors import TEXTS, SgmftError
 from sgmft.models.registry import LOADED
 from sgmft.utils.checksums import digest_of, short_digest
 from sgmft.utils.files import leftovers, read_json, set_aside, write_file, write_json, writing
@@ -42,7 +42,7 @@ class Piece(NamedTuple):
 Work = Callable[[Piece], Iterator[JobSummary]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PieceTask:
     """A job as engines see it; it can be sent to other machines."""
 
@@ -132,12 +132,10 @@ class Shards:
 
     def _compare(self, earlier: Any) -> None:
         if not isinstance(earlier, dict):
-            so = "so that nothing shows which job the shards beside it are of"
-            raise SgmftError(f"{self.folder / JOB} is damaged, {so}: choose a new folder.")
+            raise SgmftError(TEXTS["damaged job"], path=self.folder / JOB)
         names = dict.fromkeys([*self._job, *earlier])
         if changed := [name for name in names if earlier.get(name) != self._job.get(name)]:
-            other = f"holds another job's result, which differs in {', '.join(changed)}"
-            raise SgmftError(f"{self.folder} {other}: choose a new folder, or delete this one.")
+            raise SgmftError(TEXTS["other job"], folder=self.folder, names=", ".join(changed))
 
     def finished(self) -> dict[PieceId, JobSummary]:
         """Return the summary of each whole shard, and set others aside; of twins one is removed."""
@@ -175,10 +173,8 @@ class Shards:
     def end(self, posts: int) -> JobSummary:
         """Mark the job as done and return the summary of all rows, if all `posts` are whole."""
         total = sum(self.finished().values(), JobSummary())
-        if total.posts < posts:
-            few = f"of {posts} rows that were written only {total.posts} are whole"
-            fix = "run the same command again, which writes the others anew"
-            raise SgmftError(f"{self.folder}: {few}: {fix}.")
+        if (whole := total.posts) < posts:
+            raise SgmftError(TEXTS["lost shards"], folder=self.folder, posts=posts, whole=whole)
         write_json(self.folder / DONE, asdict(total), indent=2)
         return total
 

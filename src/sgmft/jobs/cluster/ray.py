@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sgmft.data.summary import JobSummary
-from sgmft.errors import SgmftError, needs_extra, raising
+from sgmft.errors import TEXTS, SgmftError, needs_extra, raising
 from sgmft.jobs.cluster.pieces import Piece, PieceTask, Work
 from sgmft.models.registry import load_plugin
 
@@ -78,8 +78,7 @@ class RayEngine:
                     raise row["summary"]
                 yield row["summary"]
         except ray.exceptions.RayError as error:
-            fix = "What is done is kept; the same command continues."
-            raise SgmftError(f"The job stopped: {str(error).splitlines()[0]} {fix}") from error
+            raise SgmftError(TEXTS["job stopped"], reason=str(error).splitlines()[0]) from error
 
 
 class _Worker:
@@ -92,10 +91,8 @@ class _Worker:
         try:
             if isinstance(piece, SgmftError):
                 raise piece
-            if version("sgmft") != self._version:
-                own, fix = f"sgmft {version('sgmft')}", "install the same on all nodes"
-                other = f"the machine that started the job {self._version}"
-                raise SgmftError(f"A worker has {own}, {other}: {fix}.")
+            if (own := version("sgmft")) != self._version:
+                raise SgmftError(TEXTS["other version"], own=own, other=self._version)
             for plugin in self._task.plugins:
                 load_plugin(plugin)
             self._work = self._work or self._task.start()
@@ -118,11 +115,8 @@ def attempt(folder: Path, piece: Piece) -> Iterator[None]:
     """Log an attempt at a piece while it lasts; SgmftError where too many workers died at it."""
     name = ".attempt-{}-{}-".format(*piece.id)
     if len(list(folder.glob(f"{name}*"))) >= MAX_ATTEMPTS:
-        places = [post.place for post in piece.posts]
-        died = f"{MAX_ATTEMPTS} workers have died at the posts from {places[0]} to {places[-1]}"
-        why = "one of them may take more memory than a worker has, or crash a decoder"
-        fix = "find it by predicting these rows alone, and leave it out"
-        raise SgmftError(f"{died}: {why}; {fix}.")
+        first, last = (list(piece.posts)[i].place for i in (0, -1))
+        raise SgmftError(TEXTS["deadly posts"], count=MAX_ATTEMPTS, first=first, last=last)
     file = folder / f"{name}{uuid.uuid4().hex}"
     file.touch()
     try:

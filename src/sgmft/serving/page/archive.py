@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from stat import S_ISLNK
 from typing import BinaryIO
 
-from sgmft.errors import SgmftError, raising
+from sgmft.errors import TEXTS, SgmftError, raising
 
 FILES = 20_000
 RATIO = 100  # of a file's size to its packed size; pictures are packed already
@@ -22,8 +22,7 @@ _TOO_LARGE = "The zip is too large unpacked. Pack smaller or fewer pictures."
 def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
     """Write the files of a zip below a folder, with their own folders; return their number.
 
-    SgmftError where it is damaged or, before anything is written, where a file is unsafe, or
-    they are too many or more bytes than `most`.
+    SgmftError where it is damaged; before anything is written, for unsafe, too many or large files.
     """
     with raising("The zip is damaged, or no zip.", *_DAMAGE), zipfile.ZipFile(file) as packed:
         found = {path: entry for entry in packed.infolist() if (path := _checked(entry))}
@@ -43,8 +42,7 @@ def _checked(entry: zipfile.ZipInfo) -> PurePosixPath | None:
     name = _name(entry).replace("\\", "/")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name or name[1:2] == ":":
-        outside = "The zip has a file that would land outside its folder: {name}."
-        raise SgmftError(outside, name=name[:100])
+        raise SgmftError(TEXTS["outside the folder"], name=name[:100])
     if S_ISLNK(entry.external_attr >> 16):
         raise SgmftError("The zip has a link in place of a file: {name}.", name=name[:100])
     if entry.flag_bits & 0x1:

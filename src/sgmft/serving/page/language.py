@@ -3,15 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from sgmft.errors import SENTENCES, Message, Omitted, kind_of
-from sgmft.evaluation.explain import page
-from sgmft.evaluation.explain.explanation import Explanation
-from sgmft.locator.abstention import Abstention
-from sgmft.locator.prediction import Prediction
+from sgmft.evaluation.explain.page import Wording
 from sgmft.serving.problems import Problem
 from sgmft.utils.templates import read_texts, render
 
 
-class Language(page.Wording):
+class Language(Wording):
     """The texts of the page by code; `problems` by kind, `reasons` by the English template."""
 
     def __init__(self, code: str) -> None:
@@ -58,23 +55,6 @@ class Language(page.Wording):
 
 
 LANGUAGES = {code: Language(code) for code in ("en", "zh")}
-
-
-def result_html(
-    language: Language,
-    prediction: Prediction,
-    labels: Sequence[str],
-    rules: Abstention,
-    explanation: Explanation | None = None,
-    note: str = "",
-) -> str:
-    """Return the result as HTML, with an explanation or, in its place, the text of code `note`."""
-    assert prediction.probabilities is not None
-    shares = dict(zip(labels, prediction.probabilities.tolist(), strict=True))
-    given = {"language": language, "prediction": prediction, "shares": shares, "note": note}
-    given |= {"coverage": rules.coverage, "shown": page.MOST_CLASSES, "found": explanation}
-    view = explanation and page.explanation_view(explanation)
-    return render("serving/page/templates/result.html", view=view, **given)
 
 
 def problem_html(language: Language, sentence: str) -> str:

@@ -17,9 +17,9 @@ from contextlib import AsyncExitStack
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, Header, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import JSONResponse, Response
@@ -28,9 +28,12 @@ from starlette.types import Receive, Scope, Send
 from sgmft.data.tables import Columns
 from sgmft.data.tables.formats import READABLE
 from sgmft.errors import SgmftError
+from sgmft.evaluation.explain.explanation import Explanation
+from sgmft.evaluation.explain.page import MOST_CLASSES, explanation_view
+from sgmft.locator.prediction import Prediction
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import log_bug
-from sgmft.serving.page.language import LANGUAGES, Language, problem_html, result_html
+from sgmft.serving.page.language import LANGUAGES, Language, problem_html
 from sgmft.serving.page.tables import TableJob, TableRefused, columns_html
 from sgmft.serving.problems import Places, Problem
 from sgmft.serving.requests import ExplainedPost, Form, ParsedRequest, open_form, parse_request
@@ -66,12 +69,10 @@ def add_page(app: FastAPI, engine: InferenceEngine) -> Callable[[], None]:
     return page.stop
 
 
-async def choose_language(
-    request: Request, accept_language: Annotated[str, Header()] = ""
-) -> RedirectResponse:
+async def choose_language(request: Request) -> RedirectResponse:
     """Redirect to the page in the language that an `Accept-Language` header prefers."""
     code = rf"(?:^|,)\s*({'|'.join(LANGUAGES)})\b[^,;]*(?:;\s*q=(\d(?:\.\d{{1,3}})?)\s*(?=,|$))?"
-    found = re.findall(code, accept_language.lower())  # with weights, "" for 1
+    found = re.findall(code, request.headers.get("accept-language", "").lower())  # "": weighs 1
     best, _ = max([("en", "0"), *found], key=lambda x: float(x[1] or 1))
     address = f"{request.scope.get('root_path', '')}/{best}/"
     return RedirectResponse(address, headers={"Vary": "Accept-Language"})
@@ -122,8 +123,7 @@ class Page:
                 stack.enter_context(self._tables.take())
                 opening = open_form(request, 2, self._engine.limits.text)
                 form = await stack.enter_async_context(opening)
-                events = self._label(language, self._job(language, form))
-                return EventLines(events, stack.pop_all())
+                return EventLines(self._label(language, self._job(language, form)), stack.pop_all())
         except Problem as problem:
             return EventLines(_failure(language, problem))
 
@@ -150,23 +150,32 @@ class Page:
     async def _results(self, language: Language, given: ParsedRequest) -> Events:
         engine, (post,) = self._engine, given.posts
         rules = replace(engine.rules, coverage=given.rules.coverage if given.rules else None)
-        show = partial(result_html, language, labels=engine.model.labels, rules=rules)
+
+        def show(found: Prediction, explained: Explanation | None = None, note: str = "") -> Any:
+            """Return the result, with an explanation or, in its place, the text of code `note`."""
+            assert found.probabilities is not None
+            shares = dict(zip(engine.model.labels, found.probabilities.tolist(), strict=True))
+            given = {"language": language, "prediction": found, "shares": shares, "note": note}
+            given |= {"coverage": rules.coverage, "shown": MOST_CLASSES, "found": explained}
+            view = explained and explanation_view(explained)
+            return {"html": render("serving/page/templates/result.html", view=view, **given)}
+
         try:
             with engine.places.take():
                 (prediction,) = await engine.predict([post], rules)
                 if prediction.error is not None:
                     raise Problem("unusable-post", "{reason}.", reason=prediction.error)
                 if not engine.model.explains:
-                    yield {"html": show(prediction, note="no_explanation")}
+                    yield show(prediction, note="no_explanation")
                     return
-                yield {"html": show(prediction, note="explaining")}
+                yield show(prediction, note="explaining")
                 try:
                     prediction, explanation = await engine.explain(post, None, rules)
-                    yield {"html": show(prediction, explanation=explanation)}
+                    yield show(prediction, explanation)
                 except Problem as problem:
                     if problem.kind not in ("takes-too-long", "worker-stopped", "busy"):
                         raise
-                    yield {"html": show(prediction, note="too_long_to_explain")}
+                    yield show(prediction, note="too_long_to_explain")
         except Exception as error:
             yield {"html": problem_html(language, _sentence(language, error))}
 

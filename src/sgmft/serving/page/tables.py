@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -177,11 +178,9 @@ class TableJob:
             shutil.copyfileobj(self.table, file)
         self._total = sum(1 for _ in open_table(source).rows)
         self._on_progress(0, self._total)
-        heard = HEARD.set(self._notes)
-        try:
-            return predict_table(Source(str(source), self.columns), done, self, abstain=self.rules)
-        finally:
-            HEARD.reset(heard)
+        table, context = Source(str(source), self.columns), copy_context()
+        context.run(HEARD.set, self._notes)
+        return context.run(predict_table, table, done, self, abstain=self.rules)
 
     def _html(self, summary: JobSummary, done: Path, folder: Path) -> str:
         with done.open(encoding="utf-8-sig", newline="") as file:
