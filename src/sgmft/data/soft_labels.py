@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sgmft.data.posts import Post
 from sgmft.data.tables.cells import says_nothing, to_amount, to_label
-from sgmft.errors import Message, SgmftError, SgmftNotice, warn
+from sgmft.errors import TEXTS, Message, SgmftError, SgmftNotice, warn
 
 TOLERANCE = 0.01  # of the sum of a post's probabilities
 
@@ -42,8 +42,7 @@ def read_soft_labels(posts: Sequence[Post], keep: bool = False) -> list[Post]:
     softened = [post.soft for post in read if post.soft and post.error is None]
     if not softened:
         bad = next((f", as {post.place}: {post.error}" for post in read if post.error), "")
-        fix = "they are in columns p_LABEL, and a label column that is named goes before them"
-        raise SgmftError(f"--soft-labels: no post has probabilities that can be read{bad}; {fix}.")
+        raise SgmftError(TEXTS["no soft labels"], bad=bad)
     labels = ", ".join(dict.fromkeys(label for soft in softened for label in soft))
     warn(f"Soft labels of {len(softened):,} posts: {labels}.", SgmftNotice)
     return read

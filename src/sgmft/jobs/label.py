@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from sgmft import errors
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import ImageError
 from sgmft.data.preprocessing.media import make_thumbnail
@@ -81,10 +82,9 @@ class LanguageModel:
         self.more += [] if self.price is None else ["llm_price"]
         self.more += [] if self.first is None else ["source"]
         if not re.fullmatch(r"https?://[^@\s]+", self.server):
-            fix = "begin it with http:// or https://, and leave passwords out"
-            raise SgmftError(f"The address of the language model cannot be used: {fix}.")
+            raise SgmftError(errors.TEXTS["llm address"])
         if not 2 <= len(self.labels) < len(ascii_uppercase) or "none" in self.labels:
-            raise SgmftError(f"Name 2 to 25 labels; 'none' is always there beside {self.labels}.")
+            raise SgmftError(errors.TEXTS["llm labels"], labels=self.labels)
         self._codes = ascii_uppercase[: len(self.labels) + 1]  # the last is of none of the labels
         with raising(f"The prompt {self.prompt} cannot be read as UTF-8.", OSError, ValueError):
             text = self.prompt.read_text("utf-8").strip()
@@ -185,8 +185,7 @@ class LanguageModel:
         codes = Counter(code for x in replies if (code := self._read(x["text"])))
         if not codes:
             answer, cut = replies[-1]["text"], replies[-1]["cut"]
-            reason = "the model's answer names none of the labels: {answer!r:.80}"
-            reason = "the answer was cut off, see --max-tokens: {answer!r:.80}" if cut else reason
+            reason = errors.TEXTS["answer cut off" if cut else "answer without label"]
             post = replace(post, error=Message(reason, answer=answer))
             return Prediction(post, None, None, None, more=more)
         mass: Mapping[str, float] = codes if self.votes > 1 else replies[0]["mass"]
@@ -204,8 +203,8 @@ class LanguageModel:
             raise _NoAnswerError(post.error)
         text, urls, reasons = post.text.encode(errors="replace").decode(), list[str](), list[str]()
         if len(post.images) > self.max_images > 0:
-            reason = "has {count} pictures; at most {most} of one post are read"
-            reasons.append(Message(reason, count=len(post.images), most=self.max_images))
+            counts = {"count": len(post.images), "most": self.max_images}
+            reasons.append(Message(errors.TEXTS["pictures sent"], **counts))
         for file in post.images[: self.max_images]:
             try:
                 urls.append(make_thumbnail(file, self.image_size, enlarge=False))
@@ -282,10 +281,10 @@ class LanguageModel:
             why, status = make_printable(why)[:300], getattr(error, "status_code", 0)
             self._silent += status not in (400, 413, 422)  # which are of this post alone
             if status in (401, 403, 404) or self._silent >= SILENCE:
-                fix = "mend that and run the same again, which asks nothing twice"
-                raise SgmftError(f"{self.server} gives no labels ({why}): {fix}.") from None
-            reason = "the language model could not be asked: {why}"
-            raise _NoAnswerError(reason, why=why) from None  # the cause may have the key in it
+                raise SgmftError(errors.TEXTS["no labels"], server=self.server, why=why) from None
+            raise _NoAnswerError(
+                errors.TEXTS["not asked"], why=why
+            ) from None  # whose cause may have the key
         self._silent, self._taken = 0, given
         spent = zip(COSTS, (tokens, written, time.monotonic() - start), strict=True)
         return {"text": text, "cut": cut, "mass": mass, **dict(spent)}

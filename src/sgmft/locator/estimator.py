@@ -116,6 +116,9 @@ def with_labels(
     plain = [None if isinstance(cell, Mapping) else cell for cell in cells]
     names = [None if says_nothing(x, NO_LABEL) else to_label(x).strip() for x in plain]
     rows = zip(posts, names, soft, strict=True)
-    posts = [soften(replace(post, label=name, soft=probs)) for post, name, probs in rows]
+    softened = [soften(replace(post, label=name, soft=probs)) for post, name, probs in rows]
+    for i, (post, before) in enumerate(zip(softened, posts, strict=True)):
+        if post.error != before.error:
+            raise SgmftError(f"y: post {i}: {post.error}.")
     values = {name: x for name, x in zip(names, cells, strict=True) if name}.items()
-    return posts, dict(sorted(values, key=lambda pair: (isinstance(pair[1], str), pair[1])))
+    return softened, dict(sorted(values, key=lambda pair: (isinstance(pair[1], str), pair[1])))

@@ -242,7 +242,8 @@ class SemanticLocator(Estimator):
         counts = len(known.names), len(known.names) - len(val_rows), len(val_rows)
         probs = temper(out.logits, np.array(temperatures)[out.parts])
         traits = count_traits(texts, features.parts, probs, self.labels)
-        record = saved.TrainingData(digest, *counts, known.skipped, window, traits)
+        soft = sum(post.soft is not None for post in usable)
+        record = saved.TrainingData(digest, *counts, known.skipped, window, traits, soft)
         history = [epoch._asdict() for epoch in choice.history]
         self.training = saved.TrainingRecord(record, metrics, temperatures, history)
         if self.tuning is not None and self.tuned is not None:

@@ -31,6 +31,7 @@ class TrainingData:
     skipped: dict[str, int] = field(default_factory=dict)  # number of posts left out, by reason
     window: int = LONGEST  # words of a text that are read together; see `window_of`
     traits: dict[str, int] = field(default_factory=dict)  # posts with each, see `locator.drift`
+    soft: int = 0  # those with soft labels: of another model, or estimated from annotators
 
 
 @dataclass
