@@ -20,7 +20,7 @@ def predict_command(
     runtime: Annotated[str | None, Option(help=opt.HELP["runtime"])] = None,
     zero_shot: Annotated[str | None, Option(help="LABEL=TEXT|TEXT;LABEL=... for a model.")] = None,
     encoder: Annotated[str | None, Option(help="With --zero-shot; as for train.")] = None,
-    ask_llm_below: Annotated[float | None, Option(help=opt.HELP["ask_llm_below"])] = None,
+    ask_llm_below: Annotated[float | None, Option(help=opt.HELP["below"], min=0, max=1)] = None,
     llm: Annotated[str | None, Option(help=opt.HELP["llm"])] = None,
     llm_model: Annotated[str | None, Option(help="Its name on the server.")] = None,
     llm_budget: Annotated[int | None, Option(help=opt.HELP["llm_budget"], min=0)] = None,

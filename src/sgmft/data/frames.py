@@ -37,8 +37,7 @@ def to_posts(posts: Any, *, columns: Names = None, root: Folder = None) -> list[
         root: the folder from which relative paths of pictures start; by default the working folder.
             With False no path is followed or looked at, as is right for posts of strangers.
 
-    Raises:
-        SgmftError: there are neither texts nor pictures, or no column of a name that was given.
+    SgmftError where there are neither texts nor pictures, or no column of a name that was given.
     """
     return list(iter_given(posts, columns, root))
 

@@ -43,6 +43,9 @@ def read_soft_labels(posts: Sequence[Post], keep: bool = False) -> list[Post]:
     if not softened:
         bad = next((f", as {post.place}: {post.error}" for post in read if post.error), "")
         raise SgmftError(TEXTS["no soft labels"], bad=bad)
+    pairs = zip(posts, read, strict=True)
+    if other := sum(bool(x.label) and y.error is None and x.label != y.label for x, y in pairs):
+        warn(Message(TEXTS["other labels"], count=other))
     labels = ", ".join(dict.fromkeys(label for soft in softened for label in soft))
     warn(f"Soft labels of {len(softened):,} posts: {labels}.", SgmftNotice)
     return read

@@ -38,6 +38,8 @@ PATCH, WRITTEN = 28, 10  # estimates: so many pixels squared are a token; tokens
 PROMPTS = Path(__file__).with_name("prompts")
 _WIDE = re.compile(r"[^\x00-\u024f]")  # each about a token; of other characters four are
 _MARKS = " \t\r\n.,:;!\"'`*()[]{}。"  # around an answer, and in a token of it
+_FORMS = "{1}", "{0} {1}", "{0}: {1}", "{0}. {1}", "{0}) {1}", "{0} - {1}", "{0}"  # of an answer
+LIMITS = "max_completion_tokens", "max_tokens"  # names of a setting, new and old
 Messages = list[dict[str, Any]]
 Reply = dict[str, Any]  # as it is cached: text, cut, mass by letter, COSTS
 
@@ -52,10 +54,8 @@ class LanguageModel:
 
     Labels are asked for as letters, so that one token has a label's probability. Every answer is
     kept at once, by a digest of all that it depends on: no question is paid for twice, also after
-    a job was killed. The key is in no message and no file.
-
-    Raises:
-        SgmftError: labels, address, prompt or cache cannot be used; `openai` is not installed.
+    a job was killed. The key is in no message and no file. SgmftError where labels, address, prompt
+    or cache cannot be used, or `openai` is not installed.
     """
 
     server: str  # address of the API, such as http://127.0.0.1:8000/v1
@@ -91,30 +91,36 @@ class LanguageModel:
         if "{labels}" not in text or "{text}" not in text:
             raise SgmftError(f"{self.prompt}: write {{labels}} and {{text}} where these go.")
         about = self.descriptions.items()
-        shown = (x if [x] == [*texts] else f"{x} ({'; '.join(texts)})" for x, texts in about)
+        shown = [x if [x] == [*texts] else f"{x} ({'; '.join(texts)})" for x, texts in about]
         lines = "\n".join(": ".join(pair) for pair in zip(self._codes, shown, strict=False))
         text = text.replace("{none}", self._codes[-1]).replace("{codes}", ", ".join(self._codes))
         self._prompt = text.replace("{labels}", lines)
+        names = [*zip(self._codes * 2, [*self.labels, "none", *shown], strict=False)]
+        self._answers = {form.format(*x).casefold(): x[0] for form in _FORMS for x in names}
         request = (PROMPTS / "request.json").read_text("utf-8")
         self._wanted = json.loads(request.replace("[]", json.dumps([*self._codes])))
         self._wanted["temperature"] = 1 if self.votes else 0
-        self._taken = self._wanted  # without what the server has refused
+        self.refused = set[str]()  # settings of a request
         self.spent = Counter[str]()  # requests, tokens read and written; answers from the cache
         self._silent = 0
         self._lock, self._asked = threading.Lock(), [threading.Lock() for _ in range(4096)]
         with needs_extra("llm", "A language model"):
             import openai
         self._key = os.environ.get(self.key_env, "").strip()
+        if not re.fullmatch(r"[!#-\[\]-~]*", self._key):  # others may be written in another way
+            raise SgmftError(errors.TEXTS["key"], name=self.key_env)
         self.has_key = bool(self._key)
         own: dict[str, Any] = {"timeout": self.timeout, "max_retries": RETRIES}
         own["http_client"] = openai.DefaultHttpxClient(follow_redirects=False)  # nobody else reads
         self._client = openai.OpenAI(base_url=self.server, api_key=self._key or "none", **own)
+        self._client.organization = self._client.project = None  # which variables may name
         path = self.cache or cache_folder() / "answers.sqlite"
         self._unusable = f"The cache {path} cannot be used: name another file with --cache."
         with raising(self._unusable, OSError, sqlite3.Error):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._rows = sqlite3.connect(path, 60, isolation_level=None, check_same_thread=False)
             self._rows.execute("CREATE TABLE IF NOT EXISTS replies (key PRIMARY KEY, reply)")
+            self._rows.execute("DELETE FROM replies WHERE key = ''")  # can it be written to?
         self.close = self._rows.close
 
     def cost(self, tokens: int, written: int) -> float:
@@ -146,9 +152,7 @@ class LanguageModel:
         Probabilities are shares of the labels alone, `llm_none` is that of none of them. They are
         None without log-probabilities and votes. A post has an error where two answers name no
         label, or there is none; where there is a `first`, its prediction stands, with a warning.
-
-        Raises:
-            SgmftError: the server refuses the key or the model, or does not answer any more.
+        SgmftError where the server refuses the key or the model, or does not answer any more.
         """
         if self.first is None:
             return in_order(self.ask, posts, self.workers)
@@ -167,7 +171,7 @@ class LanguageModel:
         other = self.ask(own.post) if asked else own
         if asked and other.error is None:
             more = {"source": "llm", **other.more}
-            return other._replace(label_set=own.label_set, typicality=own.typicality, more=more)
+            return other._replace(more=more)
         warnings = (*own.post.warnings, *([other.error] if other.error and asked else []))
         return own._replace(post=replace(own.post, warnings=warnings), more={"source": "model"})
 
@@ -258,54 +262,63 @@ class LanguageModel:
         """Ask the server, from then on without what it refuses of the settings."""
         from openai import BadRequestError, UnprocessableEntityError
 
-        start, given = time.monotonic(), self._taken
+        start, plain = time.monotonic(), False  # whether this request is sent without settings
         own: dict[str, Any] = {"model": self.model, "messages": messages}
-        own["max_completion_tokens"] = self.max_tokens
         try:
             while True:
+                given = {
+                    x: self._wanted[x] for x in self._wanted.keys() - self.refused if not plain
+                }
+                limit = LIMITS[LIMITS[0] in self.refused]
                 try:
-                    got: Any = self._client.chat.completions.create(**own, **given)
+                    sent = own | given | {limit: self.max_tokens}
+                    got: Any = self._client.chat.completions.create(**sent)
                     break
                 except (BadRequestError, UnprocessableEntityError) as error:
-                    if not given:
+                    named = {x for x in (*given, limit) if x in str(error)} - self.refused
+                    if not named and (plain or not given):
                         raise
-                    named = [name for name in given if name in str(error)]
-                    given = {x: y for x, y in given.items() if named and x not in named}
+                    plain = plain or not named
+                    self.refused |= named
+            if not getattr(got, "choices", None):
+                raise ValueError(f"no chat completion: {got!s:.200}")
             choice, usage = got.choices[0], got.usage
-            text, cut = choice.message.content or "", choice.finish_reason == "length"
+            message, cut = choice.message, choice.finish_reason == "length"
+            text = str(message.content or message.refusal or "")
             mass = self._mass(choice.logprobs, self._read(text))
-            counts = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-            tokens, written = (int(x or 0) for x in counts)
+            counts = (getattr(usage, f"{x}_tokens", 0) for x in ("prompt", "completion"))
+            tokens, written = (x if isinstance(x, int) else 0 for x in counts)
         except Exception as error:  # bad servers make the client raise nearly every kind
             why = str(error).replace(self._key, "***") if self._key else str(error)
             why, status = make_printable(why)[:300], getattr(error, "status_code", 0)
-            self._silent += status not in (400, 413, 422)  # which are of this post alone
-            if status in (401, 403, 404) or self._silent >= SILENCE:
+            never = not self.spent["requests"]  # 400 and the like may be of this post alone
+            self._silent += never or status not in (400, 413, 422)
+            if status in (401, 403, 404) or self._silent >= SILENCE:  # a cause may have the key
                 raise SgmftError(errors.TEXTS["no labels"], server=self.server, why=why) from None
-            raise _NoAnswerError(
-                errors.TEXTS["not asked"], why=why
-            ) from None  # whose cause may have the key
-        self._silent, self._taken = 0, given
+            raise _NoAnswerError(errors.TEXTS["not asked"], why=why) from None
+        self._silent = 0
         spent = zip(COSTS, (tokens, written, time.monotonic() - start), strict=True)
         return {"text": text, "cut": cut, "mass": mass, **dict(spent)}
 
     def _read(self, answer: str) -> str | None:
-        """Return the letter of an answer: alone, in JSON, or before its label; None for others."""
-        answer = answer.rpartition("</think>")[2]
+        """Return the letter of an answer: alone, in JSON, with its label or for it; else None."""
+        answer = answer.rpartition("</think>")[2].strip(" \n`").removeprefix("json")
         with suppress(ValueError, LookupError, TypeError):
             answer = json.loads(answer)["label"]
-        found = re.fullmatch(r"([A-Z])(?: ?[:.)].{0,100})?", str(answer).strip(_MARKS))
-        return found[1] if found and found[1] in self._codes else None
+        marked, bare = (x.casefold() for x in (str(answer).strip(), str(answer).strip(_MARKS)))
+        return self._answers.get(marked) or self._answers.get(bare)
 
     def _mass(self, logprobs: Any, code: str | None) -> dict[str, float]:
         """Return the probabilities of letters at the token that decided; {} if they are unknown."""
-        tokens = logprobs.content or () if logprobs else ()
-        others = next((x.top_logprobs for x in tokens if x.token.strip(_MARKS) == code), ())
         mass = defaultdict[str, float](float)
-        for token in others if len(others) > 1 else ():
-            if (letter := token.token.strip(_MARKS)) in [*self._codes]:
-                mass[letter] += math.exp(token.logprob)
-        return dict(mass)
+        with suppress(TypeError, AttributeError):  # where a server has none, or something else
+            tokens = (x for x in logprobs.content if x.token.strip(_MARKS) == code)
+            others = next((x.top_logprobs for x in tokens), ())
+            for token in others if len(others) > 1 else ():
+                letter = token.token.strip(_MARKS)
+                if letter in [*self._codes] and token.logprob < 0.01:  # it is no NaN either
+                    mass[letter] += math.exp(token.logprob)
+        return dict(mass) if sum(mass.values()) > 0 else {}
 
 
 def in_order(work: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:

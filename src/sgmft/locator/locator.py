@@ -89,8 +89,7 @@ class SemanticLocator(Estimator):
         training: record of the training: posts, metrics, temperature, history.
         held_out: probabilities of labelled posts that it has not learned from; perhaps none.
 
-    Raises:
-        SgmftError: no such encoder, method, preset or setting.
+    SgmftError where there is no such encoder, method, preset or setting.
     """
 
     def __init__(
@@ -406,8 +405,7 @@ class SemanticLocator(Estimator):
             trust_remote_code, features, device, columns, root: as in `SemanticLocator`.
             hub: revision, token, cache_dir, ... for a repository.
 
-        Raises:
-            SgmftError: it is no model of sgmft's, is damaged, or of a newer format.
+        SgmftError where it is no model of sgmft's, is damaged, or of a newer format.
         """
         model_id = str(pretrained_model_name_or_path)
         state, weights_file = saved.read_state(model_id, hub)

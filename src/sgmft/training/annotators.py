@@ -66,6 +66,7 @@ def label_by_annotators(
     The column of labels, `truth` if it was named, is no truth where it is an annotator's. Says how
     good each annotator is. SgmftError for a column that no post has.
     """
+    columns = [*dict.fromkeys(columns)]  # each counts once
     names = dict.fromkeys(name for post in posts for name in post.row)
     for column in columns:
         check_name(column, names, "--annotators: the posts have no column")

@@ -55,7 +55,7 @@ def tracked(track: Any, settings: Mapping[str, Any]) -> Iterator[Callable[..., A
     With settings and a name after these, it is a run of its own that is logged. A tool that cannot
     be opened raises SgmftError; what fails later is warned of once, and ends the logging.
     """
-    if track is None or not distributed.is_main():
+    if not track or not distributed.is_main():
         yield lambda *line: None
         return
     kind = str(track) if track in ("mlflow", "wandb") else "tensorboard"

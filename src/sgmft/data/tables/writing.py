@@ -58,11 +58,8 @@ def open_writer(path: str | Path, columns: Sequence[str]) -> Iterator[TableWrite
     there before is as it was. What a killed process left behind is removed by the next one that
     writes the same file.
 
-    The path "-" is JSON lines on standard output, flushed after each `write`.
-
-    Raises:
-        SgmftError: for a suffix that is none of these, or a path that cannot be written.
-        ValueError: when a column is named twice.
+    The path "-" is JSON lines on standard output, flushed after each `write`. SgmftError for a
+    suffix that is none of these, or a path that cannot be written; ValueError for a column twice.
     """
     keys = list(columns)
     if len(set(keys)) != len(keys):

@@ -226,6 +226,7 @@ def _describe_costs(source: str, posts: Sequence[Post]) -> str:
     units = {"seconds": "{:,.0f} s", "tokens": "{:,.0f} tokens", "price": "price {:.3g}"}
     for column, unit in units.items():
         texts = [to_text(row.get(f"llm_{column}")).strip() for row in rows]
-        values = [float(x) for x in texts if re.fullmatch(r"\d+(\.\d+)?(e-\d+)?", x)]
+        numbers = (x.replace(",", ".") for x in texts)
+        values = [float(x) for x in numbers if re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", x, re.I)]
         found += [unit.format(1000 * sum(values) / len(values))] if values else []
     return f" A thousand posts: {', '.join(found)}." if found else ""
