@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgmft.data.posts import Post, raise_first_error, require_columns, require_known
+from sgmft.data.posts import Post, raise_first_error, require_columns, require_known, require_label
 from sgmft.data.summary import JobSummary
 from sgmft.data.tables import open_table
 from sgmft.data.tables.cells import to_text
@@ -119,6 +119,7 @@ def prepare_comparison(
 
     A post that one setting cannot use is left out for all, or refused with `strict`.
     """
+    posts = [require_label(post, "has no label to learn from") for post in posts]
     readable = [post for post in posts if post.error is None]
     # A mistake in the split is reported now, not after an hour of encoding.
     seen = {readable[i].label for division in divide(posts, split) for i in division.train}
