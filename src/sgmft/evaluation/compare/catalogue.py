@@ -76,8 +76,9 @@ def read_catalogue(encoders: Sequence[str] = (), file: str | Path | None = None)
     if on:
         about = "The default and the linear probe on each encoder's features, on the same posts."
         known.tables["6"] = TablePlan("6", "Encoders", about, reference=f"{DEFAULT}@{encoders[0]}")
-    for path in filter(None, (OURS, file)):
-        _read(Path(path), known)
+    for path in (OURS, file):
+        if path is not None:
+            _read(Path(path), known)
     listed = {key for table in known.tables.values() for key in table.rows}
     for key, row in known.rows.items():
         if key not in listed:
