@@ -170,7 +170,7 @@ class LanguageModel:
         own, asked = item
         other = self.ask(own.post) if asked else own
         if asked and other.error is None:
-            more = {"source": "llm", **other.more}
+            more = {"source": "llm", **(other.more or {})}
             return other._replace(more=more)
         warnings = (*own.post.warnings, *([other.error] if other.error and asked else []))
         return own._replace(post=replace(own.post, warnings=warnings), more={"source": "model"})

@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
     abstained: str | None = None  # why a post that could be read has no label
     parts: int = 0  # what the prediction was made from, a place in `sgmft.features.features.PARTS`
     key: str = ""  # content key of the post; "" for one with an error
-    more: Mapping[str, Any] = MappingProxyType({})  # of further columns
+    more: Mapping[str, Any] | None = None  # of further columns
 
     @property
     def error(self) -> str | None:
@@ -210,7 +210,7 @@ class OutputColumns:
             added |= zip((f"p_{label}" for label in self.labels), probs.tolist(), strict=True)
         if self.short:
             added = {k: f"{x:.4f}" if isinstance(x, float) else x for k, x in added.items()}
-        added |= {key: prediction.more[key] for key in self.added if key in prediction.more}
+        added |= {key: x for key, x in (p.more or {}).items() if key in self.added}
         return {self.renamed[key]: value for key, value in prediction.post.row.items()} | added
 
     def types(self, given: Mapping[str, Any]) -> dict[str, Any]:
