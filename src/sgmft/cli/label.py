@@ -39,12 +39,10 @@ def label_command(
     given: dict[str, Any] = {"max_images": max_images, "image_size": image_size, "votes": votes}
     given |= {"max_tokens": max_tokens, "workers": workers, "timeout": timeout, "price": price}
     given |= {"prompt": prompt or PROMPTS / f"{pick_language(lang)}.txt", "key_env": key_env}
-    texts = parse_descriptions(labels, "--labels")
-    asked = LanguageModel(llm, model, texts, cache=cache, **given)
+    asked = LanguageModel(llm, model, parse_descriptions(labels, "--labels"), cache=cache, **given)
 
     def announce(posts: Any) -> None:
-        found = asked.survey(posts)
-        console.print_text("asking", found=found, model=asked, dry_run=dry_run)
+        console.print_text("asking", found=asked.survey(posts), model=asked, dry_run=dry_run)
 
     if dry_run:
         return announce(source.iter_posts())

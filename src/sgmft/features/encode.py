@@ -163,7 +163,11 @@ def encode_windows(
             if post.error is None and len(post.text) > MAX_CHARACTERS:
                 cut = Message(TEXTS["cut text"], count=len(post.text), most=MAX_CHARACTERS)
                 chunk.posts[i] = replace(post, warnings=(*post.warnings, cut))
-        windows = [_prepare_windows(chunk.posts[i].text, encoder.info, window) for i in chunk.good]
+        windows = list[list[PreparedPost]]()
+        for i in chunk.good:
+            texts = split_windows(chunk.posts[i].text, get_cleaning(encoder.info.cleaning), window)
+            made = [prepare_post(Post(x), encoder.info) for x in texts] if len(texts) > 1 else []
+            windows.append([part for part in made if isinstance(part, PreparedPost)])
         new = {part.key: part for some in windows for part in some}
         if not new:
             yield chunk
@@ -179,12 +183,6 @@ def encode_windows(
             seen = [whole._replace(text=x.text, words=x.words, ngrams=x.ngrams) for x in alone]
             rows += [*(seen or [whole]), *alone]
         yield replace(chunk, rows=rows, windows=[len(some) for some in windows])
-
-
-def _prepare_windows(text: str, info: EncoderInfo, window: int) -> list[PreparedPost]:
-    windows = split_windows(text, get_cleaning(info.cleaning), window)
-    prepared = [prepare_post(Post(x), info) for x in windows] if len(windows) > 1 else []
-    return [part for part in prepared if isinstance(part, PreparedPost)]
 
 
 def encode_all(
@@ -253,7 +251,12 @@ def prepare_post(
     files, bad = _read(post)
     while text or files:
         most = min(media.MAX_FRAMES, MAX_IMAGES // max(1, len(files)))  # images of one file
-        key = _content_key(post.text, files.values(), most)
+        digest = hashlib.sha256(hashlib.sha256(post.text.encode("utf-8", "surrogatepass")).digest())
+        for data in files.values():
+            digest.update(hashlib.sha256(data).digest())
+            if media.is_multi_image(data):
+                digest.update(b"%d frames" % most)  # a still's key is as before there were frames
+        key = digest.hexdigest()[:32]
         known = any(key in store for store in stores)
         images, worse = list[tuple[int, Any]](), dict[int, str]()
         for number, data in () if known else files.items():
@@ -276,15 +279,6 @@ def prepare_post(
         files = {number: data for number, data in files.items() if number not in worse}
     reasons = join_messages([bad[number] for number in sorted(bad)])
     return reasons or TEXTS["no words"]
-
-
-def _content_key(text: str, files: Iterable[bytes], most: int) -> str:
-    digest = hashlib.sha256(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
-    for data in files:
-        digest.update(hashlib.sha256(data).digest())
-        if media.is_multi_image(data):
-            digest.update(b"%d frames" % most)  # a still's key is as before there were frames
-    return digest.hexdigest()[:32]
 
 
 def _with_path(reason: object, post: Post, number: int) -> str:

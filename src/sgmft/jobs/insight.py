@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -153,7 +153,10 @@ def insight_table(
         if breakdowns[column] == [post.user for post in posts]:
             raise SgmftError(f"--by {column}: this would list the users; leave it out.")
     for name, values in breakdowns.items():
-        groups, often = _group(values), Counter(values if name in by else ())
+        places, often = defaultdict[Any, list[int]](list), Counter(values if name in by else ())
+        for row, value in enumerate(values):
+            places[value].append(row)
+        groups = {value: np.array(rows) for value, rows in places.items()}
         lines = [[*groups]]
         if name == GRID:  # sums over its rows and columns are shown, too
             parts = sorted({part for key in groups if key for part in key.split()})
@@ -256,13 +259,6 @@ def _read_time(post: Post, offset: float) -> tuple[Time, list[Message]]:
     elif not in_utc:
         return time, []
     return time, [Message(template, offset=offset, time=text, found=one)]
-
-
-def _group(values: Iterable[Any]) -> dict[Any, Integers]:
-    groups = defaultdict[Any, list[int]](list)
-    for row, value in enumerate(values):
-        groups[value].append(row)
-    return {value: np.array(rows) for value, rows in groups.items()}
 
 
 def _choose_examples(predictions: Sequence[Prediction]) -> dict[str, list[str]]:

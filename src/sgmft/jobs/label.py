@@ -128,23 +128,21 @@ class LanguageModel:
         return round(float(np.dot(self.price or (0, 0), (tokens, written))) / 1e6, 9)
 
     def survey(self, posts: Iterable[Post]) -> Counter[str]:
-        """Count posts to send, their pictures, and tokens read and written, estimated; and posts
-        that are cached. Sends nothing.
-        """
+        """Count posts to send, their pictures and tokens, estimated, and cached posts."""
         return sum(in_order(self._survey, posts, os.cpu_count() or 1), Counter[str]())
 
     def _survey(self, post: Post) -> Counter[str]:
-        found = {"cached": 1}
+        found: dict[str, int] = {}
         with suppress(_NoAnswerError):
             messages, pictures, _ = self._messages(post)
+            found = {"cached": 1}
             keys = (self._digest(messages, x) for x in range(self.votes or 1))
             if new := sum(self._cached(key) is None for key in keys):
                 wide = len(_WIDE.findall(text := self._prompt + post.text))
                 tokens = wide + (len(text) - wide) // 4 + pictures * (self.image_size // PATCH) ** 2
                 found = {"tokens": new * tokens, "written": new * WRITTEN}
                 found |= {"posts": 1, "pictures": pictures}
-            return Counter(found)
-        return Counter()
+        return Counter(found)
 
     def predictions(self, posts: Iterable[Post], abstain: Abstention | None = None) -> Predictions:
         """Yield predictions in the order of the posts; rules for abstention are those of `first`.
@@ -188,9 +186,8 @@ class LanguageModel:
         more |= {"llm_price": self.cost(tokens, written)} if tokens and self.price else {}
         codes = Counter(code for x in replies if (code := self._read(x["text"])))
         if not codes:
-            answer, cut = replies[-1]["text"], replies[-1]["cut"]
-            reason = errors.TEXTS["answer cut off" if cut else "answer without label"]
-            post = replace(post, error=Message(reason, answer=answer))
+            reason = errors.TEXTS["cut off" if replies[-1]["cut"] else "no letter"]
+            post = replace(post, error=Message(reason, answer=replies[-1]["text"]))
             return Prediction(post, None, None, None, more=more)
         mass: Mapping[str, float] = codes if self.votes > 1 else replies[0]["mass"]
         best = self._codes.index(max(mass or codes, key=(mass or codes).__getitem__))

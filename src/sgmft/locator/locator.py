@@ -183,9 +183,8 @@ class SemanticLocator(Estimator):
             on_epoch: called after each epoch.
             on_step: called while a method without epochs is fitted, the default for instance.
 
-        Raises:
-            SgmftError: fewer than two labels are left, or the training has diverged; with
-                `strict`, for the first bad post.
+        SgmftError where fewer than two labels are left or the training has diverged; with `strict`
+        also for the first bad post.
         """
         shown = {"encoder": self.encoder_name, "method": self.method.name, **self.preset.model}
         shown |= {"preset": self.preset.name, **dataclasses.asdict(self.preset.train)}

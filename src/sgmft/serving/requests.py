@@ -203,7 +203,10 @@ def _validate(
         body = model.model_validate(found, strict=strict)
     except ValidationError as error:
         mistakes = error.errors(include_url=False, include_context=False, include_input=False)
-        places = [{"at": _pointer(x["loc"]), "message": x["msg"]} for x in mistakes[:20]]
+        places = [{"at": "", "message": x["msg"]} for x in mistakes[:20]]
+        for place, mistake in zip(places, mistakes, strict=False):  # as RFC 6901 writes it
+            parts = (str(x)[:200].replace("~", "~0").replace("/", "~1") for x in mistake["loc"])
+            place["at"] = "".join(f"/{part}" for part in parts)
         first = f"{places[0]['at'] or 'The body'}: {places[0]['message']}."
         raise Problem("invalid-request", first, errors=places) from None
     items = body.posts if isinstance(body, ManyPosts) else [body]
@@ -267,9 +270,3 @@ def _image(image: str | ImageRequest, number: int, where: str, files: Files) -> 
         return Attachment(base64.b64decode("".join(data.split()), validate=True), name)
     except (binascii.Error, ValueError):
         raise Problem("invalid-request", TEXTS["no file"], post=where, name=name) from None
-
-
-def _pointer(location: Sequence[str | int]) -> str:
-    """Return a place in the body as RFC 6901 writes it."""
-    parts = (str(part)[:200].replace("~", "~0").replace("/", "~1") for part in location)
-    return "".join(f"/{part}" for part in parts)

@@ -100,12 +100,9 @@ def iter_posts(
         left out. Whether pictures can be opened is not checked. Those stored in the table come as
         `Attachment`s, and `Post.row` has their names in their place.
 
-    Raises:
-        SgmftError: when the table cannot be read, has no text and no image column, or lacks a
-            column that was named; with `strict`, for the first bad row or warning.
-
-    Warns:
-        SgmftNotice: which tool's output was read, and in which columns.
+    SgmftError where the table cannot be read, has no text and no image column, or lacks a column
+    that was named; with `strict`, for the first bad row or warning. A SgmftNotice says which tool's
+    output was read, and in which columns.
     """
     if base is None and os.path.isdir(table):  # noqa: PTH112  False for what cannot be one
         base = table

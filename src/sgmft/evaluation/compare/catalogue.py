@@ -173,7 +173,11 @@ def make_plan(
     if not options.get("attributes"):
         keys = [key for key in keys if rows[key].attributes]
     if str(options.get("encoder")).startswith(TABLE):
-        bad = [key for key, row in rows.items() if _needs_encoder(row)]
+        bad = list[str]()
+        for key, row in rows.items():  # that need more than one vector of each text and picture
+            method = get_method(row.method)
+            tokens = method.uses_tokens(method.preset(row.preset, row.settings))
+            bad += [key] if tokens or method.encoder or method.prompts or row.patch_grid else []
         keys = [key for key in keys if key not in bad]
         warn(f"Left out, for a table has no vectors of words: {', '.join(bad)}.", SgmftNotice)
 
@@ -188,13 +192,6 @@ def make_plan(
         own = ", ".join(dict.fromkeys(there))
         raise SgmftError(f"Table {table} has none of the rows {methods}; it has {own}.")
     return ComparisonPlan(tables, chosen(figure, every_figure, "figure"), rows, **options)
-
-
-def _needs_encoder(row: Row) -> bool:
-    """Return whether a row needs more than one vector of each text and picture."""
-    method = get_method(row.method)
-    tokens = method.uses_tokens(method.preset(row.preset, row.settings))
-    return bool(tokens or method.encoder or method.prompts or row.patch_grid)
 
 
 def _names(text: str, known: Mapping[str, Any], what: str) -> list[str]:

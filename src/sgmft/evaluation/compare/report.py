@@ -278,13 +278,9 @@ def _chart(table: ResultTable) -> dict[str, Any] | None:
     if len(found) < 2:
         return None
     ends = [100 * share for _, x in found for share in (x.mean, x.low, x.high)]
-    lines, ticks = [line for line, _ in found], _ticks(min(ends), max(ends))
-    return {"lines": lines, "ticks": ticks, "reference": table.reference}
-
-
-def _ticks(least: float, most: float) -> list[int]:
-    first, axis = min(math.floor(least), 99), MaxNLocator(6, steps=[1, 2, 5, 10], integer=True)
-    return list(map(int, axis.tick_values(first, max(math.ceil(most), first + 1))))
+    first, axis = min(math.floor(min(ends)), 99), MaxNLocator(6, steps=[1, 2, 5, 10], integer=True)
+    ticks = list(map(int, axis.tick_values(first, max(math.ceil(max(ends)), first + 1))))
+    return {"lines": [x for x, _ in found], "ticks": ticks, "reference": table.reference}
 
 
 def escape_latex(text: str) -> str:

@@ -55,10 +55,9 @@ def export_model(
         int8: posts such as the model will see; with them the picture networks of `compact` and
             `cnn` compute in 8 bits, see `quantize_graph`.
 
-    Raises:
-        SgmftError: the locator is not trained or knows its labels by descriptions alone, the folder
-            holds something else or cannot be written, the exporter's packages are missing, or 8
-            bits are requested with another encoder or without a picture.
+    SgmftError where the locator is not trained or knows its labels by descriptions alone, the
+    folder holds something else or cannot be written, the exporter's packages are missing, or 8 bits
+    are requested with another encoder or without a picture.
     """
     network: Any = locator.network
     target = Path(folder)

@@ -97,7 +97,12 @@ class OnnxLocator(Predictor):
         self.attributes = AttributeReader((), manifest.attributes)
         self.encoder = OnnxEncoder(folder, manifest)
         self._temperatures = np.array(manifest.training.temperatures)
-        self._model = _load_model(folder, manifest) if (folder / WEIGHTS).is_file() else None
+        self._model: Model | None = None
+        if (folder / WEIGHTS).is_file():
+            with raising(f"{folder / WEIGHTS} is damaged: {FIX}.", *MALFORMED, SafetensorError):
+                method = get_method(manifest.method)
+                self._model = method.network(method.load_config(manifest.model))
+                self._model.load(folder / WEIGHTS)
         self._head: Any = Session(folder / HEAD) if self._model is None else None
         self.held_out = HeldOutProbabilities.load(folder / HELD_OUT, len(self.labels))
 
@@ -127,14 +132,6 @@ class OnnxLocator(Predictor):
             for part, x in zip(parts, self._head.run(HEAD_OUTPUTS, inputs), strict=True):
                 part.append(x)
         return np.concatenate(parts[0]), np.concatenate(parts[1]), features.parts
-
-
-def _load_model(folder: Path, manifest: Manifest) -> Model:
-    with raising(f"{folder / WEIGHTS} is damaged: {FIX}.", *MALFORMED, SafetensorError):
-        method = get_method(manifest.method)
-        model: Model = method.network(method.load_config(manifest.model))
-        model.load(folder / WEIGHTS)
-    return model
 
 
 class OnnxEncoder:
