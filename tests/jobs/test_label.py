@@ -146,12 +146,16 @@ def test_the_prompt_is_chinese_or_ones_own(ask, tmp_path):
         ("B) at the library", "School"),
         ("<think>A or B? I take</think>\n\nC", "Work"),
         ("**A**", "Home"),
-        ("b", None),
+        ("b", "School"),
+        ("Home", "Home"),
+        ('{"label": "Home"}', "Home"),
+        ('```json\n{"label": "A"}\n```', "Home"),
+        ("A: School", None),
+        ("B. is wrong, it is A", None),
+        ("A) no B) yes", None),
         ("E", None),
         ("A nice place", None),
-        ("Home", None),
         ("A, B", None),
-        ('{"label": "Home"}', None),
         ('{"place": "A"}', None),
         ("[1]", None),
         ("", None),
@@ -221,7 +225,7 @@ def test_refused_settings_are_left_out_from_then_on(ask, status, named):
     posts = [f"sofa {i}" for i in range(20)]
     found, server, _ = ask(fussy, posts, workers=1)
     assert [x.label for x in found] == ["Home"] * 20
-    assert len(server.seen) == 21  # once and for all
+    assert len(server.seen) == (21 if named else 40)  # once and for all, where it is known what
     assert ("logprobs" in server.seen[-1]) == named
 
 

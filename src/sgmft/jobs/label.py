@@ -79,8 +79,7 @@ class LanguageModel:
         self.labels = list(self.descriptions)
         self.traits: Mapping[str, int] = {} if self.first is None else self.first.traits
         self.more = ["abstained", "llm_none", "llm_tokens", "llm_seconds"]
-        self.more += [] if self.price is None else ["llm_price"]
-        self.more += [] if self.first is None else ["source"]
+        self.more += [*["llm_price"] * (self.price is not None), *["source"] * bool(self.first)]
         if not re.fullmatch(r"https?://[^@\s]+", self.server):
             raise SgmftError(errors.TEXTS["llm address"])
         if not 2 <= len(self.labels) < len(ascii_uppercase) or "none" in self.labels:
@@ -96,6 +95,7 @@ class LanguageModel:
         text = text.replace("{none}", self._codes[-1]).replace("{codes}", ", ".join(self._codes))
         self._prompt = text.replace("{labels}", lines)
         names = [*zip(self._codes * 2, [*self.labels, "none", *shown], strict=False)]
+        names += [(x, y) for x, ys in zip(self._codes, about, strict=False) for y in ys[1]]
         self._answers = {form.format(*x).casefold(): x[0] for form in _FORMS for x in names}
         request = (PROMPTS / "request.json").read_text("utf-8")
         self._wanted = json.loads(request.replace("[]", json.dumps([*self._codes])))
@@ -186,7 +186,7 @@ class LanguageModel:
         more |= {"llm_price": self.cost(tokens, written)} if tokens and self.price else {}
         codes = Counter(code for x in replies if (code := self._read(x["text"])))
         if not codes:
-            reason = errors.TEXTS["cut off" if replies[-1]["cut"] else "no letter"]
+            reason = errors.TEXTS["too long" if replies[-1]["cut"] else "no letter"]
             post = replace(post, error=Message(reason, answer=replies[-1]["text"]))
             return Prediction(post, None, None, None, more=more)
         mass: Mapping[str, float] = codes if self.votes > 1 else replies[0]["mass"]
