@@ -67,7 +67,7 @@ class LanguageModel:
     votes: int = 0  # answers at temperature 1, whose shares are the probabilities
     max_tokens: int = 32  # of an answer; a model that reasons in its answer needs more
     workers: int = 8  # requests at once
-    timeout: float = 120.0  # seconds of one attempt
+    timeout: float = 120.0  # seconds to wait for each part of an answer
     price: tuple[float, float] | None = None  # of a million tokens read, and written
     key_env: str = "OPENAI_API_KEY"  # variable with the server's key, if it needs one
     cache: Path | None = None  # SQLite file of answers; by default in the user's cache folder
