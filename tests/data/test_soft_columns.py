@@ -67,9 +67,9 @@ def test_columns_of_a_table_are_read_and_other_rows_keep_their_label():
 
 
 def test_a_table_without_soft_labels_says_what_they_are():
-    with pytest.raises(SgmftError, match=r"no post has probabilities .*; they are in columns p_"):
+    with pytest.raises(SgmftError, match=r"no post has probabilities to learn.* in columns p_"):
         read_soft_labels([row(label="Home")])
-    with pytest.raises(SgmftError, match=r"as row 1: probabilities: 'x' is no number"):
+    with pytest.raises(SgmftError, match="as row 1: probabilities: 'x' is no number"):
         read_soft_labels([row(p_Home="x")])
 
 
@@ -81,11 +81,12 @@ def test_a_corrected_label_is_no_longer_soft(tmp_path):
 
 
 def test_a_dict_is_a_soft_label_in_python():
-    y = ["Work", {"Home": 0.7, "Work": 0.3}, None, {"Home": 2}]
-    posts, values = with_labels([Post("sofa")] * 4, y)
-    assert [x.label for x in posts[:3]] == ["Work", "Home", None]
-    assert [x.soft for x in posts[:3]] == [None, HOME, None]
-    assert "sum to 2.000" in posts[3].error and values == {"Work": "Work"}
+    y = ["Work", {"Home": 0.7, "Work": 0.3}, None]
+    posts, values = with_labels([Post("sofa")] * 3, y)
+    assert [x.label for x in posts] == ["Work", "Home", None]
+    assert [x.soft for x in posts] == [None, HOME, None] and values == {"Work": "Work"}
+    with pytest.raises(SgmftError, match=r"y: post 3: .* sum to 2\.000, not 1"):
+        with_labels([Post("sofa")] * 4, [*y, {"Home": 2}])
     (post,), _ = with_labels([Post("sofa", soft={"Home": 0.704, "Work": 0.3})], None)
     assert post.label == "Home" and sum(post.soft.values()) == pytest.approx(1)
 

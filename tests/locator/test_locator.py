@@ -137,7 +137,7 @@ def test_wrong_names_are_told_at_once(tiny):
             SemanticLocator(**options)
     with pytest.raises(SgmftError, match="no encoder 'nonsense': use compact"):
         SemanticLocator("nonsense").encode([])
-    with pytest.raises(SgmftError, match="'paper', 'light', 'none'"):
+    with pytest.raises(SgmftError, match="use paper, light, none"):
         SemanticLocator("compact", cleaning="hard").encode([])
     with pytest.raises(SgmftError, match="no device 'quantum' here"):
         SemanticLocator("compact", device="quantum").encode([])

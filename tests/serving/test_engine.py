@@ -96,7 +96,13 @@ def stalled(app, begun=False):
 
     headers = [(b"content-length", b"1000")]
     scope = {"type": "http", "method": "POST", "path": "/en/x", "headers": headers}
-    metrics = SimpleNamespace(count_request=lambda *one: counted.append(one[1]))
+
+    def labels(route, *status):
+        counted.extend(map(int, status))
+        return SimpleNamespace(inc=lambda: None, observe=lambda seconds: None)
+
+    one = SimpleNamespace(labels=labels)
+    metrics = SimpleNamespace(requests=one, seconds=one)
     asyncio.run(Guard(app, Limits(seconds=1), metrics, None)(scope, receive, send))
     return sent, counted
 

@@ -16,7 +16,7 @@ from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.figures import ReportFigure, TsnePanel, render_panels, save_panels
 from sgmft.evaluation.compare.report import (
     LATEX,
-    _ticks,
+    _chart,
     escape_latex,
     escape_markdown,
     escape_paragraph,
@@ -443,8 +443,13 @@ def test_chart_places_accuracies_on_one_axis(tmp_path):
 
 @given(st.floats(0, 100), st.floats(0, 100))
 def test_ticks_hold_what_they_should_and_are_few(one, other):
-    ticks = _ticks(min(one, other), max(one, other))
-    assert ticks[0] <= min(one, other) and max(one, other) <= ticks[-1]
+    lines = []
+    for share in (one / 100, other / 100):
+        row = line("A", share)
+        found = replace(row.summary, accuracy=Estimate(share, 0.0, share, share))
+        lines.append(replace(row, summary=found))
+    ticks = _chart(table(*lines))["ticks"]
+    assert ticks[0] <= min(one, other) + 1e-9 and max(one, other) - 1e-9 <= ticks[-1]
     assert 2 <= len(ticks) <= 8 and ticks[0] >= 0 and ticks[-1] <= 100
     assert len({b - a for a, b in pairwise(ticks)}) == 1
 

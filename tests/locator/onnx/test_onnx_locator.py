@@ -44,7 +44,6 @@ from sgmft.locator.onnx.locator import (
     Manifest,
     OnnxEncoder,
     OnnxLocator,
-    _load_model,
 )
 from sgmft.locator.onnx.writer import write_graph, write_head
 from sgmft.models.arrays import softmax
@@ -308,8 +307,9 @@ def test_a_graph_answers_as_its_network(name, tmp_path, monkeypatch):
 def test_a_closed_form_model_is_run_by_the_same_code(name, tmp_path):
     model = fit_network(task(name), []).model
     model.save(tmp_path / WEIGHTS)
-    settings = SYSTEMS[name][0].name, asdict(model.config), TEMPERATURES
-    found = _load_model(tmp_path, Manifest([], False, task(name).info, "", 0, *settings))
+    method = SYSTEMS[name][0]
+    found = method.network(method.load_config(asdict(model.config)))
+    found.load(tmp_path / WEIGHTS)
     for one, other in zip(
         *(predict_logits(x, features(name, 9, seed=9)) for x in (model, found)), strict=True
     ):
