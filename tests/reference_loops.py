@@ -36,6 +36,17 @@ def standardised(w, name, x):
     return [(a - mean) / deviation for a, mean, deviation in pairs]
 
 
+def modality_input(w, name, x, present):
+    """What comes in of one modality of a post: scaled and projected, or the null vector."""
+    x = standardised(w, f"{name}.pooled_scale", x)
+    return linear(w, f"{name}.project", x) if present else w[f"{name}.null"]
+
+
+def two_layers(w, name, x):
+    """A hidden layer with ReLU, and a linear one."""
+    return linear(w, f"{name}.3", [max(a, 0.0) for a in linear(w, f"{name}.0", x)])
+
+
 def lists(module):
     """Its weights and buffers as lists."""
     return {name: x.tolist() for name, x in module.state_dict().items()}

@@ -19,11 +19,20 @@ D, HEADS = 8, 2
 TEXT_MASK = torch.tensor([[True, True, True, True], [True, False, True, False]])
 IMAGE_MASK = torch.arange(5) < torch.tensor([[5], [2]])
 
+# For networks of pooled features, of eight posts.
+HAS_TEXT = torch.tensor([True, True, False, True, True, False, True, True])
+HAS_IMAGE = torch.tensor([True, True, True, False, True, False, True, True])
+
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     """Standard normal numbers in float64."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def pooled_batch() -> Batch:
+    """Pooled features of eight posts, seven numbers of a text and five of an image."""
+    return Batch(normal(8, 7), normal(8, 5, seed=9), HAS_TEXT, HAS_IMAGE)
 
 
 def vectors(x: Tensor) -> Ragged:

@@ -36,18 +36,17 @@ def label_command(
     from sgmft.jobs.predict import predict_table
     from sgmft.locator.zero_shot import parse_descriptions
 
-    given: dict[str, Any] = {"max_images": max_images, "image_size": image_size, "votes": votes}
-    given |= {"max_tokens": max_tokens, "workers": workers, "timeout": timeout, "price": price}
-    given |= {"prompt": prompt or PROMPTS / f"{pick_language(lang)}.txt", "key_env": key_env}
-    asked = LanguageModel(llm, model, parse_descriptions(labels, "--labels"), cache=cache, **given)
+    about = parse_descriptions(labels, "--labels"), prompt or PROMPTS / f"{pick_language(lang)}.txt"
+    counts = max_images, image_size, votes, max_tokens, workers
+    teacher = LanguageModel(llm, model, *about, *counts, timeout, price, key_env, cache)
 
     def announce(posts: Any) -> None:
-        console.print_text("asking", found=asked.survey(posts), model=asked, dry_run=dry_run)
+        console.print_text("sending", found=teacher.survey(posts), model=teacher, dry_run=dry_run)
 
     if dry_run:
         return announce(source.iter_posts())
     with ExitStack() as stack, console.counter("Labelling") as done:
-        stack.callback(console.print_text, "asked", model=asked)
-        summary = predict_table(source, output, asked, adapt=announce, on_predicted=done)
+        stack.callback(console.print_text, "spent", model=teacher)
+        summary = predict_table(source, output, teacher, adapt=announce, on_predicted=done)
     wrote = "" if output == "-" else f"Wrote {summary.posts} rows to {output}"
     console.finish(summary, summary_file, model, wrote)

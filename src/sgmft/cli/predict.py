@@ -1,7 +1,7 @@
 """`sgmft predict`: label the rows of a table."""
 
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option
 
@@ -43,7 +43,6 @@ def predict_command(
     An output without a suffix is a folder of Parquet shards: what was stopped continues there, and
     a cluster can write it.
     """
-    from sgmft.jobs.label import PROMPTS, LanguageModel
     from sgmft.jobs.predict import ModelFolder, is_shards, predict_table
     from sgmft.locator.abstention import Abstention
     from sgmft.locator.onnx.locator import is_exported
@@ -86,13 +85,15 @@ def predict_command(
             described = SemanticLocator.zero_shot(texts, encoder, features=folder, device=device)
             predictor, adapt = described, described.adapt
         if ask_llm_below is not None and llm and llm_model:
-            predictor = predictor.load() if isinstance(predictor, ModelFolder) else predictor
-            own: dict[str, Any] = {"first": predictor, "below": ask_llm_below, "budget": llm_budget}
-            texts = {label: [label] for label in predictor.labels}
-            own["prompt"] = PROMPTS / f"{pick_language(None)}.txt"
-            predictor = LanguageModel(llm, llm_model, texts, **own)
+            from sgmft.jobs.label import PROMPTS, LanguageModel
+
+            first = predictor.load() if isinstance(predictor, ModelFolder) else predictor
+            about = {x: [x] for x in first.labels}, PROMPTS / f"{pick_language(None)}.txt"
+            predictor = LanguageModel(
+                llm, llm_model, *about, first=first, below=ask_llm_below, budget=llm_budget
+            )
             console.print_text("routing", model=predictor)
-            stack.callback(console.print_text, "asked", model=predictor)
+            stack.callback(console.print_text, "spent", model=predictor)
         summary = predict_table(source, output, predictor, abstain, adapt, shard_rows, run, done)
     wrote = "" if output == "-" else f"Wrote {summary.posts} rows to {output}"
     console.finish(summary, summary_file, None if zero_shot else model, wrote)

@@ -153,10 +153,10 @@ def insight_table(
         if breakdowns[column] == [post.user for post in posts]:
             raise SgmftError(f"--by {column}: this would list the users; leave it out.")
     for name, values in breakdowns.items():
-        places, often = defaultdict[Any, list[int]](list), Counter(values if name in by else ())
+        members, often = defaultdict[Any, list[int]](list), Counter(values if name in by else ())
         for row, value in enumerate(values):
-            places[value].append(row)
-        groups = {value: np.array(rows) for value, rows in places.items()}
+            members[value].append(row)
+        groups = {value: np.array(rows) for value, rows in members.items()}
         lines = [[*groups]]
         if name == GRID:  # sums over its rows and columns are shown, too
             parts = sorted({part for key in groups if key for part in key.split()})

@@ -103,7 +103,7 @@ class LanguageModel:
         self.refused = set[str]()  # settings of a request
         self.spent = Counter[str]()  # requests, tokens read and written; answers from the cache
         self._silent = 0
-        self._lock, self._asked = threading.Lock(), [threading.Lock() for _ in range(4096)]
+        self._lock, self._turns = threading.Lock(), [threading.Lock() for _ in range(4096)]
         with needs_extra("llm", "A language model"):
             import openai
         self._key = os.environ.get(self.key_env, "").strip()
@@ -154,24 +154,25 @@ class LanguageModel:
         """
         if self.first is None:
             return in_order(self.ask, posts, self.workers)
-        unsure = self._choose(self.first.predictions(posts, abstain))
-        return in_order(self._decide, unsure, self.workers)
+        chosen = self._choose(self.first.predictions(posts, abstain))
+        return in_order(self._decide, chosen, self.workers)
 
     def _choose(self, predictions: Predictions) -> Iterator[tuple[Prediction, bool]]:
         left = math.inf if self.budget is None else self.budget
         for p in predictions:
-            asked = p.probability is not None and p.probability < self.below and left > 0
-            left -= asked
-            yield p, asked
+            unsure = p.probability is not None and p.probability < self.below and left > 0
+            left -= unsure
+            yield p, unsure
 
     def _decide(self, item: tuple[Prediction, bool]) -> Prediction:
-        own, asked = item
-        other = self.ask(own.post) if asked else own
-        if asked and other.error is None:
-            more = {"source": "llm", **(other.more or {})}
-            return other._replace(more=more)
-        warnings = (*own.post.warnings, *([other.error] if other.error and asked else []))
-        return own._replace(post=replace(own.post, warnings=warnings), more={"source": "model"})
+        own, unsure = item
+        post = own.post
+        if unsure:
+            other = self.ask(post)
+            if other.error is None:
+                return other._replace(more={"source": "llm", **(other.more or {})})
+            post = replace(post, warnings=(*post.warnings, other.error))
+        return own._replace(post=post, more={"source": "model"})
 
     def ask(self, post: Post) -> Prediction:
         """Return the language model's prediction for one post; see `predictions`."""
@@ -204,15 +205,15 @@ class LanguageModel:
             raise _NoAnswerError(post.error)
         text, urls, reasons = post.text.encode(errors="replace").decode(), list[str](), list[str]()
         if len(post.images) > self.max_images > 0:
-            counts = {"count": len(post.images), "most": self.max_images}
-            reasons.append(Message(errors.TEXTS["pictures sent"], **counts))
+            many = errors.TEXTS["many pictures of a post"]
+            reasons.append(Message(many, count=len(post.images), most=self.max_images))
         for file in post.images[: self.max_images]:
             try:
                 urls.append(make_thumbnail(file, self.image_size, enlarge=False))
             except ImageError as error:
                 reasons.append(str(error))
         if not text.strip() and not urls:
-            raise _NoAnswerError(join_messages(reasons) or "nothing to go on: no text, no picture")
+            raise _NoAnswerError(join_messages(reasons) or errors.TEXTS["no content"])
         content: Any = self._prompt.replace("{text}", text)
         if urls:  # some servers take nothing but texts
             pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
@@ -234,49 +235,32 @@ class LanguageModel:
         own = {"server": self.server, "model": self.model, "request": self._wanted}
         return digest_of({**own, "most": self.max_tokens, "messages": messages, "number": number})
 
-    def _cached(self, key: str, *reply: str) -> Any:
-        """Return the reply of a key, perhaps after putting it there; None where there is none."""
-        with self._lock, raising(self._unusable, sqlite3.Error):
-            if reply:
-                self._rows.execute("REPLACE INTO replies VALUES (?, ?)", (key, *reply))
-            found = self._rows.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+    def _cached(self, key: str) -> Any:
+        """Return the reply of a key; None where there is none."""
+        found = self._query("SELECT reply FROM replies WHERE key = ?", key)
         return found and json.loads(found[0])
+
+    def _query(self, text: str, *values: str) -> Any:
+        with self._lock, raising(self._unusable, sqlite3.Error):
+            return self._rows.execute(text, values).fetchone()
 
     def _reply(self, messages: Messages, number: int) -> Reply:
         key = self._digest(messages, number)
-        with self._asked[int(key[:3], 16)]:  # who asks the same waits for this answer
+        with self._turns[int(key[:3], 16)]:  # who asks the same waits for this answer
             reply: Reply | None = self._cached(key)
             new = reply is None
             if reply is None:
                 reply = self._send(messages)
-                self._cached(key, json.dumps(reply))
+                self._query("REPLACE INTO replies VALUES (?, ?)", key, json.dumps(reply))
         with self._lock:
             found = {"requests": 1, **{x: reply[x] for x in COSTS}}
             self.spent.update(found if new else {"cached": 1})
         return reply
 
     def _send(self, messages: Messages) -> Reply:
-        """Ask the server, from then on without what it refuses of the settings."""
-        from openai import BadRequestError, UnprocessableEntityError
-
-        start, plain = time.monotonic(), False  # whether this request is sent without settings
-        own: dict[str, Any] = {"model": self.model, "messages": messages}
+        start = time.monotonic()
         try:
-            while True:
-                given = {
-                    x: self._wanted[x] for x in self._wanted.keys() - self.refused if not plain
-                }
-                limit = LIMITS[LIMITS[0] in self.refused]
-                try:
-                    sent = own | given | {limit: self.max_tokens}
-                    got: Any = self._client.chat.completions.create(**sent)
-                    break
-                except (BadRequestError, UnprocessableEntityError) as error:
-                    named = {x for x in (*given, limit) if x in str(error)} - self.refused
-                    if not named and (plain or not given):
-                        raise
-                    plain = plain or not named
-                    self.refused |= named
+            got = self._complete(messages)
             if not getattr(got, "choices", None):
                 raise ValueError(f"no chat completion: {got!s:.200}")
             choice, usage = got.choices[0], got.usage
@@ -292,10 +276,28 @@ class LanguageModel:
             self._silent += never or status not in (400, 413, 422)
             if status in (401, 403, 404) or self._silent >= SILENCE:  # a cause may have the key
                 raise SgmftError(errors.TEXTS["no labels"], server=self.server, why=why) from None
-            raise _NoAnswerError(errors.TEXTS["not asked"], why=why) from None
+            raise _NoAnswerError(errors.TEXTS["no answer"], why=why) from None
         self._silent = 0
         spent = zip(COSTS, (tokens, written, time.monotonic() - start), strict=True)
         return {"text": text, "cut": cut, "mass": mass, **dict(spent)}
+
+    def _complete(self, messages: Messages) -> Any:
+        """Ask the server, from then on without what it refuses of the settings by their names."""
+        from openai import BadRequestError, UnprocessableEntityError
+
+        settings = self._wanted
+        while True:
+            given = {name: x for name, x in settings.items() if name not in self.refused}
+            limit = LIMITS[LIMITS[0] in self.refused]
+            sent = {"model": self.model, "messages": messages, limit: self.max_tokens, **given}
+            try:
+                return self._client.chat.completions.create(**sent)
+            except (BadRequestError, UnprocessableEntityError) as error:
+                named = {x for x in (*given, limit) if x in str(error)} - self.refused
+                if not named and not given:
+                    raise
+                settings = settings if named else {}  # it does not say which: this once, none
+                self.refused |= named
 
     def _read(self, answer: str) -> str | None:
         """Return the letter of an answer: alone, in JSON, with its label or for it; else None."""

@@ -47,12 +47,14 @@ class Method:
     def listed(cls, name: str) -> Self:
         """Return the one of this name in methods.toml."""
         known = dict(LISTED[name])
+        settings = known.pop("settings", None)  # other than the default's
         for key in ("network", "config"):
             known[key] = pkgutil.resolve_name(f"sgmft.models.{known[key]}")
         for preset, own in LISTED[name].get("presets", {}).items():
-            made = Preset(preset, **own | {"train": TrainConfig(**own.get("train", {}))})
-            known["presets"] = known["presets"] | {preset: made}
-        return cls(name, **known)
+            own = own | {"train": TrainConfig(**own.get("train", {}))}
+            known["presets"] = known["presets"] | {preset: Preset(preset, **own)}
+        made = cls(name, **known)
+        return replace(made, presets={"default": made.preset(None, settings)}) if settings else made
 
     def preset(self, name: Any = None, settings: Mapping[str, Any] | None = None) -> Preset:
         """The preset of that name, a preset itself, or the first, with single settings replaced.

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sgmft.data.posts import Post
+from sgmft.data.posts import Post, require_columns
 from sgmft.data.soft_labels import soften
 from sgmft.data.tables.cells import NO_LABEL, says_nothing, to_label
 from sgmft.data.tables.columns import find_role
-from sgmft.errors import TEXTS, Message, SgmftNotice, check_name, warn
+from sgmft.errors import TEXTS, Message, SgmftNotice, warn
 from sgmft.models.arrays import Doubles, Integers, softmax
 
 MAX_ROUNDS, CLOSE = 1000, 1e-8  # of the search, which ends where no probability moves further
@@ -67,9 +67,8 @@ def label_by_annotators(
     good each annotator is. SgmftError for a column that no post has.
     """
     columns = [*dict.fromkeys(columns)]  # each counts once
+    require_columns(posts, columns, "--annotators")
     names = dict.fromkeys(name for post in posts for name in post.row)
-    for column in columns:
-        check_name(column, names, "--annotators: the posts have no column")
     is_answer = (truth or next(iter(find_role(names, "label")), "")) in columns
     read, rows = list[Post](), list[list[str]]()
     for post in posts:

@@ -257,6 +257,7 @@ def training_set(
     if not weights.any():
         raise SgmftError("All posts that can be used have weight 0: give some of them more.")
     given = weights if (weights != 1).any() else None
-    table = np.array([[each.get(label, 0) for label in labels] for each in probs], np.float32)
-    soft = table if any(post.soft for post in encoded.posts) else None
+    soft = None
+    if any(post.soft for post in encoded.posts):
+        soft = np.array([[each.get(label, 0) for label in labels] for each in probs], np.float32)
     return TrainingSet(encoded, names, labels, classes, given, soft, skipped, examples)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from reference_loops import cross_entropy, linear, lists, softmax, standardised
+from reference_loops import cross_entropy, linear, lists, modality_input, softmax, two_layers
 from sgmft.features.features import Batch
 from sgmft.models.baselines.alternating_adaptation import (
     AlternatingAdaptation,
@@ -17,11 +17,9 @@ from sgmft.training.trainer import train
 from sgmft.utils.distributed import BatchCrossEntropy
 from small_networks import FAST, StopHereError, equal_weights, stop_after, weights_of
 from synthetic_features import make_features
-from token_batches import assert_close, normal
+from token_batches import HAS_IMAGE, HAS_TEXT, assert_close, normal, pooled_batch, randomize
 
 SMALL = AlternatingAdaptationConfig(classes=3, text_width=7, image_width=5, width=6, dropout=0.0)
-HAS_TEXT = torch.tensor([True, True, False, True, True, False, True, True])
-HAS_IMAGE = torch.tensor([True, True, True, False, True, False, True, True])
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 2, 0])
 
 # --- the equations as loops over lists of floats ---
@@ -29,10 +27,8 @@ LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 2, 0])
 
 def slow_modality(w, name, x, present):
     """h and y of one modality of a post."""
-    x = standardised(w, f"{name}.pooled_scale", x)
-    x = linear(w, f"{name}.project", x) if present else w[f"{name}.null"]
     i = ("text", "image").index(name)
-    x = linear(w, f"hidden.{i}.3", [max(a, 0.0) for a in linear(w, f"hidden.{i}.0", x)])
+    x = two_layers(w, f"hidden.{i}", modality_input(w, name, x, present))
     return x, linear(w, "head", x)
 
 
@@ -57,13 +53,9 @@ def slow_forward(w, batch):
 def made(**changes):
     """A network with random weights and scales and P = I, and a batch for it."""
     torch.manual_seed(0)
-    model = AlternatingAdaptation(replace(SMALL, **changes)).double().eval()
-    with torch.no_grad():
-        for name, x in model.state_dict().items():
-            if name != "projection":
-                some = torch.rand_like(x) + 0.5 if "deviation" in name else torch.randn_like(x)
-                x.copy_(some if "deviation" in name else some * 0.6)
-    return model, Batch(normal(8, 7), normal(8, 5, seed=9), HAS_TEXT, HAS_IMAGE)
+    model = randomize(AlternatingAdaptation(replace(SMALL, **changes)))
+    torch.nn.init.eye_(model.projection)
+    return model, pooled_batch()
 
 
 def test_the_whole_network_is_the_equations():

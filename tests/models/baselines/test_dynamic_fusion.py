@@ -7,19 +7,24 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from reference_loops import cross_entropy, gradients, linear, lists, softmax, standardised
-from sgmft.features.features import Batch
+from reference_loops import (
+    cross_entropy,
+    gradients,
+    linear,
+    lists,
+    modality_input,
+    softmax,
+    two_layers,
+)
 from sgmft.models.baselines.dynamic_fusion import (
     DynamicFusion,
     DynamicFusionConfig,
     fusion_weights,
 )
 from sgmft.utils.distributed import BatchCrossEntropy
-from token_batches import assert_close, normal
+from token_batches import assert_close, normal, pooled_batch, randomize
 
 SMALL = DynamicFusionConfig(classes=3, text_width=7, image_width=5, width=6, dropout=0.0)
-HAS_TEXT = torch.tensor([True, True, False, True, True, False, True, True])
-HAS_IMAGE = torch.tensor([True, True, True, False, True, False, True, True])
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 2, 0])
 
 # --- the equations as loops over lists of floats ---
@@ -38,10 +43,8 @@ def slow_weights(scores, logits=None):
 
 def slow_modality(w, name, x, present):
     """h, y and the score of one modality of a post."""
-    x = standardised(w, f"{name}.pooled_scale", x)
-    x = linear(w, f"{name}.project", x) if present else w[f"{name}.null"]
     i = ("text", "image").index(name)
-    x = linear(w, f"hidden.{i}.3", [max(a, 0.0) for a in linear(w, f"hidden.{i}.0", x)])
+    x = two_layers(w, f"hidden.{i}", modality_input(w, name, x, present))
     return x, linear(w, f"heads.{i}", x), linear(w, f"scores.{i}", x)[0]
 
 
@@ -64,11 +67,7 @@ def slow_forward(w, batch, calibrated):
 def made(**changes):
     """A network with random weights and scales, and a batch for it."""
     torch.manual_seed(0)
-    model = DynamicFusion(replace(SMALL, **changes)).double().eval()
-    with torch.no_grad():
-        for name, x in model.state_dict().items():
-            x.copy_(torch.rand_like(x) + 0.5 if "deviation" in name else torch.randn_like(x) * 0.6)
-    return model, Batch(normal(8, 7), normal(8, 5, seed=9), HAS_TEXT, HAS_IMAGE)
+    return randomize(DynamicFusion(replace(SMALL, **changes))), pooled_batch()
 
 
 @pytest.mark.parametrize("training", [False, True])

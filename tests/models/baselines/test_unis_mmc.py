@@ -7,15 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from reference_loops import cross_entropy, dot, linear, lists, standardised
-from sgmft.features.features import Batch
+from reference_loops import cross_entropy, dot, linear, lists, modality_input
 from sgmft.models.baselines.unis_mmc import UniSMMC, UniSMMCConfig, multimodal_contrast
 from sgmft.utils.distributed import BatchCrossEntropy
-from token_batches import assert_close, normal
+from token_batches import HAS_IMAGE, HAS_TEXT, assert_close, normal, pooled_batch, randomize
 
 SMALL = UniSMMCConfig(classes=3, text_width=7, image_width=5, width=6)
-HAS_TEXT = torch.tensor([True, True, False, True, True, False, True, True])
-HAS_IMAGE = torch.tensor([True, True, True, False, True, False, True, True])
 
 # --- the card as loops over lists of floats ---
 
@@ -43,17 +40,12 @@ def slow_head(w, name, x):
     return x, linear(w, f"{name}.output", x)
 
 
-def slow_side(w, name, x, present):
-    x = standardised(w, f"{name}.pooled_scale", x)
-    return linear(w, f"{name}.project", x) if present else w[f"{name}.null"]
-
-
 def slow_forward(w, batch):
     """r_t, r_v, the logits of text, of image and of both, and the last hidden layer, by post."""
     rows = []
     for i in range(len(batch.text)):
-        t = slow_side(w, "text", batch.text[i].tolist(), batch.has_text[i])
-        v = slow_side(w, "image", batch.image[i].tolist(), batch.has_image[i])
+        t = modality_input(w, "text", batch.text[i].tolist(), batch.has_text[i])
+        v = modality_input(w, "image", batch.image[i].tolist(), batch.has_image[i])
         hidden, both = slow_head(w, "head", t + v)
         rows.append((t, v, slow_head(w, "text_head", t)[1], slow_head(w, "image_head", v)[1]))
         rows[-1] += (both, hidden)
@@ -63,17 +55,9 @@ def slow_forward(w, batch):
 # --- what is tested ---
 
 
-def random_batch():
-    return Batch(normal(8, 7), normal(8, 5, seed=9), HAS_TEXT, HAS_IMAGE)
-
-
-def randomised(**changes):
+def made(**changes):
     torch.manual_seed(0)
-    model = UniSMMC(replace(SMALL, **changes)).double().eval()
-    with torch.no_grad():
-        for name, x in model.state_dict().items():
-            x.copy_(torch.rand_like(x) + 0.5 if "deviation" in name else torch.randn_like(x) * 0.6)
-    return model
+    return randomize(UniSMMC(replace(SMALL, **changes)))
 
 
 def mixed_labels(output):
@@ -87,7 +71,7 @@ def mixed_labels(output):
 
 
 def test_the_whole_network_is_the_card():
-    model, batch = randomised(), random_batch()
+    model, batch = made(), pooled_batch()
     output = model(batch)
     found = (*output.parts["sides"], *output.parts["alone"], output.logits, output.fused)
     for got, expected in zip(found, slow_forward(lists(model), batch), strict=True):
@@ -98,7 +82,7 @@ def test_the_whole_network_is_the_card():
 @pytest.mark.parametrize("weight", [None, [0.5, 2.0, 1.5]])
 @pytest.mark.parametrize("contrast, tau", [(0.1, 0.07), (2.0, 1.0), (0.0, 0.07)])
 def test_the_loss_is_three_cross_entropies_and_the_contrast(contrast, tau, weight):
-    model, batch = randomised(contrast=contrast, contrast_temperature=tau), random_batch()
+    model, batch = made(contrast=contrast, contrast_temperature=tau), pooled_batch()
     output = model(batch)
     labels = mixed_labels(output)
     t, v, text, image, both, _ = slow_forward(lists(model), batch)
@@ -117,8 +101,8 @@ def test_the_loss_is_three_cross_entropies_and_the_contrast(contrast, tau, weigh
 def test_without_contrast_the_representations_learn_by_the_labels_alone():
     grads = []
     for contrast in (0.0, 0.1, None):
-        model = randomised(contrast=contrast or 0.0)
-        output = model(random_batch())
+        model = made(contrast=contrast or 0.0)
+        output = model(pooled_batch())
         labels = mixed_labels(output)
         logits = (*output.parts["alone"], output.logits)
         loss = model.loss(output, labels, BatchCrossEntropy())
@@ -130,8 +114,8 @@ def test_without_contrast_the_representations_learn_by_the_labels_alone():
 
 
 def test_it_learns_where_no_post_has_both_sides():
-    model = randomised()
-    batch = random_batch()._replace(has_text=flags("11110000"), has_image=flags("00001111"))
+    model = made()
+    batch = pooled_batch()._replace(has_text=flags("11110000"), has_image=flags("00001111"))
     model.loss(model(batch), torch.arange(8) % 3, BatchCrossEntropy()).backward()
     for name, p in model.named_parameters():
         assert p.grad is not None and p.grad.isfinite().all(), name

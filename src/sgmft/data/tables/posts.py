@@ -414,6 +414,6 @@ def _explain_missing(
             return f"{table} has no column {name!r}; its columns are {there}.{hint(name, columns)}"
     if any(finder.names(columns)[role] for role in finder.needed):
         return None
-    said = any(_SENTENCE.search(x) or names_pictures(x) for x in columns)
-    why = "no id" if "text" not in finder.needed else "no header" if said else "no column of posts"
+    is_post = any(_SENTENCE.search(x) or names_pictures(x) for x in columns)
+    why = "no id" if "text" not in finder.needed else "no header" if is_post else "no post column"
     return Message(errors.TEXTS[why], name=table, columns=there)

@@ -1,7 +1,6 @@
 """From a user's posts to the data of a comparison: encoded as every row needs, and split once."""
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,7 @@ from sgmft.data.tables.cells import to_text
 from sgmft.errors import TEXTS, SgmftError
 from sgmft.evaluation.compare.catalogue import ComparisonPlan, Row
 from sgmft.evaluation.compare.splits import TEST, VALIDATION, Division, Split, divide
-from sgmft.features.attributes import AttributeReader, read_cell
+from sgmft.features.attributes import AttributeReader, read_cell, to_number
 from sgmft.features.encode import encode_posts
 from sgmft.features.encoder_handle import open_encoder
 from sgmft.features.encoders.base import EncoderInfo
@@ -126,7 +125,7 @@ def prepare_comparison(
     posts = [require_known(post, seen) for post in posts]
     require_columns(readable, by)
     (reader := AttributeReader(plan.attributes)).check(readable)
-    told = {name: _read_answers(name, x, posts) for name, x in (answers or {}).items()}
+    outside = {name: _read_answers(name, x, posts) for name, x in (answers or {}).items()}
     rows_of: dict[EncoderSetting, list[Row]] = {}
     for row in plan.rows():
         rows_of.setdefault(EncoderSetting.of(row, plan.encoder), []).append(row)
@@ -156,8 +155,8 @@ def prepare_comparison(
         left_out=summary.errors,
         warnings=summary.warnings,
         examples=summary.examples,
-        answers={name: [given[i] for i in good] for name, given in told.items()},
-        costs={name: _describe_costs(x, posts) for name, x in (answers or {}).items()},
+        answers={name: [given[i] for i in good] for name, (given, _) in outside.items()},
+        costs={name: costs for name, (_, costs) in outside.items()},
         attributes=[{x: read_cell(post, x) or "" for x in reader.names} for post in usable],
     )
 
@@ -197,14 +196,15 @@ def _encode(
     return encoded, keys
 
 
-def _read_answers(name: str, source: str, posts: Sequence[Post]) -> list[str]:
-    """Return answers from outside to posts, of a column or a table of id and label; "" for none."""
+def _read_answers(name: str, source: str, posts: Sequence[Post]) -> tuple[list[str], str]:
+    """Return answers, of a column or a table of id and label ("" for none), and what they cost."""
     if any(source in post.row for post in posts):
-        return [to_text(post.row.get(source)).strip() for post in posts]
+        answers = [to_text(post.row.get(source)).strip() for post in posts]
+        return answers, _describe_costs([post.row for post in posts])
     if not Path(source).is_file():
         raise SgmftError(f"--answers {name}={source}: it is no column of the posts, and no file.")
-    found: dict[str, str] = {}
-    for row in open_table(source).rows:
+    found, rows = dict[str, str](), [*open_table(source).rows]
+    for row in rows:
         cells = {key: to_text(value).strip() for key, value in row.values.items()}
         where, answer = f"{source}, row {row.number}", cells.get("label", "")
         if row.error or not {"id", "label"} <= cells.keys():
@@ -215,19 +215,15 @@ def _read_answers(name: str, source: str, posts: Sequence[Post]) -> list[str]:
     if not any(answers):
         some = next(iter(found), "nothing")
         raise SgmftError(f"{source} has no label for any of the posts: its ids are like {some!r}.")
-    return answers
+    return answers, _describe_costs([row.values for row in rows])
 
 
-def _describe_costs(source: str, posts: Sequence[Post]) -> str:
+def _describe_costs(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return what a thousand answers cost by the columns of `sgmft label`; "" without these."""
-    rows: list[Mapping[str, Any]] = [post.row for post in posts]
-    if not any(source in row for row in rows):
-        rows = [row.values for row in open_table(source).rows]
     found = list[str]()
     units = {"seconds": "{:,.0f} s", "tokens": "{:,.0f} tokens", "price": "price {:.3g}"}
     for column, unit in units.items():
-        texts = [to_text(row.get(f"llm_{column}")).strip() for row in rows]
-        numbers = (x.replace(",", ".") for x in texts)
-        values = [float(x) for x in numbers if re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", x, re.I)]
+        texts = (to_text(row.get(f"llm_{column}")).strip() for row in rows)
+        values = [x for x in (to_number(text.replace(",", ".")) for text in texts) if x >= 0]
         found += [unit.format(1000 * sum(values) / len(values))] if values else []
     return f" A thousand posts: {', '.join(found)}." if found else ""

@@ -115,8 +115,8 @@ def attempt(folder: Path, piece: Piece) -> Iterator[None]:
     """Log an attempt at a piece while it lasts; SgmftError where too many workers died at it."""
     name = ".attempt-{}-{}-".format(*piece.id)
     if len(list(folder.glob(f"{name}*"))) >= MAX_ATTEMPTS:
-        first, last = (list(piece.posts)[i].place for i in (0, -1))
-        raise SgmftError(TEXTS["deadly posts"], count=MAX_ATTEMPTS, first=first, last=last)
+        rows = [post.place for post in piece.posts]
+        raise SgmftError(TEXTS["deadly posts"], count=MAX_ATTEMPTS, first=rows[0], last=rows[-1])
     file = folder / f"{name}{uuid.uuid4().hex}"
     file.touch()
     try:
