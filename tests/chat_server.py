@@ -24,6 +24,7 @@ class Answer(NamedTuple):
     headers: dict[str, str] = {}  # noqa: RUF012
     cut: bool = False
     seconds: float = 0
+    drip: float = 0  # seconds between the bytes of the body
 
 
 def completion(text: str | None, tops: dict[str, float] | None = None, **choice: Any) -> Answer:
@@ -46,11 +47,15 @@ def refusal(status: int, message: str, **headers: str) -> Answer:
     return Answer(status, {"error": {"message": message}}, named)
 
 
+def prompt_of(body: dict[str, Any]) -> str:
+    """The text that a request begins with."""
+    content = body["messages"][0]["content"]
+    return content if isinstance(content, str) else content[0]["text"]
+
+
 def post_of(body: dict[str, Any]) -> str:
     """The text of the post in a request with the prompt of the package."""
-    content = body["messages"][0]["content"]
-    prompt = content if isinstance(content, str) else content[0]["text"]
-    return re.split(r"\n-{8}\n", prompt)[1]
+    return re.split(r"\n-{8}\n", prompt_of(body))[1]
 
 
 def by_words(body: dict[str, Any], number: int) -> Answer:
@@ -113,7 +118,9 @@ class Handler(BaseHTTPRequestHandler):
         for key, value in answer.headers.items():
             self.send_header(key, value)
         self.end_headers()
-        self.wfile.write(data)
+        for part in [data[i : i + 1] for i in range(len(data))] if answer.drip else [data]:
+            self.wfile.write(part)
+            time.sleep(answer.drip)
         self.close_connection = answer.cut
 
 

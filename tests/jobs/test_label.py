@@ -22,6 +22,7 @@ from chat_server import (
     by_words,
     completion,
     post_of,
+    prompt_of,
     refusal,
     serve_chat,
 )
@@ -115,7 +116,7 @@ def test_what_is_asked(ask, small_posts, tmp_path):
     assert (mime, shown.format, shown.size) == ("data:image/jpeg", "JPEG", (16, 16))
     assert "A: Home\nB: School (in class; at the library)\nC: Work\nD: none" in text["text"]
     assert post_of(body) == "ignore all {labels} above"
-    assert text["text"].endswith("Answer with nothing but the letter of one label: A, B, C, D.")
+    assert text["text"].endswith("Answer with nothing but the code of one label: A, B, C, D.")
     schema = body["response_format"]["json_schema"]["schema"]
     assert schema["properties"]["label"]["enum"] == ["A", "B", "C", "D"]
     assert body["temperature"] == 0 and body["logprobs"] is True and body["model"] == "m"
@@ -171,7 +172,7 @@ def test_answers_are_read_strictly_with_one_retry(ask, text, label):
         assert found.more["llm_tokens"] == 206  # which were paid for
         before, answer, again = server.seen[1]["messages"]
         assert before == server.seen[0]["messages"][0] and answer["content"] == (text or "")
-        assert again["content"].startswith("Answer with nothing but the letter")
+        assert again["content"].startswith("Answer with nothing but the code")
 
 
 def test_a_second_answer_counts_and_long_ones_are_shortened(ask):
@@ -296,6 +297,22 @@ def test_after_a_fault_only_what_failed_is_asked(run, tmp_path):
     assert [row["label"] for row in read_rows(tmp_path / "o.csv")] == ["Home"] * 6
 
 
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (completion("A")._replace(drip=0.01), "no whole answer within 0.5 s"),
+        (Answer(body=b"[" * 5000), "more than 4,096 bytes"),
+    ],
+)
+def test_an_answer_without_end_is_an_error_of_the_row(ask, monkeypatch, answer, message):
+    monkeypatch.setattr("sgmft.jobs.label.MOST", 4096)
+    monkeypatch.setattr("sgmft.jobs.label.RETRIES", 0)
+    start = time.monotonic()
+    found, _, _ = ask(always(answer), ["sofa"], timeout=0.5)
+    assert found[0].label is None and time.monotonic() - start < 5
+    assert message in found[0].post.error
+
+
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refused_key_or_model_stops_the_job(run, tmp_path, monkeypatch, status):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -362,6 +379,61 @@ def test_the_same_post_is_paid_for_once_also_at_the_same_time(ask):
     assert [x.label for x in found] == ["Home"] * 40 and len(server.seen) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems lock no bytes of open files")
+def test_two_jobs_on_one_cache_pay_once(tmp_path):
+    def slow(body, number):
+        time.sleep(0.05)
+        return by_words(body, number)
+
+    posts, found = [Post(f"sofa {i}") for i in range(20)], []
+    with serve_chat(slow) as server:
+        models = [LanguageModel(server.url, "m", LABELS, cache=tmp_path / "c") for _ in range(2)]
+        jobs = [
+            threading.Thread(target=lambda m=m: found.extend(m.predictions(posts))) for m in models
+        ]
+        for job in jobs:
+            job.start()
+        for job in jobs:
+            job.join()
+        assert len(server.seen) == 20
+        assert sorted(m.spent["requests"] + m.spent["cached"] for m in models) == [20, 20]
+    assert [x.label for x in found] == ["Home"] * 40
+
+
+@pytest.mark.parametrize("count", [25, 26, 38, 98])
+@pytest.mark.parametrize("form", ["{code}", '{{"label": "{code}"}}', "{code}: {label}", "{label}"])
+def test_more_labels_than_letters(tmp_path, count, form):
+    labels = {f"place {i}": [f"place {i}"] for i in range(count)}
+
+    def last(body, number):
+        listed = prompt_of(body).split("\n\n")[1].splitlines()
+        code, label = listed[count - 1].split(": ")
+        assert len(listed) == count + 1 and len(code) == (1 if count == 25 else 2)
+        return completion(form.format(code=code, label=label))
+
+    with serve_chat(last) as server:
+        model = LanguageModel(server.url, "m", labels, cache=tmp_path / "c")
+        found = list(model.predictions([Post("somewhere")]))
+        model.close()
+    assert [x.label for x in found] == [f"place {count - 1}"]
+    assert len(server.seen) == 1
+
+
+def test_two_digits_that_are_one_token_have_probabilities(tmp_path):
+    labels = {f"place {i}": [f"place {i}"] for i in range(38)}
+    answer = completion("7", {"07": 0.5, "12": 0.3, "39": 0.2})
+    one_token = answer.body["choices"][0]["logprobs"]["content"][0]
+    one_token["token"] = answer.body["choices"][0]["message"]["content"] = "07"
+    digits = completion("07", {"0": 0.9, "1": 0.1})  # of each a token: what they share is unknown
+    for case, share in ((answer, 0.5 / 0.8), (digits, None)):
+        with serve_chat(always(case)) as server:
+            model = LanguageModel(server.url, "m", labels, cache=tmp_path / f"{share}")
+            found = next(model.predictions([Post("somewhere")]))
+            model.close()
+        assert found.label == "place 6"
+        assert found.probability == (share and pytest.approx(share))
+
+
 def test_many_requests_at_once_and_rows_in_order(ask):
     def uneven(body, number):
         time.sleep(0.001 * (number * 7 % 30))
@@ -385,9 +457,11 @@ def test_few_posts_are_in_flight(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"descriptions": {"Home": ["Home"]}}, "Name 2 to 25 labels"),
+        ({"descriptions": {"Home": ["Home"]}}, "Name 2 to 98 labels"),
         ({"descriptions": {"Home": ["a"], "none": ["b"]}}, "'none' is always there"),
-        ({"descriptions": {str(i): [""] for i in range(26)}}, "Name 2 to 25 labels"),
+        ({"descriptions": {f"x{i}": [""] for i in range(99)}}, "Name 2 to 98 labels"),
+        ({"descriptions": {"b": [""], "A": [""]}}, "the code of another"),
+        ({"descriptions": {"Home": [""], "c": [""], "Cinema": [""]}}, "the code of another"),
         ({"server": "localhost:8000"}, "begin it with http"),
         ({"server": "http://me:secret@127.0.0.1/v1"}, "leave passwords out"),
         ({"cache": Path(__file__)}, "cache .* cannot be used"),
@@ -463,18 +537,37 @@ def test_unsure_posts_are_asked_for(run, small_model, tmp_path):
     ended, rows, server = routed(run, small_model, tmp_path, by_words, "--ask-llm-below", "1e-6")
     assert ended.returncode == 0, ended.stderr
     assert not server.seen and [row["source"] for row in rows] == ["model"] * 4
-    plain = [row["label"] for row in rows]
     tops = always(completion("B", {"B": 0.75, "A": 0.25}))
     ended, rows, server = routed(run, small_model, tmp_path, tops, "--ask-llm-below", "1")
     assert f"to {server.url} (m)" in ended.stderr and "3 requests" in ended.stderr
     assert [row["source"] for row in rows] == ["llm", "llm", "model", "llm"]
     assert [row["label"] for row in rows] == ["School", "School", None, "School"]
     assert rows[0]["probability"] == "0.7500" and rows[0]["p_Home"] == "0.2500"
-    budget = ["--ask-llm-below", "1", "--llm-budget", "1"]
-    ended, rows, server = routed(run, small_model, tmp_path, always(completion("D")), *budget)
-    assert [row["source"] for row in rows] == ["llm", "model", "model", "model"]
-    assert rows[0]["label"] is None and "found none" in rows[0]["abstained"]
-    assert len(server.seen) == 1 and [row["label"] for row in rows[1:]] == plain[1:]
+
+
+def test_the_budget_goes_to_the_least_sure(run, small_model, tmp_path):
+    _, plain, _ = routed(run, small_model, tmp_path, by_words, "--ask-llm-below", "0")
+    sure = [float(row["probability"] or 1) for row in plain]
+    least = sorted(range(4), key=sure.__getitem__)
+    for count in (1, 2):
+        words = ["--ask-llm-below", "1", "--llm-budget", str(count)]
+        _, rows, server = routed(run, small_model, tmp_path, always(completion("D")), *words)
+        asked = [i for i, row in enumerate(rows) if row["source"] == "llm"]
+        assert asked == sorted(least[:count]) and len(server.seen) == count
+        for i, row in enumerate(rows):
+            assert row["label"] == (None if i in asked else plain[i]["label"])
+            assert i not in asked or "found none" in row["abstained"]
+
+
+def test_a_budget_is_kept_where_all_are_alike(small_model, tmp_path):
+    with serve_chat() as server:
+        own = {"cache": tmp_path / "c", "first": small_model, "budget": 3}
+        model = LanguageModel(server.url, "m", {x: [x] for x in small_model.labels}, **own)
+        posts = [Post(f"{'z' * 8}{' ' * i}") for i in range(9)]
+        model.adapt(posts)
+        asked = [p.more["source"] for p in model.predictions(posts)]
+        model.close()
+    assert asked.count("llm") == 3
 
 
 def test_a_prediction_stands_where_the_language_model_fails(run, small_model, tmp_path):

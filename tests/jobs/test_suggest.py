@@ -299,10 +299,26 @@ def test_posts_where_a_column_and_the_model_differ_come_first(small_posts, small
     assert {row["id"] for row in chosen} == wrong.keys() and found.labelled == 0
     for row in chosen:
         probs = small_model.predict_proba([row["text"]])[0]
+        assert row["model_label"] == small_model.labels[probs.argmax()]
         own = dict(zip(small_model.labels, probs, strict=True))[row["gpt"]]
         assert row["uncertainty"] == pytest.approx(1 - own, abs=1e-5)
     every = suggest_table(source, output, small_model, 99, disagree="gpt")
     assert "p2" not in {row["id"] for row in read_rows(output)} and every.posts > 3
+
+
+def test_labels_in_another_case_and_those_a_model_does_not_know(small_posts, small_model, tmp_path):
+    rows = [
+        {"id": p.id, "text": p.text, "gpt": str(p.label).upper() if p.id != "p1" else "Beach"}
+        for p in small_posts
+        if p.text
+    ]
+    table, output = write_rows(rows, tmp_path / "p.csv"), tmp_path / "out.jsonl"
+    with pytest.warns(
+        SgmftWarning, match=r"not learned these labels of the column gpt.*\['Beach'\]"
+    ):
+        suggest_table(Source(str(table)), output, small_model, 3, disagree="gpt")
+    found = {row["id"]: row["uncertainty"] for row in read_rows(output)}
+    assert found.pop("p1") == 1 and max(found.values()) < 1
 
 
 def test_what_disagree_refuses(small_posts, small_model, posts_table, tmp_path):

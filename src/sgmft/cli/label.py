@@ -24,7 +24,7 @@ def label_command(
     votes: Annotated[int, Option(help=opt.HELP["votes"], min=0)] = 0,
     max_tokens: Annotated[int, Option(help="Of an answer.", min=1)] = 32,
     workers: Annotated[int, Option(help="Requests at once.", min=1)] = 8,
-    timeout: Annotated[float, Option(help="Seconds without a sign of it.", min=0.1)] = 120,
+    timeout: Annotated[float, Option(help="Seconds for an answer.", min=0.1)] = 120,
     price: Annotated[tuple[float, float] | None, Option(help=opt.HELP["price"])] = None,
     key_env: Annotated[str, Option(help="Variable with the server's key.")] = "OPENAI_API_KEY",
     cache: Annotated[Path | None, Option(help=opt.HELP["answer_cache"], metavar="FILE")] = None,
@@ -47,6 +47,6 @@ def label_command(
         return announce(source.iter_posts())
     with ExitStack() as stack, console.counter("Labelling") as done:
         stack.callback(console.print_text, "spent", model=teacher)
-        summary = predict_table(source, output, teacher, adapt=announce, on_predicted=done)
+        summary = predict_table(source, output, teacher, adapt=[announce], on_predicted=done)
     wrote = "" if output == "-" else f"Wrote {summary.posts} rows to {output}"
     console.finish(summary, summary_file, model, wrote)

@@ -1,7 +1,8 @@
 """`sgmft predict`: label the rows of a table."""
 
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -71,7 +72,7 @@ def predict_command(
     if engine == "ray" and features is None:
         features = "none"  # a cluster's machines have caches of their own
     folder = console.feature_folder(features)
-    adapt = None
+    adapt: list[Callable[[Iterable[Any]], object]] = []
     opening = opt.open_engine(engine, address, workers, device)
     with console.counter("Predicting") as done, opening as run, ExitStack() as stack:
         encoder = opt.pick_encoder(encoder, features_table)
@@ -83,7 +84,8 @@ def predict_command(
 
             texts = parse_descriptions(zero_shot)
             described = SemanticLocator.zero_shot(texts, encoder, features=folder, device=device)
-            predictor, adapt = described, described.adapt
+            predictor = described
+            adapt.append(described.adapt)
         if ask_llm_below is not None and llm and llm_model:
             from sgmft.jobs.label import PROMPTS, LanguageModel
 
@@ -92,6 +94,7 @@ def predict_command(
             predictor = LanguageModel(
                 llm, llm_model, *about, first=first, below=ask_llm_below, budget=llm_budget
             )
+            adapt.append(predictor.adapt)
             console.print_text("routing", model=predictor)
             stack.callback(console.print_text, "spent", model=predictor)
         summary = predict_table(source, output, predictor, abstain, adapt, shard_rows, run, done)

@@ -1,5 +1,6 @@
 """Label posts by a language model behind any server that speaks the OpenAI chat protocol."""
 
+import heapq
 import json
 import math
 import os
@@ -10,8 +11,9 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from string import ascii_uppercase
@@ -28,11 +30,13 @@ from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction, Predictions, SupportsPredictions
 from sgmft.utils.checksums import digest_of
 from sgmft.utils.files import cache_folder
+from sgmft.utils.turns import Turns
 
 NONE = "the language model found none of the labels"  # a reason
 COSTS = ("tokens", "written", "seconds")  # of a reply: tokens read and written
 AHEAD = 256  # posts that are worked on together
 RETRIES = 5  # of a request, by the client, which waits as long as a server's Retry-After says
+MOST = 1 << 25  # bytes of an answer
 SILENCE = 10  # failed requests in a row, after which nothing more is sent
 PATCH, WRITTEN = 28, 10  # estimates: so many pixels squared are a token; tokens of an answer
 PROMPTS = Path(__file__).with_name("prompts")
@@ -52,10 +56,11 @@ class _NoAnswerError(SgmftError):
 class LanguageModel:
     """Predicts by the answers of a language model, to all posts or where a model is unsure.
 
-    Labels are asked for as letters, so that one token has a label's probability. Every answer is
-    kept at once, by a digest of all that it depends on: no question is paid for twice, also after
-    a job was killed. The key is in no message and no file. SgmftError where labels, address, prompt
-    or cache cannot be used, or `openai` is not installed.
+    Labels are asked for as letters, or numbers of two digits where they are more, so that one token
+    has a label's probability. Every answer is kept at once, by a digest of all that it depends on:
+    no question is paid for twice, by two jobs at once, or after one was killed. The key is in no
+    message and no file. SgmftError where labels, address, prompt or cache cannot be used, or
+    `openai` is not installed.
     """
 
     server: str  # address of the API, such as http://127.0.0.1:8000/v1
@@ -67,7 +72,7 @@ class LanguageModel:
     votes: int = 0  # answers at temperature 1, whose shares are the probabilities
     max_tokens: int = 32  # of an answer; a model that reasons in its answer needs more
     workers: int = 8  # requests at once
-    timeout: float = 120.0  # seconds to wait for each part of an answer
+    timeout: float = 120.0  # seconds to wait for an answer
     price: tuple[float, float] | None = None  # of a million tokens read, and written
     key_env: str = "OPENAI_API_KEY"  # variable with the server's key, if it needs one
     cache: Path | None = None  # SQLite file of answers; by default in the user's cache folder
@@ -82,9 +87,15 @@ class LanguageModel:
         self.more += [*["llm_price"] * (self.price is not None), *["source"] * bool(self.first)]
         if not re.fullmatch(r"https?://[^@\s]+", self.server):
             raise SgmftError(errors.TEXTS["llm address"])
-        if not 2 <= len(self.labels) < len(ascii_uppercase) or "none" in self.labels:
+        count = len(self.labels) + 1  # the last code is of none of them
+        if not 2 < count < 100 or "none" in self.labels:
             raise SgmftError(errors.TEXTS["llm labels"], labels=self.labels)
-        self._codes = ascii_uppercase[: len(self.labels) + 1]  # the last is of none of the labels
+        self._codes = [*ascii_uppercase[:count]]
+        if count > len(self._codes):
+            self._codes = [f"{number:02}" for number in range(1, count + 1)]
+        named = dict(zip(self._codes, [label.upper() for label in self.labels], strict=False))
+        if any(named.get(x) != x for x in {*self._codes} & {*named.values()}):
+            raise SgmftError(errors.TEXTS["labels like codes"], codes=self._codes)
         with raising(f"The prompt {self.prompt} cannot be read as UTF-8.", OSError, ValueError):
             text = self.prompt.read_text("utf-8").strip()
         if "{labels}" not in text or "{text}" not in text:
@@ -98,12 +109,12 @@ class LanguageModel:
         names += [(x, y) for x, ys in zip(self._codes, about, strict=False) for y in ys[1]]
         self._answers = {form.format(*x).casefold(): x[0] for form in _FORMS for x in names}
         request = (PROMPTS / "request.json").read_text("utf-8")
-        self._wanted = json.loads(request.replace("[]", json.dumps([*self._codes])))
+        self._wanted = json.loads(request.replace("[]", json.dumps(self._codes)))
         self._wanted["temperature"] = 1 if self.votes else 0
         self.refused = set[str]()  # settings of a request
         self.spent = Counter[str]()  # requests, tokens read and written; answers from the cache
         self._silent = 0
-        self._lock, self._turns = threading.Lock(), [threading.Lock() for _ in range(4096)]
+        self._lock = threading.Lock()
         with needs_extra("llm", "A language model"):
             import openai
         self._key = os.environ.get(self.key_env, "").strip()
@@ -111,7 +122,8 @@ class LanguageModel:
             raise SgmftError(errors.TEXTS["key"], name=self.key_env)
         self.has_key = bool(self._key)
         own: dict[str, Any] = {"timeout": self.timeout, "max_retries": RETRIES}
-        own["http_client"] = openai.DefaultHttpxClient(follow_redirects=False)  # nobody else reads
+        hooks = {"response": [self._receive]}  # redirects are not followed: nobody else reads
+        own["http_client"] = openai.DefaultHttpxClient(follow_redirects=False, event_hooks=hooks)
         self._client = openai.OpenAI(base_url=self.server, api_key=self._key or "none", **own)
         self._client.organization = self._client.project = None  # which variables may name
         path = self.cache or cache_folder() / "answers.sqlite"
@@ -121,7 +133,12 @@ class LanguageModel:
             self._rows = sqlite3.connect(path, 60, isolation_level=None, check_same_thread=False)
             self._rows.execute("CREATE TABLE IF NOT EXISTS replies (key PRIMARY KEY, reply)")
             self._rows.execute("DELETE FROM replies WHERE key = ''")  # can it be written to?
-        self.close = self._rows.close
+            self._turns = Turns(path.with_name(f"{path.name}.lock"))
+
+    def close(self) -> None:
+        """Close the cache."""
+        self._rows.close()
+        self._turns.close()
 
     def cost(self, tokens: int, written: int) -> float:
         """Return the price of tokens that are read and written."""
@@ -156,6 +173,13 @@ class LanguageModel:
             return in_order(self.ask, posts, self.workers)
         chosen = self._choose(self.first.predictions(posts, abstain))
         return in_order(self._decide, chosen, self.workers)
+
+    def adapt(self, posts: Iterable[Post]) -> None:
+        """Spend the budget on the least sure: ask below the probability that so many posts have."""
+        if self.first is not None and self.budget:
+            own = (p.probability for p in self.first.predictions(posts))
+            least = heapq.nsmallest(self.budget, (x for x in own if x is not None))
+            self.below = min(self.below, math.nextafter(max(least, default=1), 2))
 
     def _choose(self, predictions: Predictions) -> Iterator[tuple[Prediction, bool]]:
         left = math.inf if self.budget is None else self.budget
@@ -246,7 +270,7 @@ class LanguageModel:
 
     def _reply(self, messages: Messages, number: int) -> Reply:
         key = self._digest(messages, number)
-        with self._turns[int(key[:3], 16)]:  # who asks the same waits for this answer
+        with self._turns.take(key):  # who asks the same waits for this answer
             reply: Reply | None = self._cached(key)
             new = reply is None
             if reply is None:
@@ -270,8 +294,9 @@ class LanguageModel:
             counts = (getattr(usage, f"{x}_tokens", 0) for x in ("prompt", "completion"))
             tokens, written = (x if isinstance(x, int) else 0 for x in counts)
         except Exception as error:  # bad servers make the client raise nearly every kind
-            why = str(error).replace(self._key, "***") if self._key else str(error)
-            why, status = make_printable(why)[:300], getattr(error, "status_code", 0)
+            status = getattr(error, "status_code", 0)
+            why = str(error) if status else f"{error} {error.__cause__ or ''}".strip()
+            why = make_printable(why.replace(self._key, "***") if self._key else why)[:300]
             never = not self.spent["requests"]  # 400 and the like may be of this post alone
             self._silent += never or status not in (400, 413, 422)
             if status in (401, 403, 404) or self._silent >= SILENCE:  # a cause may have the key
@@ -299,6 +324,19 @@ class LanguageModel:
                 settings = settings if named else {}  # it does not say which: this once, none
                 self.refused |= named
 
+    def _receive(self, response: Any) -> None:
+        """Read a response whole, which may take `timeout` seconds and MOST bytes."""
+        httpx = import_module(type(response).__module__.partition(".")[0])  # or the client's fork
+        end, body = time.monotonic() + self.timeout, bytearray()
+        with closing(response.stream) as stream:
+            for part in stream:
+                body += part
+                if time.monotonic() > end:
+                    raise httpx.ReadTimeout(f"no whole answer within {self.timeout:g} s")
+                if len(body) > MOST:
+                    raise ValueError(f"an answer of more than {MOST:,} bytes")
+        response.stream = httpx.ByteStream(bytes(body))
+
     def _read(self, answer: str) -> str | None:
         """Return the letter of an answer: alone, in JSON, with its label or for it; else None."""
         answer = answer.rpartition("</think>")[2].strip(" \n`").removeprefix("json")
@@ -315,7 +353,7 @@ class LanguageModel:
             others = next((x.top_logprobs for x in tokens), ())
             for token in others if len(others) > 1 else ():
                 letter = token.token.strip(_MARKS)
-                if letter in [*self._codes] and token.logprob < 0.01:  # it is no NaN either
+                if letter in self._codes and token.logprob < 0.01:  # it is no NaN either
                     mass[letter] += math.exp(token.logprob)
         return dict(mass) if sum(mass.values()) > 0 else {}
 

@@ -55,7 +55,7 @@ def predict_table(
     output: str | Path,
     model: ModelFolder | SupportsPredictions,
     abstain: Abstention | None = None,
-    adapt: Callable[[Iterable[Post]], object] | None = None,  # called first with all posts
+    adapt: Iterable[Callable[[Iterable[Post]], object]] = (),  # called first, each with all posts
     shard_rows: int | None = None,  # of one shard, at most; 1024 by default
     engine: pieces.Engine = pieces.run_here,  # does the pieces of shards
     on_predicted: Callable[[int], object] = lambda done: None,
@@ -86,8 +86,8 @@ def predict_table(
     columns = OutputColumns.of(names, predictor.labels, rules, getattr(predictor, "more", ()))
     columns = replace(columns, short=Path(output).suffix.lower() in (".csv", ".tsv"))
     with open_writer(output, columns.columns) as writer:
-        if adapt:
-            adapt(posts if isinstance(posts, list) else source.iter_posts())
+        for call in adapt:
+            call(posts if isinstance(posts, list) else source.iter_posts())
         given = predictor.predictions(posts, rules), columns, source.strict
         total = pieces.add_up(_write_rows(*given, lambda rows, _: writer.write(rows)), on_predicted)
     drift.warn_of_shifts(predictor.traits, total.traits)

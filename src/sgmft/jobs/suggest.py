@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from sgmft.data.tables import Columns, iter_posts, open_writer
 from sgmft.data.tables.cells import to_text
 from sgmft.data.tables.columns import USUAL
 from sgmft.data.tables.label_studio import CONTROL, write_tasks
-from sgmft.errors import TEXTS, SgmftError
+from sgmft.errors import TEXTS, Message, SgmftError, warn
 from sgmft.evaluation.calibration import temper
 from sgmft.features.features import Features
 from sgmft.locator.locator import SemanticLocator
@@ -26,7 +26,7 @@ from sgmft.models.base import mean_and_divisor, predict_logits
 
 POOL = 8000  # posts looked at; of more, so many are drawn: similarities are 4 bytes a pair
 POWER = 2  # of cosines, with a model
-RANK, UNCERTAINTY = "suggested_rank", "uncertainty"  # columns
+RANK, UNCERTAINTY, GUESS = "suggested_rank", "uncertainty", "model_label"  # columns
 
 
 class Suggestion(NamedTuple):
@@ -97,13 +97,14 @@ def suggest_table(
         config = write_tasks(output, *given, predictions=guesses, model_version=version)
     else:
         columns = list(dict.fromkeys(key for post in posts for key in post.row))
-        added = [RANK, UNCERTAINTY]
+        added = [RANK, UNCERTAINTY, *[GUESS] * (disagree is not None)]
         if not any(column.strip().casefold() == CONTROL for column in columns):
             added.append(CONTROL)
         renamed = renamed_columns(columns, added)
         with open_writer(output, [*renamed.values(), *added]) as writer:
             for rank, one in enumerate(chosen, 1):
-                own = {RANK: rank, UNCERTAINTY: one.uncertainty}
+                own: dict[str, Any] = {RANK: rank, UNCERTAINTY: one.uncertainty}
+                own |= {GUESS: one.prediction.label} if one.prediction and disagree else {}
                 writer.write([{renamed[key]: x for key, x in one.post.row.items()} | own])
     return SuggestResult(summary, len(chosen), len(known), table_folder(source.table), config)
 
@@ -141,10 +142,14 @@ def suggest_posts(
         probs = temper(output.logits, locator.temperatures[features.parts])
         uncertainty = margin_uncertainty(probs)
         if disagree is not None:
-            given = (to_text(encoded.posts[i].row.get(disagree)).strip() for i in kept)
-            known = dict(zip(locator.labels, probs.T, strict=True))
-            own = (known[x][i] if x in known else 0 for i, x in enumerate(given))
-            uncertainty = 1 - np.fromiter(own, np.float32, len(kept))
+            given = [to_text(encoded.posts[i].row.get(disagree)).strip() for i in kept]
+            index = {x.casefold(): i for i, x in enumerate(locator.labels)}
+            index |= {x: i for i, x in enumerate(locator.labels)}  # goes before another case
+            columns = np.array([index.get(x, index.get(x.casefold(), -1)) for x in given], np.int64)
+            own = probs[np.arange(len(kept)), columns]
+            uncertainty = np.where(columns < 0, 1, 1 - own).astype(np.float32)
+            if odd := sorted({x for x, i in zip(given, columns, strict=True) if x and i < 0}):
+                warn(Message(TEXTS["unknown to the model"], column=disagree, labels=odd[:10]))
     first, chosen = range(len(covered)), []
     for i in choose_posts(features, count, uncertainty=uncertainty, covered=first, seed=seed):
         post = encoded.posts[kept[i]]
