@@ -28,19 +28,25 @@ def compare(table, tmp_path):
 def test_a_damaged_file_is_named_and_made_again(compare):
     folder = compare()
     wanted = comparison_of(folder)
-    for pattern in ("cells/*-seed0-*.json", "cells/*-trial-*.json", "predictions/*"):
-        path = sorted(folder.glob(pattern))[-1]
-        data = path.read_bytes()
-        changed = data[:60] + bytes([data[60] ^ 1]) + data[61:]
-        if path.suffix == ".json":  # a number that could well be
-            changed = data.replace(b'"epochs": ', b'"epochs": 1')
-        for damaged in (data[: len(data) // 2], changed):
-            path.write_bytes(damaged)
-            with pytest.warns(SgmftWarning, match=f"{path} is damaged: its work is done again"):
-                compare()
-            assert comparison_of(folder) == wanted
-            if path.suffix != ".json":
-                assert path.read_bytes() == data
+    patterns = {"cells/*-seed0-*.json": -1, "cells/*-trial-*.json": -1, "predictions/*": 0}
+    paths = [sorted(folder.glob(pattern))[i] for pattern, i in patterns.items()]  # of two rows
+    whole = [path.read_bytes() for path in paths]
+
+    def change(data):
+        if data.startswith(b"{"):  # a number that could well be
+            return data.replace(b'"epochs": ', b'"epochs": 1')
+        return data[:60] + bytes([data[60] ^ 1]) + data[61:]
+
+    for damage in (lambda data: data[: len(data) // 2], change):
+        for path, data in zip(paths, whole, strict=True):
+            path.write_bytes(damage(data))
+        with pytest.warns(SgmftWarning) as warned:
+            compare()
+        for path in paths:
+            again = f"{path} is damaged: its work is done again"
+            assert any(again in str(one.message) for one in warned)
+        assert comparison_of(folder) == wanted
+        assert paths[-1].read_bytes() == whole[-1]
 
 
 def test_a_damaged_list_of_posts_is_written_anew(compare):

@@ -79,7 +79,7 @@ def write_posts(table: Path, sample: Path, number: int) -> Path:
 @pytest.mark.parametrize(
     ("kills", "number", "output"),
     [
-        (2, 300, "out.csv"),
+        (2, 100, "out.csv"),
         pytest.param(20, 600, "out.csv", marks=pytest.mark.slow),
         pytest.param(20, 600, "out", marks=pytest.mark.slow),
     ],

@@ -296,7 +296,9 @@ def test_all_windows_of_a_long_text_share_them(fitted, posts):
 
 
 @pytest.mark.filterwarnings("ignore:Attributes")
-@pytest.mark.parametrize("method", ["gated-experts", "low-rank"])
+@pytest.mark.parametrize(
+    "method", ["gated-experts", pytest.param("low-rank", marks=pytest.mark.slow)]
+)
 def test_an_exported_model_reads_them_too(posts, method, tmp_path):
     settings = {"epochs": 1} if method == "low-rank" else {}
     locator = SemanticLocator(method=method, attributes=["hour"], settings=settings)

@@ -57,9 +57,9 @@ def ask(tmp_path):
 
     def ask(behaviour, posts, **settings):
         posts = [Post(x) if isinstance(x, str) else x for x in posts]
-        settings = {"cache": tmp_path / "answers.sqlite"} | settings
+        own = {"cache": tmp_path / "answers.sqlite", "descriptions": LABELS} | settings
         with serve_chat(behaviour) as server:
-            model = LanguageModel(server.url, "m", LABELS, **settings)
+            model = LanguageModel(server.url, "m", **own)
             try:
                 return list(model.predictions(posts)), server, model
             finally:
@@ -173,6 +173,16 @@ def test_answers_are_read_strictly_with_one_retry(ask, text, label):
         before, answer, again = server.seen[1]["messages"]
         assert before == server.seen[0]["messages"][0] and answer["content"] == (text or "")
         assert again["content"].startswith("Answer with nothing but the code")
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [("home", None), ("indoors", None), ("at home", "Home"), ("office", "Office"), ("a", "Home")],
+)
+def test_a_word_that_means_two_labels_is_no_answer(ask, answer, label):
+    labels = {"Home": ["at home", "indoors"], "Office": ["indoors", "home"]}
+    (found,), _, _ = ask(always(completion(answer)), ["x"], descriptions=labels)
+    assert found.label == label
 
 
 def test_a_second_answer_counts_and_long_ones_are_shortened(ask):

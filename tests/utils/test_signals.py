@@ -4,12 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 WATCH = "from sgmft.utils.runtime import end_with_parent; end_with_parent('over')"
-CHILD = f"{WATCH}; import time; time.sleep(60)"
+CHILD = f"{WATCH}; import time; print('watching', flush=True); time.sleep(60)"
 
 BY_SUBPROCESS = f"""
 import subprocess, sys, time
@@ -32,8 +31,9 @@ def test_a_child_ends_with_its_parent(program):
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert parent.stdout is not None and parent.stderr is not None
-    child = int(parent.stdout.readline())
-    time.sleep(1)
+    lines = {parent.stdout.readline() for _ in range(2)}
+    assert "watching\n" in lines
+    (child,) = (int(line) for line in lines if line.strip().isdigit())
     os.kill(child, 0)  # there
     parent.send_signal(signal.SIGKILL)
     parent.wait()

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -42,7 +42,7 @@ PATCH, WRITTEN = 28, 10  # estimates: so many pixels squared are a token; tokens
 PROMPTS = Path(__file__).with_name("prompts")
 _WIDE = re.compile(r"[^\x00-\u024f]")  # each about a token; of other characters four are
 _MARKS = " \t\r\n.,:;!\"'`*()[]{}。"  # around an answer, and in a token of it
-_FORMS = "{1}", "{0} {1}", "{0}: {1}", "{0}. {1}", "{0}) {1}", "{0} - {1}", "{0}"  # of an answer
+_FORMS = "{1}", "{0} {1}", "{0}: {1}", "{0}. {1}", "{0}) {1}", "{0} - {1}"  # of an answer
 LIMITS = "max_completion_tokens", "max_tokens"  # names of a setting, new and old
 Messages = list[dict[str, Any]]
 Reply = dict[str, Any]  # as it is cached: text, cut, mass by letter, COSTS
@@ -107,7 +107,11 @@ class LanguageModel:
         self._prompt = text.replace("{labels}", lines)
         names = [*zip(self._codes * 2, [*self.labels, "none", *shown], strict=False)]
         names += [(x, y) for x, ys in zip(self._codes, about, strict=False) for y in ys[1]]
-        self._answers = {form.format(*x).casefold(): x[0] for form in _FORMS for x in names}
+        meant = defaultdict[str, set[str]](set)
+        for form, x in product(_FORMS, names):
+            meant[form.format(*x).casefold()].add(x[0])
+        self._answers = {text: min(codes) for text, codes in meant.items() if len(codes) == 1}
+        self._answers |= {code.casefold(): code for code in self._codes}
         request = (PROMPTS / "request.json").read_text("utf-8")
         self._wanted = json.loads(request.replace("[]", json.dumps(self._codes)))
         self._wanted["temperature"] = 1 if self.votes else 0

@@ -5,8 +5,9 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.typing import NDArray
+
+from sgmft.utils.array_api import array_namespace
 
 Array = NDArray[Any]
 Reals = NDArray[np.floating[Any]]

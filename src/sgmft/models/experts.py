@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.random import RandomState
 from threadpoolctl import ThreadpoolController
 
@@ -19,6 +18,7 @@ from sgmft.models import arrays
 from sgmft.models.arrays import Array, ArrayModule, Doubles, Floats, Integers, Labels, Weights
 from sgmft.models.base import divisor, mean_and_divisor
 from sgmft.models.logistic import Block, Solution, logistic_paths
+from sgmft.utils.array_api import array_namespace
 from sgmft.utils.runtime import thread_count
 
 FLOOR = math.log(1e-4)  # a label that an expert thinks impossible stays possible

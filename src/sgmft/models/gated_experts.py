@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.random import RandomState as Rng
 
 from sgmft.features.features import Batch
@@ -21,6 +20,7 @@ from sgmft.models.base import ClosedFormModel, Guidance, NetworkConfig, Output, 
 from sgmft.models.experts import DenseExpert, Expert, NgramExpert, draw_folds, evidence, ngrams_of
 from sgmft.models.logistic import log_frequencies
 from sgmft.models.presets import NOT_NEGATIVE, Natural, Range
+from sgmft.utils.array_api import array_namespace
 
 INITIAL_POWER = 0.3  # between a product of both modalities' probabilities, 0, and a mixture, 1
 _POWER = Range("'learned' or at least 0", NOT_NEGATIVE.includes)

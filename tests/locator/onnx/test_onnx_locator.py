@@ -271,6 +271,7 @@ def test_a_fresh_environment_without_torch_predicts_the_same(exported, plain, sa
 TEMPERATURES = (1.7, 1.3, 0.8, 2.1)  # of posts of whatever, of text, of pictures, of both
 LAYERS = {"mplug": 3, "bridgetower": 1}  # instead of 6 and 3, which take long to write
 TEXTS = ["周末在家看书", "a", "movie night with friends " * 30, "☺", "在"]
+QUICK = "sgmft elements", "sgmft tokens attributes"  # the others are written in `make test-all`
 EXACT = {"device": "cpu", "dtype": "float32"}
 
 # --- heads
@@ -278,10 +279,7 @@ EXACT = {"device": "cpu", "dtype": "float32"}
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name.startswith("sgmft") else pytest.param(name, marks=pytest.mark.slow)
-        for name in TRAINED
-    ],
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TRAINED],
 )
 def test_a_graph_answers_as_its_network(name, tmp_path, monkeypatch):
     if name in LAYERS:
@@ -369,7 +367,7 @@ def check(encoder, folder, pictures=None):
         assert len(empty.pooled) == 0 and empty.tokens == []
 
 
-@pytest.mark.parametrize("grid", [1, 3])
+@pytest.mark.parametrize("grid", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_chinese_clip(grid, clip, tmp_path):
     check(load_encoder(clip, patch_grid=grid, **EXACT), tmp_path)
 

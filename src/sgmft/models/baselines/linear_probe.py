@@ -7,7 +7,6 @@ from operator import or_
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.random import RandomState as Rng
 
 from sgmft.features.features import Batch
@@ -16,6 +15,7 @@ from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.experts import DenseExpert, JointExpert, NgramExpert, draw_folds, ngrams_of
 from sgmft.models.logistic import log_frequencies
 from sgmft.models.presets import Natural
+from sgmft.utils.array_api import array_namespace
 
 FOLDS = 5  # of the training posts
 

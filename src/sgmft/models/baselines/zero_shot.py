@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.random import RandomState as Rng
 
 from sgmft.errors import TEXTS, SgmftError
@@ -18,6 +17,7 @@ from sgmft.features.features import Batch
 from sgmft.models.arrays import Floats, Labels, Weights, normalize, softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.presets import Natural, Positive
+from sgmft.utils.array_api import array_namespace
 
 PRIOR = 10.0  # posts that the reference counts as when cosines are standardised
 
