@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Annotated
 
+from rich.table import Table
 from typer import Option
 
 from sgmft.cli import console, options as opt
@@ -25,8 +26,6 @@ def align_command(
     device: opt.Device = None,
 ) -> None:
     """Adapt an encoder to your own posts' pairs of text and picture; labels are not needed."""
-    from rich.table import Table
-
     from sgmft.features.encoder_handle import EncoderHandle
 
     with needs_extra("torch", "sgmft align"):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+from rich.table import Table
 from typer import Context, Option
 
 from sgmft.cli import console, options as opt
@@ -50,8 +51,6 @@ def compare_command(
 
     A run that was stopped continues where it was.
     """
-    from rich.table import Table
-
     with needs_extra("torch", "sgmft compare"):
         from sgmft.evaluation.compare.catalogue import make_plan
         from sgmft.evaluation.compare.report import view_table

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.table import Table
+
 from sgmft.cli import console, options as opt
 from sgmft.errors import NoUsableRowError
 
@@ -39,8 +41,6 @@ def evaluate_command(
 
 def print_evaluation(evaluation: "Evaluation") -> None:
     """Print accuracy and macro-F1 with intervals, calibration, then each class and group."""
-    from rich.table import Table
-
     console.print_text("evaluated", found=evaluation)
     table = Table("label", "precision", "recall", "F1", "posts")
     for score in evaluation.per_class:

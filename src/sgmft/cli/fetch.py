@@ -2,8 +2,7 @@
 
 from typing import Annotated, Any
 
-import typer
-from typer import Option
+from typer import Exit, Option
 
 from sgmft.cli import console, options as opt
 from sgmft.errors import NoUsableRowError
@@ -41,4 +40,4 @@ def fetch_command(
     console.print_counts(reasons, f"{failed} of {failed + found} addresses gave no file:")
     console.print_text("fetched", found=summary)
     if failed and not found:
-        raise typer.Exit(NoUsableRowError.exit_code)
+        raise Exit(NoUsableRowError.exit_code)

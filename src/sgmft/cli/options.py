@@ -72,7 +72,6 @@ Encoder = Annotated[str | None, Option(help=HELP["encoder"])]
 Cleaning = Annotated[str | None, Option(help="Of texts: light, paper or none; else the preset's.")]
 TextEncoder = Annotated[str | None, Option(help="Of the texts; the pictures' is then compact.")]
 ImageEncoder = Annotated[str | None, Option(help="Of the pictures; the texts' is then compact.")]
-Tune = Annotated[str, Option(help=HELP["tune_kind"])]
 TuneLast = Annotated[int | None, Option(min=1, help="Train only so many last layers of a tower.")]
 Merge = Annotated[bool, Option(help="With --tune lora: save a checkpoint, not its changes alone.")]
 _BALANCED = Option(metavar="balanced", help="Every label counts the same, however rare.")

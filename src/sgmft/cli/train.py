@@ -19,7 +19,7 @@ def train_command(
     method: Annotated[str | None, Option(help=opt.HELP["method"])] = None,
     preset: Annotated[str | None, Option(help=opt.HELP["preset"])] = None,
     cleaning: opt.Cleaning = None,
-    tune: opt.Tune = "head",
+    tune: Annotated[str, Option(help=opt.HELP["tune_kind"])] = "head",
     tune_last: opt.TuneLast = None,
     merge: opt.Merge = False,
     val_size: Annotated[float | None, Option(help="Share held out to choose the epoch.")] = None,

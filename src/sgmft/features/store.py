@@ -86,10 +86,9 @@ class FeatureStore:
         """Add one shard of these posts, whole or not at all; SgmftError if it cannot be written."""
         if not rows:
             return
-        columns = [text_column(rows)]
-        for field in list(self._schema)[1:]:
-            columns.append(_column([getattr(row, field.name) for row in rows.values()], field.type))
-        table = pa.Table.from_arrays(columns, schema=self._schema)
+        fields = list(self._schema)[1:]
+        columns = (_column([getattr(x, y.name) for x in rows.values()], y.type) for y in fields)
+        table = pa.Table.from_arrays([text_column(rows), *columns], schema=self._schema)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         data = sink.getvalue()

@@ -155,9 +155,8 @@ def model_file(model_id: str, name: str, hub: Mapping[str, Any]) -> Path:
     from huggingface_hub import hf_hub_download
 
     keys = ("revision", "cache_dir", "force_download", "token", "local_files_only")
-    nowhere = "no such folder, and no repository of that name that can be reached"
     # The hub's client raises many kinds; all mean the same to a user.
-    with raising(f"There is no model {model_id}: {nowhere}.", Exception):
+    with raising(TEXTS["no model"].format(name=model_id), Exception):
         return Path(hf_hub_download(model_id, name, **{k: hub[k] for k in keys if k in hub}))
 
 

@@ -4,10 +4,9 @@ Our own, after the idea of SG-MFT (arXiv 2405.05760) and not its network, which 
 `sgmft.models.sgmft`. docs/method.md says what it keeps of the paper, what it leaves out, and why.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -95,12 +94,12 @@ class GatedExperts(ClosedFormModel):
         if t.any():
             held_out = [learn(self.text, batch.text[t], t, "text")]
             if self.lexical is not None and (ngrams_of(batch)[t] < 0).all():  # no text is known
-                self.config = dataclasses.replace(self.config, lexical=False)
+                self.config = replace(self.config, lexical=False)
                 self.uses_ngrams, self.lexical, self.text_pool = False, None, ProductPool(1)
             if self.lexical is not None:
                 held_out.append(learn(self.lexical, ngrams_of(batch)[t], t, "n-grams"))
                 size = len(self.lexical.vocabulary)
-                self.config = dataclasses.replace(self.config, vocabulary_size=size)
+                self.config = replace(self.config, vocabulary_size=size)
             text[t] = pooled(self.text_pool, held_out, t)
         if v.any():
             by_image = learn(self.image, batch.image[v], v, "image")

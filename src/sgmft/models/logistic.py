@@ -247,8 +247,7 @@ def _divider(transposed: Any, axes: _Axes | None, curvature: Array, penalties: A
     def divide(weights: Array) -> Array:
         inside = weights.reshape(total.size, len(vectors)) @ vectors
         inside = inside * leading.reshape(inside.shape) @ vectors.T
-        divided: Array = weights * rest + inside.reshape(weights.shape)
-        return divided
+        return weights * rest + inside.reshape(weights.shape)
 
     return divide
 

@@ -3,11 +3,10 @@
 import math
 import pkgutil
 import tomllib
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_type_hints
 
 from sgmft.errors import TEXTS, SgmftError, check_name
 from sgmft.features.encoders.base import Encoder, FloatArray
@@ -66,7 +65,7 @@ class Method:
         if isinstance(name, str):
             check_name(name, self.presets, f"{self.name} has no preset")
         chosen = self.presets[name] if isinstance(name, str) else name
-        own, of_training = self.setting_kinds(), typing.get_type_hints(TrainConfig)
+        own, of_training = self.setting_kinds(), get_type_hints(TrainConfig)
         kinds, known = of_training | own, sorted({*of_training, *own})
         if issubclass(self.network, ClosedFormModel):  # no epochs to set anything for
             known = [*own, "seed", *["class_weights"] * (not self.prompts)]
@@ -97,7 +96,7 @@ class Method:
     def setting_kinds(self) -> dict[str, Any]:
         """Name and type of every setting of the network."""
         fixed = {f.name for f in fields(NetworkConfig)} | {"initial_temperature", "vocabulary_size"}
-        kinds = typing.get_type_hints(self.config)
+        kinds = get_type_hints(self.config)
         return {name: kind for name, kind in kinds.items() if name not in fixed}
 
     def pick_encoder(self, name: str | None) -> str:

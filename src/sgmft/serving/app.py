@@ -17,6 +17,7 @@ from prometheus_client import generate_latest
 from pydantic.json_schema import models_json_schema
 from starlette.requests import ClientDisconnect
 
+from sgmft.evaluation.explain.page import explanation_page
 from sgmft.serving import responses
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import Guard, ServerMetrics
@@ -107,8 +108,6 @@ def _add_routes(
             prediction, explanation = await unless_gone(request, explaining)
         metrics.count_posts([prediction])
         if "text/html" in request.headers.get("accept", ""):
-            from sgmft.evaluation.explain.page import explanation_page
-
             return HTMLResponse(explanation_page([explanation]))
         answer = responses.PredictionResponse.of(prediction, engine.model.labels)
         return {"prediction": answer, "explanation": explanation.to_dict()}

@@ -15,6 +15,7 @@ from sgmft.errors import SgmftError
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.jobs.predict import ModelFolder
 from sgmft.locator.abstention import Abstention
+from sgmft.locator.onnx.locator import OnnxLocator
 from sgmft.locator.prediction import Prediction, Predictor
 from sgmft.models.registry import load_plugin
 from sgmft.serving.responses import ServedModel
@@ -41,8 +42,6 @@ def start_worker(plugins: Sequence[str]) -> None:
 
 def load_served_model(model: ModelFolder, rules: Abstention) -> tuple[ServedModel, int]:
     """Load a model with its encoder; return facts about it, and the number of this process."""
-    from sgmft.locator.onnx.locator import OnnxLocator
-
     global _predictor
     found = model.load()
     picture = io.BytesIO()

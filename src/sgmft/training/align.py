@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -80,9 +82,6 @@ def find_pairs(encoded: EncodedPosts) -> tuple[Pairs, dict[str, int]]:
 
 def _number_components(*features: FloatArray) -> Integers:
     """Number the parts of the graph of N pairs that equal features join, as they come."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     count = len(features[0])
     found = [np.unique(x, axis=0, return_index=True, return_inverse=True) for x in features]
     same = np.concatenate([first[place.ravel()] for _, first, place in found])  # the first such

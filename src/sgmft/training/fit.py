@@ -1,9 +1,8 @@
 """From labelled posts to a trained model: validation posts choose, then all posts train."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -54,7 +53,7 @@ class TrainingTask:
 
         torch.manual_seed(self.preset.train.seed)
         values |= self.method.network.measure(features.words)
-        if "initial_temperature" in {f.name for f in dataclasses.fields(self.method.config)}:
+        if "initial_temperature" in {f.name for f in fields(self.method.config)}:
             values["initial_temperature"] = initial_temperature(self.info, self.preset)
         network = self.method.network(self.method.config(**values))
         network.prepare(features.texts, features.images, features.words, features.regions)
@@ -132,7 +131,7 @@ def predict_by_parts(model: Model, posts: LabelledData) -> HeldOutLogits:
 
 def train_on_all(task: TrainingTask, epochs: int, **run: Unpack[RunOptions]) -> Model:
     """Train anew on all posts, for so many epochs. SgmftError if the training diverges."""
-    settings = dataclasses.replace(task.preset.train, epochs=epochs, patience=0)
+    settings = replace(task.preset.train, epochs=epochs, patience=0)
     return _train(task, task.data, None, settings, run)[0]
 
 

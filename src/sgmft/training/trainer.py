@@ -29,7 +29,6 @@ from sgmft.training.history import UNKNOWN, Epoch, Figures, classification_figur
 from sgmft.utils import distributed
 from sgmft.utils.distributed import BatchCrossEntropy, BatchShard
 from sgmft.utils.files import make_file
-from sgmft.utils.runtime import keep_freed_memory
 
 FILE = "checkpoint.safetensors"
 
@@ -79,7 +78,6 @@ def train(
     """
     from accelerate import Accelerator
 
-    keep_freed_memory()
     distributed.join(device)
     accelerator = Accelerator(cpu=distributed.on_cpu(device))
     fused = objective.fused and accelerator.device.type in ("cpu", "cuda")

@@ -281,14 +281,11 @@ def shapley_values(
 
 def blank_regions(image: Pixels, kept: Flags) -> Pixels:
     """Return an image (h, w, 3) with its mean colour in those g x g regions that are not `kept`."""
-    changed = image.copy()
     side = round(len(kept) ** 0.5)
-    edges, ends = (np.linspace(0, n, side + 1).round().astype(int) for n in image.shape[:2])
-    colour = image.reshape(-1, 3).mean(0).round().astype(np.uint8)
-    for i in np.flatnonzero(~kept):
-        row, column = divmod(i, side)
-        changed[edges[row] : edges[row + 1], ends[column] : ends[column + 1]] = colour
-    return changed
+    edges = (np.linspace(0, n, side + 1).round().astype(int) for n in image.shape[:2])
+    rows, columns = map(np.diff, edges)  # pixels of each region
+    shown = kept.reshape(side, side).repeat(rows, 0).repeat(columns, 1)
+    return np.where(shown[..., None], image, image.reshape(-1, 3).mean(0).round().astype(np.uint8))
 
 
 def _exact_values(game: Game, players: int) -> Doubles:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from sgmft.errors import raising
 from sgmft.features.encoders.base import Encoded, Encoder, FloatArray
@@ -60,8 +62,6 @@ def _encode(encode: Any, mean: FloatArray, weight: FloatArray, given: Any, token
 
 def save_projected(folder: Path, base: str, maps: Maps, logit_scale: float) -> None:
     """Write a folder that `load_encoder` takes, for an encoder of the name `base`."""
-    from safetensors.numpy import save_file
-
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         make_whole(folder / WEIGHTS, lambda path: save_file(maps._asdict(), path))
@@ -71,9 +71,6 @@ def save_projected(folder: Path, base: str, maps: Maps, logit_scale: float) -> N
 
 def read_projected(folder: str | Path) -> tuple[str, Maps, float] | None:
     """Read the base's name, the maps, and the scale of similarities, if a folder holds such."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     if not (path := Path(folder) / DESCRIPTION).is_file():
         return None
     bad = f"{folder} cannot be read as an aligned encoder: {FIX}."

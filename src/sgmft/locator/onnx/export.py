@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sgmft import errors
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import Pixels
 from sgmft.errors import SgmftError, needs_extra
@@ -163,9 +164,7 @@ def _find_steps(encoder: Any) -> dict[str, Any] | None:
             ready &= np.array_equal(exported.cut_square(image, **steps), wanted)
         if ready:
             return steps
-    other = "or train one with compact or with one network of texts and pictures"
-    fix = f"use the model as it is, also in `sgmft serve`, {other}"
-    raise SgmftError(f"The encoder {encoder.info.name} cannot be exported: {fix}.")
+    raise SgmftError(errors.TEXTS["not exportable"], name=encoder.info.name)
 
 
 def quantize_image_network(encoder: Encoder, path: Path, posts: Sequence[Post]) -> EncoderInfo:
@@ -175,12 +174,10 @@ def quantize_image_network(encoder: Encoder, path: Path, posts: Sequence[Post]) 
     """
     info = encoder.info
     if not isinstance(encoder, ImageEncoder):
-        able = "The networks of compact and cnn can be exported in 8 bits"
-        raise SgmftError(f"{able}, those of {info.name} cannot: leave --int8 out.")
+        raise SgmftError(errors.TEXTS["not in 8 bits"], name=info.name)
     pictures = list(readable_images(_halves(posts)[0], info))
     if not pictures:
-        none = "none of the posts that --int8 named has one that can be read"
-        raise SgmftError(f"8 bits need pictures such as the model will see, and {none}.")
+        raise SgmftError(errors.TEXTS["no pictures in 8 bits"])
     stacked = np.stack(pictures)
     starts = range(0, len(stacked), exported.BATCH)
     quantize_graph(path, ({"pictures": stacked[i : i + exported.BATCH]} for i in starts), path)

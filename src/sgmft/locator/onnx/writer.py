@@ -87,22 +87,16 @@ def write_head(
     """Write a head; the graph's inputs are those fields of `Batch` that the network reads."""
     network = deepcopy(network).cpu().eval()
     B, n, m = POSTS, WORDS, REGIONS
-    inputs = {  # by field, with how many of its first axes are of any length
-        "text": (torch.rand(B, info.text_width), 1),
-        "image": (torch.rand(B, info.image_width), 1),
-        "has_text": (torch.ones(B, dtype=torch.bool), 1),
-        "has_image": (torch.ones(B, dtype=torch.bool), 1),
-    }
+    has, words, regions = (torch.ones(x, dtype=torch.bool) for x in (B, (B, n), (B, m)))
+    given = Batch(torch.rand(B, info.text_width), torch.rand(B, info.image_width), has, has)
     if tokens:
-        inputs |= {
-            "text_tokens": (torch.rand(B, n, info.word_width), 2),
-            "text_mask": (torch.ones(B, n, dtype=torch.bool), 2),
-            "image_tokens": (torch.rand(B, m, info.image_width), 2),
-            "image_mask": (torch.ones(B, m, dtype=torch.bool), 2),
-            "image_index": (torch.zeros(B, m, dtype=torch.long), 2),
-        }
+        texts, images = torch.rand(B, n, info.word_width), torch.rand(B, m, info.image_width)
+        given = Batch(*given[:4], texts, words, images, regions, regions.long())
     if A := network.config.attributes_width:
-        inputs["attributes"] = torch.rand(B, A), 1
+        given = given._replace(attributes=torch.rand(B, A))
+    known = {name: x for name, x in given._asdict().items() if x is not None}
+    # posts are of any number, and of words and regions, too
+    inputs = {x: (y, 1 + x.startswith(("text_", "image_"))) for x, y in known.items()}
     write_graph(Head(network, temperatures, list(inputs)), inputs, HEAD_OUTPUTS, path)
 
 

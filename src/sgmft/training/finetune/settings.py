@@ -1,10 +1,8 @@
 """How an encoder is fine-tuned."""
 
-import dataclasses
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, get_type_hints
 
 from sgmft.errors import SgmftError, check_name
 from sgmft.models import presets
@@ -62,7 +60,7 @@ class Tuning:
         same = ("epochs", "patience", "batch_size", "warmup", "weight_decay")
         values: dict[str, Any] = {name: getattr(self, name) for name in same}
         values |= {"learning_rate": self.head_learning_rate, "schedule": "cosine"}
-        return dataclasses.replace(head, **values)
+        return replace(head, **values)
 
 
 def tuning_of(kind: str, settings: Mapping[str, Any]) -> Tuning | None:
@@ -72,7 +70,7 @@ def tuning_of(kind: str, settings: Mapping[str, Any]) -> Tuning | None:
         raise SgmftError(f"tune.{next(iter(settings))} is for --tune lora or --tune full.")
     if kind == "head":
         return None
-    kinds = {k: v for k, v in typing.get_type_hints(Tuning).items() if k != "kind"}
+    kinds = {k: v for k, v in get_type_hints(Tuning).items() if k != "kind"}
     for name in settings:
         check_name(name, kinds, f"--tune {kind} has no setting")
     values = {name: presets.parse_setting(name, x, kinds[name]) for name, x in settings.items()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sgmft.errors import SgmftError, needs_extra
+from sgmft.errors import TEXTS, SgmftError, needs_extra
 from sgmft.features.encoders.adapters import lora_library, save_adapter
 from sgmft.features.encoders.batches import pick_device, pick_dtype
 from sgmft.features.encoders.library_encoders import TorchEncoder
@@ -91,17 +91,13 @@ class Towers(nn.Module):
 
 def check_tunable(encoder: Any, tuning: Tuning) -> None:
     """Raise SgmftError if this kind of encoder cannot be fine-tuned so."""
-    name = encoder.info.name
     if not getattr(encoder, "is_dual", False):
-        dual = "in one, as chinese-clip-base or hf:google/siglip2-base-patch16-224"
-        fix = f"use --tune head, or an encoder of texts and pictures {dual}"
-        raise SgmftError(f"The encoder {name} cannot be fine-tuned: {fix}.")
+        raise SgmftError(TEXTS["not dual"], name=encoder.info.name)
     if tuning.kind == "lora":
         with lora_library():  # SgmftError where it is missing
             pass
     if tuning.augment and not encoder.cuts_squares:
-        why = "takes pictures in their own proportions, which are not changed at random"
-        raise SgmftError(f"The encoder {name} {why}: add --set tune.augment=false.")
+        raise SgmftError(TEXTS["own proportions"], name=encoder.info.name)
 
 
 def open_towers(settings: Mapping[str, Any], tuning: Tuning, device: str | None) -> Towers:
