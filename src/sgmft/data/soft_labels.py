@@ -18,7 +18,10 @@ def soften(post: Post) -> Post:
     if post.error is not None or post.soft is None:
         return post
     try:
-        soft = {to_label(name).strip(): to_amount(x) for name, x in post.soft.items()}
+        pairs = [(to_label(name).strip(), to_amount(x)) for name, x in post.soft.items()]
+        soft = dict(pairs)
+        if "" in soft or len(soft) < len(pairs):
+            raise ValueError("a label is named twice, or not at all")
     except ValueError as error:
         return replace(post, error=Message("probabilities: {reason}", reason=str(error)))
     total = sum(soft.values())
@@ -44,7 +47,8 @@ def read_soft_labels(posts: Sequence[Post], keep: bool = False) -> list[Post]:
         bad = next((f", as {post.place}: {post.error}" for post in read if post.error), "")
         raise SgmftError(TEXTS["no soft labels"], bad=bad)
     pairs = zip(posts, read, strict=True)
-    if other := sum(bool(x.label) and y.error is None and x.label != y.label for x, y in pairs):
+    alike = [(x.label, y) for x, y in pairs if x.label and y.error is None and y.soft]
+    if other := sum((y.soft or {}).get(x, 0) < max((y.soft or {}).values()) for x, y in alike):
         warn(Message(TEXTS["other labels"], count=other))
     labels = ", ".join(dict.fromkeys(label for soft in softened for label in soft))
     warn(f"Soft labels of {len(softened):,} posts: {labels}.", SgmftNotice)

@@ -10,14 +10,16 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
+from ipaddress import ip_address
 from itertools import islice, product
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -29,23 +31,25 @@ from sgmft.errors import Message, SgmftError, join_messages, make_printable, nee
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction, Predictions, SupportsPredictions
 from sgmft.utils.checksums import digest_of
-from sgmft.utils.files import cache_folder
-from sgmft.utils.turns import Turns
+from sgmft.utils.files import cache_folder, lock_byte
 
 NONE = "the language model found none of the labels"  # a reason
 COSTS = ("tokens", "written", "seconds")  # of a reply: tokens read and written
 AHEAD = 256  # posts that are worked on together
+LONGEST = 20_000  # characters of a text that are sent
 RETRIES = 5  # of a request, by the client, which waits as long as a server's Retry-After says
 MOST = 1 << 25  # bytes of an answer
 SILENCE = 10  # failed requests in a row, after which nothing more is sent
 PATCH, WRITTEN = 28, 10  # estimates: so many pixels squared are a token; tokens of an answer
 PROMPTS = Path(__file__).with_name("prompts")
+TABLE = "CREATE TABLE replies (key PRIMARY KEY, reply)"
+TURNS, DAY = 4096, 86_400  # keys that may share a turn; seconds
 _WIDE = re.compile(r"[^\x00-\u024f]")  # each about a token; of other characters four are
 _MARKS = " \t\r\n.,:;!\"'`*()[]{}。"  # around an answer, and in a token of it
 _FORMS = "{1}", "{0} {1}", "{0}: {1}", "{0}. {1}", "{0}) {1}", "{0} - {1}"  # of an answer
 LIMITS = "max_completion_tokens", "max_tokens"  # names of a setting, new and old
 Messages = list[dict[str, Any]]
-Reply = dict[str, Any]  # as it is cached: text, cut, mass by letter, COSTS
+Reply = dict[str, Any]  # as it is cached: text, cut, mass by code, COSTS
 
 
 class _NoAnswerError(SgmftError):
@@ -85,15 +89,20 @@ class LanguageModel:
         self.traits: Mapping[str, int] = {} if self.first is None else self.first.traits
         self.more = ["abstained", "llm_none", "llm_tokens", "llm_seconds"]
         self.more += [*["llm_price"] * (self.price is not None), *["source"] * bool(self.first)]
+        self.server = self.server.rstrip("/")
         if not re.fullmatch(r"https?://[^@\s]+", self.server):
             raise SgmftError(errors.TEXTS["llm address"])
+        numbers = all(0 <= x < math.inf for x in self.price or ()) and 0 < self.timeout <= DAY
+        if not numbers or self.votes == 1:
+            raise SgmftError(errors.TEXTS["llm numbers"])
         count = len(self.labels) + 1  # the last code is of none of them
-        if not 2 < count < 100 or "none" in self.labels:
+        if not 2 < count < 100 or "none" in map(str.casefold, self.labels):
             raise SgmftError(errors.TEXTS["llm labels"], labels=self.labels)
         self._codes = [*ascii_uppercase[:count]]
         if count > len(self._codes):
             self._codes = [f"{number:02}" for number in range(1, count + 1)]
-        named = dict(zip(self._codes, [label.upper() for label in self.labels], strict=False))
+        bare = [label.strip(_MARKS).upper() for label in self.labels]
+        named = dict(zip(self._codes, bare, strict=False))
         if any(named.get(x) != x for x in {*self._codes} & {*named.values()}):
             raise SgmftError(errors.TEXTS["labels like codes"], codes=self._codes)
         with raising(f"The prompt {self.prompt} cannot be read as UTF-8.", OSError, ValueError):
@@ -103,8 +112,10 @@ class LanguageModel:
         about = self.descriptions.items()
         shown = [x if [x] == [*texts] else f"{x} ({'; '.join(texts)})" for x, texts in about]
         lines = "\n".join(": ".join(pair) for pair in zip(self._codes, shown, strict=False))
-        text = text.replace("{none}", self._codes[-1]).replace("{codes}", ", ".join(self._codes))
-        self._prompt = text.replace("{labels}", lines)
+        codes = ", ".join(self._codes)
+        text = text.replace("{none}", self._codes[-1]).replace("{codes}", codes)
+        self._prompt = [part.replace("{labels}", lines) for part in text.split("{text}")]
+        self._again = self._prompt[-1].rpartition("\n")[2].strip() or codes  # it asks for a code
         names = [*zip(self._codes * 2, [*self.labels, "none", *shown], strict=False)]
         names += [(x, y) for x, ys in zip(self._codes, about, strict=False) for y in ys[1]]
         meant = defaultdict[str, set[str]](set)
@@ -117,8 +128,9 @@ class LanguageModel:
         self._wanted["temperature"] = 1 if self.votes else 0
         self.refused = set[str]()  # settings of a request
         self.spent = Counter[str]()  # requests, tokens read and written; answers from the cache
-        self._silent = 0
-        self._lock = threading.Lock()
+        self._silent, self._odd = 0, 0.0  # in a row: without an answer, without a label in it
+        self._lock, self._locks = threading.Lock(), [threading.Lock() for _ in range(TURNS)]
+        self._cut, self._ties = self.below, math.inf  # so many are asked for at that probability
         with needs_extra("llm", "A language model"):
             import openai
         self._key = os.environ.get(self.key_env, "").strip()
@@ -126,23 +138,35 @@ class LanguageModel:
             raise SgmftError(errors.TEXTS["key"], name=self.key_env)
         self.has_key = bool(self._key)
         own: dict[str, Any] = {"timeout": self.timeout, "max_retries": RETRIES}
-        hooks = {"response": [self._receive]}  # redirects are not followed: nobody else reads
-        own["http_client"] = openai.DefaultHttpxClient(follow_redirects=False, event_hooks=hooks)
-        self._client = openai.OpenAI(base_url=self.server, api_key=self._key or "none", **own)
+        own |= {"base_url": self.server, "default_headers": {"Accept-Encoding": "identity"}}
+        # Nobody else reads: redirects are not followed, and no proxy stands before this machine.
+        how: dict[str, Any] = {"event_hooks": {"response": [self._receive]}}
+        with raising(errors.TEXTS["llm address"], Exception):  # each library has its own
+            how |= {"follow_redirects": False, "trust_env": not is_loopback(self.server)}
+            own["http_client"] = openai.DefaultHttpxClient(**how)
+            self._client = openai.OpenAI(api_key=self._key or "none", **own)
         self._client.organization = self._client.project = None  # which variables may name
-        path = self.cache or cache_folder() / "answers.sqlite"
-        self._unusable = f"The cache {path} cannot be used: name another file with --cache."
+        path = (self.cache or cache_folder() / "answers.sqlite").resolve()
+        self._unusable = f"The cache {path} cannot be used ({{error}}): name another by --cache."
         with raising(self._unusable, OSError, sqlite3.Error):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._rows = sqlite3.connect(path, 60, isolation_level=None, check_same_thread=False)
-            self._rows.execute("CREATE TABLE IF NOT EXISTS replies (key PRIMARY KEY, reply)")
-            self._rows.execute("DELETE FROM replies WHERE key = ''")  # can it be written to?
-            self._turns = Turns(path.with_name(f"{path.name}.lock"))
+            found = self._rows.execute("SELECT group_concat(sql) FROM sqlite_master").fetchone()
+            if found[0] not in (None, TABLE):
+                raise sqlite3.Error("it is a database of something else")
+            for command in (
+                TABLE.replace("TABLE", "TABLE IF NOT EXISTS"),
+                "BEGIN IMMEDIATE",
+                "END",
+            ):
+                self._rows.execute(command)  # can it be written to?
+            self._turns = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
 
     def close(self) -> None:
-        """Close the cache."""
+        """Close the connections to the server, and the cache."""
+        self._client.close()
         self._rows.close()
-        self._turns.close()
+        os.close(self._turns)
 
     def cost(self, tokens: int, written: int) -> float:
         """Return the price of tokens that are read and written."""
@@ -159,7 +183,7 @@ class LanguageModel:
             found = {"cached": 1}
             keys = (self._digest(messages, x) for x in range(self.votes or 1))
             if new := sum(self._cached(key) is None for key in keys):
-                wide = len(_WIDE.findall(text := self._prompt + post.text))
+                wide = len(_WIDE.findall(text := post.text[:LONGEST].join(self._prompt)))
                 tokens = wide + (len(text) - wide) // 4 + pictures * (self.image_size // PATCH) ** 2
                 found = {"tokens": new * tokens, "written": new * WRITTEN}
                 found |= {"posts": 1, "pictures": pictures}
@@ -179,17 +203,22 @@ class LanguageModel:
         return in_order(self._decide, chosen, self.workers)
 
     def adapt(self, posts: Iterable[Post]) -> None:
-        """Spend the budget on the least sure: ask below the probability that so many posts have."""
+        """Spend the budget on the least sure: find the probability below which so many are."""
+        self._cut, self._ties = self.below, 0
         if self.first is not None and self.budget:
             own = (p.probability for p in self.first.predictions(posts))
             least = heapq.nsmallest(self.budget, (x for x in own if x is not None))
-            self.below = min(self.below, math.nextafter(max(least, default=1), 2))
+            if least and least[-1] < self.below and len(least) == self.budget:
+                self._cut = least[-1]
+                self._ties = least.count(self._cut)
 
     def _choose(self, predictions: Predictions) -> Iterator[tuple[Prediction, bool]]:
-        left = math.inf if self.budget is None else self.budget
+        left, ties = math.inf if self.budget is None else self.budget, self._ties
         for p in predictions:
-            unsure = p.probability is not None and p.probability < self.below and left > 0
-            left -= unsure
+            tied = p.probability == self._cut < self.below and ties > 0
+            below = p.probability is not None and p.probability < self._cut
+            unsure = left > 0 and (tied or below)
+            left, ties = left - unsure, ties - tied
             yield p, unsure
 
     def _decide(self, item: tuple[Prediction, bool]) -> Prediction:
@@ -204,34 +233,52 @@ class LanguageModel:
 
     def ask(self, post: Post) -> Prediction:
         """Return the language model's prediction for one post; see `predictions`."""
+        paid, answers = list[Reply](), list[Reply]()
         try:
             messages, _, warnings = self._messages(post)
-            replies = [self._answer(messages, x) for x in range(self.votes or 1)]
+            post = replace(post, warnings=tuple(dict.fromkeys((*post.warnings, *warnings))))
+            for number in range(self.votes or 1):
+                answers.append(self._answer(messages, number, paid))
         except _NoAnswerError as error:
-            return Prediction(replace(post, error=str(error)), None, None, None)
-        post = replace(post, warnings=tuple(dict.fromkeys((*post.warnings, *warnings))))
-        tokens, written, seconds = (sum(x[key] for x in replies) for key in COSTS)
+            post = replace(post, error=str(error))
+        tokens, written, seconds = (sum(x[key] for x in paid) for key in COSTS)
         more = {"llm_tokens": tokens + written or None, "llm_seconds": round(seconds, 3)}
         more |= {"llm_price": self.cost(tokens, written)} if tokens and self.price else {}
-        codes = Counter(code for x in replies if (code := self._read(x["text"])))
-        if not codes:
-            reason = errors.TEXTS["too long" if replies[-1]["cut"] else "no letter"]
-            post = replace(post, error=Message(reason, answer=replies[-1]["text"]))
-            return Prediction(post, None, None, None, more=more)
-        mass: Mapping[str, float] = codes if self.votes > 1 else replies[0]["mass"]
-        best = self._codes.index(max(mass or codes, key=(mass or codes).__getitem__))
-        shares = np.array([mass.get(code, 0) for code in self._codes], np.float32)
+        codes = Counter(code for x in answers if (code := self._read(x)))
+        self._check(codes, answers)
+        if post.error is None and not codes:
+            reason = errors.TEXTS["too long" if answers[-1]["cut"] else "no letter"]
+            post = replace(post, error=Message(reason, answer=answers[-1]["text"]))
+        if post.error is not None:
+            return Prediction(post, None, None, None, more=more if paid else None)
+        if odd := len(answers) - codes.total():
+            text = Message(errors.TEXTS["votes lost"], count=odd, votes=len(answers))
+            post = replace(post, warnings=(*post.warnings, text))
+        mass: Mapping[str, float] = codes if self.votes > 1 else answers[0]["mass"]
+        shares = np.array([(mass or codes).get(code, 0) for code in self._codes], np.float64)
+        best = int(shares.argmax())  # of several the first, as in all predictions
         more |= {"llm_none": round(float(shares[-1] / shares.sum()), 6)} if mass else {}
         if best == len(self.labels):
             return Prediction(post, None, None, None, abstained=NONE, more=more)
-        probs = shares[:-1] / shares[:-1].sum() if mass else None
+        probs = (shares[:-1] / shares[:-1].sum()).astype(np.float32) if mass else None
         return Prediction(post, self.labels[best], probs, None, more=more)
+
+    def _check(self, codes: Counter[str], answers: list[Reply]) -> None:
+        """Stop where a server answers, but with no label to any of the first posts."""
+        with self._lock:
+            self._odd = -math.inf if codes else self._odd + bool(answers)
+        if self._odd >= SILENCE:
+            given = {"count": int(self._odd), "answer": answers[-1]["text"] if answers else ""}
+            raise SgmftError(errors.TEXTS["no codes"], server=self.server, **given)
 
     def _messages(self, post: Post) -> tuple[Messages, int, list[str]]:
         """Return what is sent, how many pictures that are, and why others are left out."""
         if post.error is not None:
             raise _NoAnswerError(post.error)
-        text, urls, reasons = post.text.encode(errors="replace").decode(), list[str](), list[str]()
+        text, urls, reasons = post.text[:LONGEST], list[str](), list[str]()
+        if len(post.text) > LONGEST:
+            long = {"count": f"{len(post.text):,}", "most": f"{LONGEST:,}"}
+            reasons.append(Message(errors.TEXTS["cut text"], **long))
         if len(post.images) > self.max_images > 0:
             many = errors.TEXTS["many pictures of a post"]
             reasons.append(Message(many, count=len(post.images), most=self.max_images))
@@ -242,21 +289,19 @@ class LanguageModel:
                 reasons.append(str(error))
         if not text.strip() and not urls:
             raise _NoAnswerError(join_messages(reasons) or errors.TEXTS["no content"])
-        content: Any = self._prompt.replace("{text}", text)
+        content: Any = text.encode(errors="replace").decode().join(self._prompt)
         if urls:  # some servers take nothing but texts
             pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
             content = [{"type": "text", "text": content}, *pictures]
         return [{"role": "user", "content": content}], len(urls), reasons
 
-    def _answer(self, messages: Messages, number: int) -> Reply:
-        """Return a reply; that to a second question, with the costs of both, if it has no label."""
-        reply = self._reply(messages, number)
-        if self._read(reply["text"]) is None:
-            again = self._prompt.rpartition("\n")[2]  # the last line, which asks for a letter
-            turns = {"assistant": reply["text"], "user": again}.items()
+    def _answer(self, messages: Messages, number: int, paid: list[Reply]) -> Reply:
+        """Return a reply; that to a second question if it has no label. Both are in `paid` then."""
+        paid.append(reply := self._reply(messages, number))
+        if self._read(reply) is None:
+            turns = {"assistant": reply["text"], "user": self._again}.items()
             talk = [*messages, *({"role": role, "content": text} for role, text in turns)]
-            second = self._reply(talk, number)
-            reply = second | {x: reply[x] + second[x] for x in COSTS}
+            paid.append(reply := self._reply(talk, number))
         return reply
 
     def _digest(self, messages: Messages, number: int) -> str:
@@ -264,9 +309,13 @@ class LanguageModel:
         return digest_of({**own, "most": self.max_tokens, "messages": messages, "number": number})
 
     def _cached(self, key: str) -> Any:
-        """Return the reply of a key; None where there is none."""
+        """Return the reply of a key; None where there is none, or what is no reply."""
         found = self._query("SELECT reply FROM replies WHERE key = ?", key)
-        return found and json.loads(found[0])
+        with suppress(ValueError, TypeError, AttributeError):
+            reply = json.loads(found[0])
+            if isinstance(reply["text"], str) and {"cut", "mass", *COSTS} <= reply.keys():
+                return reply
+        return None
 
     def _query(self, text: str, *values: str) -> Any:
         with self._lock, raising(self._unusable, sqlite3.Error):
@@ -274,14 +323,15 @@ class LanguageModel:
 
     def _reply(self, messages: Messages, number: int) -> Reply:
         key = self._digest(messages, number)
-        with self._turns.take(key):  # who asks the same waits for this answer
+        place = int(key[:3], 16)
+        with self._locks[place], lock_byte(self._turns, place):  # who asks the same waits
             reply: Reply | None = self._cached(key)
             new = reply is None
             if reply is None:
                 reply = self._send(messages)
                 self._query("REPLACE INTO replies VALUES (?, ?)", key, json.dumps(reply))
         with self._lock:
-            found = {"requests": 1, **{x: reply[x] for x in COSTS}}
+            found = {"requests": 1, "shares": bool(reply["mass"]), **{x: reply[x] for x in COSTS}}
             self.spent.update(found if new else {"cached": 1})
         return reply
 
@@ -292,17 +342,19 @@ class LanguageModel:
             if not getattr(got, "choices", None):
                 raise ValueError(f"no chat completion: {got!s:.200}")
             choice, usage = got.choices[0], got.usage
-            message, cut = choice.message, choice.finish_reason == "length"
-            text = str(message.content or message.refusal or "")
-            mass = self._mass(choice.logprobs, self._read(text))
+            message, cut = choice.message, choice.finish_reason in ("length", "content_filter")
+            text = self._hide(str(message.content or message.refusal or ""))
+            mass = self._mass(choice.logprobs, self._read({"text": text, "cut": cut}))
             counts = (getattr(usage, f"{x}_tokens", 0) for x in ("prompt", "completion"))
-            tokens, written = (x if isinstance(x, int) else 0 for x in counts)
+            tokens, written = (x if type(x) is int and 0 <= x < MOST else 0 for x in counts)
         except Exception as error:  # bad servers make the client raise nearly every kind
             status = getattr(error, "status_code", 0)
             why = str(error) if status else f"{error} {error.__cause__ or ''}".strip()
-            why = make_printable(why.replace(self._key, "***") if self._key else why)[:300]
-            never = not self.spent["requests"]  # 400 and the like may be of this post alone
+            why = make_printable(self._hide(why))[:300]
+            never = not self.spent.total()  # 400 and the like may be of this post alone
             self._silent += never or status not in (400, 413, 422)
+            if status == 401 and not self.has_key:
+                why += f"; {self.key_env or '--key-env'} has no key"
             if status in (401, 403, 404) or self._silent >= SILENCE:  # a cause may have the key
                 raise SgmftError(errors.TEXTS["no labels"], server=self.server, why=why) from None
             raise _NoAnswerError(errors.TEXTS["no answer"], why=why) from None
@@ -311,26 +363,33 @@ class LanguageModel:
         return {"text": text, "cut": cut, "mass": mass, **dict(spent)}
 
     def _complete(self, messages: Messages) -> Any:
-        """Ask the server, from then on without what it refuses of the settings by their names."""
+        """Ask the server, if need be without what it refuses of the settings.
+
+        Those that it names are left out from then on, if that helped; all of them this once, if it
+        names none.
+        """
         from openai import BadRequestError, UnprocessableEntityError
 
-        settings = self._wanted
+        without, named = set(self.refused), {""}
         while True:
-            given = {name: x for name, x in settings.items() if name not in self.refused}
-            limit = LIMITS[LIMITS[0] in self.refused]
+            given = {name: x for name, x in self._wanted.items() if name not in without}
+            limit = LIMITS[LIMITS[0] in without]
             sent = {"model": self.model, "messages": messages, limit: self.max_tokens, **given}
             try:
-                return self._client.chat.completions.create(**sent)
+                got = self._client.chat.completions.create(**sent)
+                self.refused |= without if named else set()
+                return got
             except (BadRequestError, UnprocessableEntityError) as error:
-                named = {x for x in (*given, limit) if x in str(error)} - self.refused
+                named = {x for x in (*given, limit) if x in str(error)} - without
                 if not named and not given:
                     raise
-                settings = settings if named else {}  # it does not say which: this once, none
-                self.refused |= named
+                without |= named or given.keys()
 
     def _receive(self, response: Any) -> None:
         """Read a response whole, which may take `timeout` seconds and MOST bytes."""
         httpx = import_module(type(response).__module__.partition(".")[0])  # or the client's fork
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise ValueError("an answer that is compressed, which was not asked for")
         end, body = time.monotonic() + self.timeout, bytearray()
         with closing(response.stream) as stream:
             for part in stream:
@@ -341,30 +400,53 @@ class LanguageModel:
                     raise ValueError(f"an answer of more than {MOST:,} bytes")
         response.stream = httpx.ByteStream(bytes(body))
 
-    def _read(self, answer: str) -> str | None:
-        """Return the letter of an answer: alone, in JSON, with its label or for it; else None."""
-        answer = answer.rpartition("</think>")[2].strip(" \n`").removeprefix("json")
-        with suppress(ValueError, LookupError, TypeError):
-            answer = json.loads(answer)["label"]
-        marked, bare = (x.casefold() for x in (str(answer).strip(), str(answer).strip(_MARKS)))
-        return self._answers.get(marked) or self._answers.get(bare)
+    def _hide(self, text: str) -> str:
+        """Return a text without the key, if one has it; a shorter one is no secret, and a word."""
+        return text.replace(self._key, "***") if len(self._key) > 7 else text
+
+    def _read(self, reply: Reply) -> str | None:
+        """Return the code of a reply: alone, in JSON, with its label or for it; else None.
+
+        Of one that was cut off, JSON counts if it is whole, or a code that fills `max_tokens`.
+        """
+        answer = reply["text"].rpartition("</think>")[2].strip(" \n`").removeprefix("json").strip()
+        full = answer.upper() in self._codes and len(answer) >= self.max_tokens
+        whole = full or not reply["cut"]
+        with suppress(ValueError):
+            found = json.loads(answer, object_pairs_hook=tuple)
+            if isinstance(found, tuple):
+                ((name, label),) = found
+                whole, answer = True, label if (name, type(label)) == ("label", str) else ""
+        marked, bare = answer.casefold(), answer.strip(_MARKS).casefold()
+        return (self._answers.get(marked) or self._answers.get(bare)) if whole else None
 
     def _mass(self, logprobs: Any, code: str | None) -> dict[str, float]:
-        """Return the probabilities of letters at the token that decided; {} if they are unknown."""
-        mass = defaultdict[str, float](float)
-        with suppress(TypeError, AttributeError):  # where a server has none, or something else
-            tokens = (x for x in logprobs.content if x.token.strip(_MARKS) == code)
-            others = next((x.top_logprobs for x in tokens), ())
-            for token in others if len(others) > 1 else ():
-                letter = token.token.strip(_MARKS)
-                if letter in self._codes and token.logprob < 0.01:  # it is no NaN either
-                    mass[letter] += math.exp(token.logprob)
-        return dict(mass) if sum(mass.values()) > 0 else {}
+        """Return the codes' shares at the last token that is the answer's; {} if one is unknown."""
+        with suppress(TypeError, AttributeError, IndexError):  # a server has none, or odd ones
+            tokens = [x for x in logprobs.content if x.token.strip(_MARKS) == code]
+            others = [(x.token.strip(_MARKS), float(x.logprob)) for x in tokens[-1].top_logprobs]
+            known = [(name, x) for name, x in others if name in self._codes]
+            logs = np.array([x for _, x in known])
+            own = dict(known).get(code or "", -math.inf)
+            if len(others) > 1 and (logs < 0.01).all() and own > -math.inf:
+                mass = defaultdict[str, float](float)
+                for (name, _), share in zip(known, np.exp(logs - logs.max()), strict=True):
+                    mass[name] += float(share)
+                return dict(mass)
+        return {}
 
 
 def in_order(work: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
     """Yield results of work by several threads in the order of the items, some of these ahead."""
     given = iter(items)
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPool(workers) as pool:  # whose threads end with the process, as after Ctrl-C
         while part := list(islice(given, AHEAD)):
-            yield from pool.map(work, part)
+            yield from pool.imap(work, part)
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether a web address is of this machine."""
+    host = urlsplit(address).hostname or ""
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"

@@ -122,19 +122,22 @@ def suggest_posts(
 
     Of posts with the same content one is suggested, and none where one has a label. Those with a
     label cover what is like them. A trained locator weighs posts by its uncertainty; of any other
-    only the encoder is used. `disagree` is a column of labels, by another
-    model say: the probability that they are wrong counts, and posts without are left out. Returns
-    the posts, best first, and all looked at, with the `error` of those that cannot be used.
+    only the encoder is used. `disagree` is a column of labels, by another model say: of these,
+    those that the locator takes for wrong are suggested, and their probability to be so counts.
+    Returns the posts, best first, and all looked at, with the `error` of those that cannot be used.
     """
     encoded = locator.encode(posts, on_encoded=on_encoded)
     if strict:
         raise_first_error(encoded.refused)
     covered: dict[str, int] = {}  # content key to the position of the first post of that content
-    unlabelled: dict[str, int] = {}
+    unlabelled: dict[tuple[str, str], int] = {}
     for i, (key, post) in enumerate(zip(encoded.keys, encoded.posts, strict=True)):
-        if post.label is not None or disagree is None or to_text(post.row.get(disagree)).strip():
-            (unlabelled if post.label is None else covered).setdefault(key, i)
-    kept = [*covered.values(), *(i for key, i in unlabelled.items() if key not in covered)]
+        other = "" if disagree is None else to_text(post.row.get(disagree)).strip()
+        if post.label is not None:
+            covered.setdefault(key, i)
+        elif disagree is None or other:
+            unlabelled.setdefault((key, other), i)
+    kept = [*covered.values(), *(i for (key, _), i in unlabelled.items() if key not in covered)]
     features = encoded.features.take(np.array(kept, np.int64))
     probs = uncertainty = None
     if locator.network is not None:
@@ -142,14 +145,15 @@ def suggest_posts(
         probs = temper(output.logits, locator.temperatures[features.parts])
         uncertainty = margin_uncertainty(probs)
         if disagree is not None:
-            given = [to_text(encoded.posts[i].row.get(disagree)).strip() for i in kept]
-            index = {x.casefold(): i for i, x in enumerate(locator.labels)}
-            index |= {x: i for i, x in enumerate(locator.labels)}  # goes before another case
-            columns = np.array([index.get(x, index.get(x.casefold(), -1)) for x in given], np.int64)
-            own = probs[np.arange(len(kept)), columns]
-            uncertainty = np.where(columns < 0, 1, 1 - own).astype(np.float32)
-            if odd := sorted({x for x, i in zip(given, columns, strict=True) if x and i < 0}):
-                warn(Message(TEXTS["unknown to the model"], column=disagree, labels=odd[:10]))
+            uncertainty = _doubts(locator, [encoded.posts[i] for i in kept], probs, disagree)
+            keys = [encoded.keys[i] for i in kept[len(covered) :]]
+            if seen := int(locator.held_out.trained_with(keys).sum()):
+                warn(Message(TEXTS["taught by them"], seen=seen, posts=len(keys)))
+            wrong = np.flatnonzero((uncertainty > 0) | (np.arange(len(kept)) < len(covered)))
+            if len(wrong) == len(covered):
+                raise SgmftError(TEXTS["nothing to doubt"], column=disagree)
+            kept, features = [kept[i] for i in wrong], features.take(wrong)
+            probs, uncertainty = probs[wrong], uncertainty[wrong]
     first, chosen = range(len(covered)), []
     for i in choose_posts(features, count, uncertainty=uncertainty, covered=first, seed=seed):
         post = encoded.posts[kept[i]]
@@ -159,6 +163,18 @@ def suggest_posts(
             guess = Prediction(post, locator.labels[int(probs[i].argmax())], probs[i], None)
             chosen.append(Suggestion(post, float(uncertainty[i]), guess))
     return chosen, [*encoded.posts, *encoded.refused]
+
+
+def _doubts(locator: SemanticLocator, posts: list[Post], probs: Floats, column: str) -> Floats:
+    """Return how probable labels of a column are wrong; 0 where the model says the same."""
+    given = [to_text(post.row.get(column)).strip() for post in posts]
+    index = {x.casefold(): i for i, x in enumerate(locator.labels)}
+    index |= {x: i for i, x in enumerate(locator.labels)}  # goes before another case
+    numbers = np.array([index.get(x, index.get(x.casefold(), -1)) for x in given], np.int64)
+    if odd := sorted({x for x, i in zip(given, numbers, strict=True) if x and i < 0}):
+        warn(Message(TEXTS["unknown to the model"], column=column, labels=odd[:10]))
+    own = np.where(numbers < 0, 0, probs[np.arange(len(posts)), numbers])
+    return np.where(probs.argmax(1) == numbers, 0, 1 - own).astype(np.float32)
 
 
 def choose_posts(

@@ -14,7 +14,7 @@ from sgmft.data.posts import Post, require_columns
 from sgmft.data.soft_labels import soften
 from sgmft.data.tables.cells import NO_LABEL, says_nothing, to_label
 from sgmft.data.tables.columns import find_role
-from sgmft.errors import TEXTS, Message, SgmftNotice, warn
+from sgmft.errors import TEXTS, Message, SgmftError, SgmftNotice, warn
 from sgmft.models.arrays import Doubles, Integers, softmax
 
 MAX_ROUNDS, CLOSE = 1000, 1e-8  # of the search, which ends where no probability moves further
@@ -81,6 +81,8 @@ def label_by_annotators(
         read.append(replace(post, label=None) if is_answer else post)
     known = [post.label or "" if post.error is None else "" for post in read]
     labels = sorted({*known, *(label for row in rows for label in row)} - {""})
+    if not labels:
+        raise SgmftError(TEXTS["no annotations"], columns=",".join(columns))
     place = {label: i for i, label in enumerate(["", *labels], -1)}
     own = np.array([place[label] for label in known])
     answers = np.array([[place[label] for label in row] for row in rows])

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import secrets
+import struct
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
@@ -85,6 +86,27 @@ def set_aside(path: Path, aside: Path, what: str, again: str) -> None:
         how = {"path": path, "reason": error.strerror, "again": again}
         raise SgmftError(TEXTS["not set aside"], what=what, **how) from error
     warn(f"The {what} {path} is damaged: it is set aside as {aside.name}, and {again}.")
+
+
+@contextmanager
+def lock_byte(file: int, place: int) -> Iterator[None]:
+    """Hold a byte of an open file, for which all other holders wait, in any process; on Linux.
+
+    One that is killed holds nothing any more. Other systems, and some network disks, lock nothing.
+    """
+
+    def ask(kind: str) -> None:
+        with suppress(ImportError, AttributeError, OSError):
+            import fcntl  # of an open file, not of a process, whose threads would not wait
+
+            lock = struct.pack("hhqqi4x", getattr(fcntl, kind), os.SEEK_SET, place, 1, 0)
+            fcntl.fcntl(file, fcntl.F_OFD_SETLKW, lock)
+
+    ask("F_WRLCK")
+    try:
+        yield
+    finally:
+        ask("F_UNLCK")
 
 
 def check_writable(folder: Path) -> None:

@@ -12,7 +12,7 @@ from sgmft.data.posts import Post, raise_first_error, require_columns, require_k
 from sgmft.data.summary import JobSummary
 from sgmft.data.tables import open_table
 from sgmft.data.tables.cells import to_text
-from sgmft.errors import TEXTS, SgmftError
+from sgmft.errors import TEXTS, SgmftError, raising
 from sgmft.evaluation.compare.catalogue import ComparisonPlan, Row
 from sgmft.evaluation.compare.splits import TEST, VALIDATION, Division, Split, divide
 from sgmft.features.attributes import AttributeReader, read_cell, to_number
@@ -199,15 +199,18 @@ def _encode(
 def _read_answers(name: str, source: str, posts: Sequence[Post]) -> tuple[list[str], str]:
     """Return answers, of a column or a table of id and label ("" for none), and what they cost."""
     if any(source in post.row for post in posts):
-        answers = [to_text(post.row.get(source)).strip() for post in posts]
+        with raising(f"--answers {name}={source}: {{error}}.", ValueError):
+            answers = [to_text(post.row.get(source)).strip() for post in posts]
         return answers, _describe_costs([post.row for post in posts])
     if not Path(source).is_file():
         raise SgmftError(f"--answers {name}={source}: it is no column of the posts, and no file.")
     found, rows = dict[str, str](), [*open_table(source).rows]
     for row in rows:
-        cells = {key: to_text(value).strip() for key, value in row.values.items()}
-        where, answer = f"{source}, row {row.number}", cells.get("label", "")
-        if row.error or not {"id", "label"} <= cells.keys():
+        where = f"{source}, row {row.number}"
+        with raising(f"{where}: {{error}}.", ValueError):
+            cells = {x: to_text(y).strip() for x, y in row.values.items() if x in ("id", "label")}
+        answer = cells.get("label", "")
+        if row.error or len(cells) < 2:
             raise SgmftError(f"{where}: {row.error or 'the columns id and label are needed'}.")
         if found.setdefault(cells["id"], answer) != answer:
             raise SgmftError(f"{where}: {cells['id']} has another label further up.")
@@ -224,6 +227,6 @@ def _describe_costs(rows: Sequence[Mapping[str, Any]]) -> str:
     units = {"seconds": "{:,.0f} s", "tokens": "{:,.0f} tokens", "price": "price {:.3g}"}
     for column, unit in units.items():
         texts = (to_text(row.get(f"llm_{column}")).strip() for row in rows)
-        values = [x for x in (to_number(text.replace(",", ".")) for text in texts) if x >= 0]
+        values = [x for x in (to_number(text) for text in texts) if x >= 0]
         found += [unit.format(1000 * sum(values) / len(values))] if values else []
     return f" A thousand posts: {', '.join(found)}." if found else ""
