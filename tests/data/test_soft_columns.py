@@ -71,6 +71,14 @@ def test_a_table_without_soft_labels_says_what_they_are():
         read_soft_labels([row(label="Home")])
     with pytest.raises(SgmftError, match="as row 1: probabilities: 'x' is no number"):
         read_soft_labels([row(p_Home="x")])
+    for name in ("p_", "p_Home "):
+        with pytest.raises(SgmftError, match="a label is named twice, or not at all"):
+            read_soft_labels([row(p_Home=0.6, **{name: 0.4})])
+
+
+def test_of_labels_as_probable_the_written_one_is_no_other(recwarn):
+    read_soft_labels([row(label="Work", p_Home=0.4, p_Work=0.4, p_School=0.2)])
+    assert not [x for x in recwarn if "another label" in str(x.message)]
 
 
 def test_a_corrected_label_is_no_longer_soft(tmp_path):

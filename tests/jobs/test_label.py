@@ -1,12 +1,17 @@
 """Labels by a language model: protocol, constrained answers, faults, cache, secrets, the route."""
 
 import base64
+import contextlib
+import gzip
 import io
 import logging
+import math
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -14,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 from PIL import Image
 
 from chat_server import (
@@ -31,6 +37,7 @@ from sgmft.data.source import Source
 from sgmft.errors import SgmftError
 from sgmft.jobs.label import PROMPTS, LanguageModel, in_order
 from sgmft.jobs.predict import predict_table
+from sgmft.locator.prediction import Prediction
 from small_tables import read_rows, write_rows
 
 pytest.importorskip("openai")
@@ -212,9 +219,79 @@ def test_votes_become_probabilities(ask):
     (found,), server, _ = ask(lambda _, n: completion(answers[n - 1]), ["x"], votes=5)
     assert found.label == "Home" and found.more["llm_none"] == 0.25
     np.testing.assert_allclose(found.probabilities, [2 / 3, 0, 1 / 3], rtol=1e-6)
-    (found,), _, _ = ask(always(completion("A")), ["x"], votes=1)
-    assert found.label == "Home" and found.probabilities is None  # one answer is no share
+    assert found.post.warnings == ("1 of 5 answers name none of the labels",)
     assert len(server.seen) == 6 and {x["temperature"] for x in server.seen} == {1}
+    (tied,), _, _ = ask(lambda _, n: completion("CACAD"[n - 1]), ["y"], votes=5)
+    assert tied.label == "Home"  # the first of the best, as a table's reader takes it
+
+
+BELOW = math.log(0.5)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"A": math.nan, "B": -2, "C": -3},
+        {"A": 0.5, "B": -2, "C": -3},
+        {"A": -math.inf, "B": -2},
+        {"B": -2, "The": BELOW},
+        {"A": BELOW, "D": None, "B": -0.95},
+        {"A": "x", "B": -1},
+    ],
+    ids=str,
+)
+def test_odd_log_probabilities_give_none(ask, odd):
+    answer = completion("A", {"A": 0.9, "B": 0.1})
+    tops = [{"token": name, "logprob": x, "bytes": None} for name, x in odd.items()]
+    answer.body["choices"][0]["logprobs"]["content"][0]["top_logprobs"] = tops
+    (found,), _, _ = ask(always(answer), ["x"])
+    assert found.label == "Home" and found.probabilities is None
+
+
+def test_the_least_probabilities_have_shares(ask):
+    answer = completion("A", {"A": 0.9, "B": 0.1})
+    tops = answer.body["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    tops[0]["logprob"], tops[1]["logprob"] = -900, -901
+    (found,), _, _ = ask(always(answer), ["x"])
+    assert found.probability == pytest.approx(1 / (1 + math.exp(-1)), rel=1e-6)
+
+
+def test_probabilities_are_those_behind_the_reasoning(ask):
+    answer = completion("<think>A student, or B?</think>B", {"A": 0.2, "B": 0.8})
+    content = answer.body["choices"][0]["logprobs"]["content"]
+    for token in content[:-1]:
+        token["top_logprobs"] = [
+            {"token": name, "logprob": math.log(p), "bytes": None}
+            for name, p in (("A", 0.99), ("B", 0.01))
+        ]
+    (found,), _, _ = ask(always(answer), ["x"])
+    assert found.label == "School" and found.probability == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ('{"label": "A"}', "Home"),
+        ('{"label": null}', None),
+        ('{"label": ["A"]}', None),
+        ('{"label": "A", "label": "B"}', None),
+        ('{"label": "A", "why": "B"}', None),
+        ("[]", None),
+        ("{}", None),
+    ],
+)
+def test_json_is_an_answer_if_it_has_one_label(ask, text, label):
+    assert ask(always(completion(text)), ["x"])[0][0].label == label
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "label"),
+    [("A", 32, None), ("A", 1, "Home"), ("Home", 1, None), ('{"label": "B"}', 9, "School")],
+)
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_half_an_answer_is_none(ask, text, tokens, label, reason):
+    answer = completion(text, finish_reason=reason)
+    assert ask(always(answer), ["x"], max_tokens=tokens)[0][0].label == label
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 7, "completion_tokens": None}])
@@ -238,6 +315,34 @@ def test_refused_settings_are_left_out_from_then_on(ask, status, named):
     assert [x.label for x in found] == ["Home"] * 20
     assert len(server.seen) == (21 if named else 40)  # once and for all, where it is known what
     assert ("logprobs" in server.seen[-1]) == named
+
+
+def test_settings_are_refused_once_by_many_requests_in_flight(ask):
+    def fussy(body, number):
+        time.sleep(0.02)
+        refused = "response_format" in body
+        return (
+            refusal(400, "no response_format here")
+            if refused
+            else completion("A", {"A": 0.6, "B": 0.4})
+        )
+
+    found, server, _ = ask(fussy, [f"sofa {i}" for i in range(20)], workers=8)
+    assert [x.probability for x in found] == [pytest.approx(0.6)] * 20
+    assert all("logprobs" in x for x in server.seen)
+
+
+def test_what_a_post_is_refused_for_is_no_word_on_settings(ask):
+    def strict(body, number):
+        if "max_tokens" in body:
+            return refusal(400, "Unsupported parameter: 'max_tokens'")
+        if "long" in post_of(body):
+            return refusal(400, "max_completion_tokens, logprobs, temperature: too long")
+        return completion("A", {"A": 0.6, "B": 0.4})
+
+    found, _, model = ask(strict, ["x", "long", "y", "long too", "z"], workers=1)
+    assert [x.label for x in found] == ["Home", None, "Home", None, "Home"]
+    assert found[4].probability == pytest.approx(0.6) and not model.refused
 
 
 def test_a_post_that_is_refused_costs_the_others_nothing(ask):
@@ -312,6 +417,10 @@ def test_after_a_fault_only_what_failed_is_asked(run, tmp_path):
     [
         (completion("A")._replace(drip=0.01), "no whole answer within 0.5 s"),
         (Answer(body=b"[" * 5000), "more than 4,096 bytes"),
+        (
+            Answer(body=gzip.compress(b"[" * 5000), headers={"Content-Encoding": "gzip"}),
+            "compressed",
+        ),
     ],
 )
 def test_an_answer_without_end_is_an_error_of_the_row(ask, monkeypatch, answer, message):
@@ -321,6 +430,40 @@ def test_an_answer_without_end_is_an_error_of_the_row(ask, monkeypatch, answer, 
     found, _, _ = ask(always(answer), ["sofa"], timeout=0.5)
     assert found[0].label is None and time.monotonic() - start < 5
     assert message in found[0].post.error
+
+
+def test_a_server_that_names_no_label_stops_the_job(ask):
+    with pytest.raises(
+        SgmftError, match=r"answers with no label, 10 times .*'I am not sure'.*--prompt"
+    ):
+        ask(always(completion("I am not sure")), map(str, range(50)), workers=1)
+    some = lambda body, number: completion("A" if number == 1 else "I am not sure")  # noqa: E731
+    found, _, _ = ask(some, map(str, range(50)), workers=1)
+    assert sum(x.error is None for x in found) == 1
+
+
+def test_what_was_paid_for_is_said_where_the_second_answer_fails(ask):
+    def half(body, number):
+        return refusal(500, "oops") if len(body["messages"]) > 1 else completion("junk")
+
+    (found,), _, _ = ask(half, ["x"], price=(1, 1))
+    assert "500" in found.error and found.more["llm_tokens"] == 103
+    assert found.more["llm_price"] == pytest.approx(103e-6)
+
+
+def test_a_proxy_of_the_environment_reads_nothing_that_stays_here(ask, monkeypatch):
+    with serve_chat() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+        (found,), server, _ = ask(by_words, ["sofa"])
+        assert found.label == "Home" and len(server.seen) == 1 and not proxy.seen
+
+
+def test_a_long_text_is_cut_and_said(ask, monkeypatch):
+    monkeypatch.setattr("sgmft.jobs.label.LONGEST", 50)
+    (found,), server, _ = ask(by_words, ["sofa " * 20])
+    assert len(post_of(server.seen[0])) == 50 and found.label == "Home"
+    assert found.post.warnings == ("has a text of 100 characters, of which the first 50 are read",)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -360,6 +503,49 @@ def test_the_key_is_sent_and_is_nowhere_else(ask, tmp_path, monkeypatch, caplog)
     assert KEY not in "".join(traceback.format_exception(error.value))
 
 
+def test_a_key_that_comes_back_is_not_kept(ask, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    (found,), _, _ = ask(always(completion(f"Bearer {KEY}")), ["x"])
+    assert KEY not in found.error and "***" in found.error
+    assert KEY.encode() not in (tmp_path / "answers.sqlite").read_bytes()
+
+
+def test_another_database_is_no_cache(tmp_path):
+    for number, table in enumerate(("CREATE TABLE x (y)", "CREATE TABLE replies (key, reply, z)")):
+        path = tmp_path / f"{number}.sqlite"
+        with contextlib.closing(sqlite3.connect(path)) as rows:
+            rows.execute(table)
+        before = path.read_bytes()
+        with pytest.raises(
+            SgmftError, match=r"cannot be used \(it is a database of something else"
+        ):
+            LanguageModel("http://127.0.0.1:1/v1", "m", LABELS, cache=path)
+        assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", "{}", None, '{"text": 5}', "5"])
+def test_a_damaged_answer_is_asked_for_again(tmp_path, damaged):
+    with serve_chat() as server:
+        for _ in range(2):
+            model = LanguageModel(server.url, "m", LABELS, cache=tmp_path / "c")
+            assert next(model.predictions([Post("sofa")])).label == "Home"
+            model.close()
+            with contextlib.closing(sqlite3.connect(tmp_path / "c")) as rows, rows:
+                rows.execute("UPDATE replies SET reply = ?", [damaged])
+        assert len(server.seen) == 2
+
+
+def test_the_same_server_and_file_under_other_names(tmp_path):
+    (tmp_path / "other").symlink_to(tmp_path / "c")
+    with serve_chat() as server:
+        for url, name in ((server.url, "c"), (server.url + "/", "c"), (server.url, "other")):
+            model = LanguageModel(url, "m", LABELS, cache=tmp_path / name)
+            assert next(model.predictions([Post("sofa")])).label == "Home"
+            model.close()
+        assert len(server.seen) == 1
+    assert {x.name for x in tmp_path.iterdir()} == {"c", "c.lock", "other"}
+
+
 def test_the_cache_has_nothing_of_the_posts(ask, tmp_path):
     ask(by_words, ["a secret sofa"])
     assert b"secret" not in (tmp_path / "answers.sqlite").read_bytes()
@@ -367,8 +553,8 @@ def test_the_cache_has_nothing_of_the_posts(ask, tmp_path):
 
 @pytest.mark.parametrize(
     "other",
-    [{"max_tokens": 9}, {"votes": 1}, {"prompt": PROMPTS / "zh.txt"}],
-    ids=["max_tokens", "votes", "prompt"],
+    [{"max_tokens": 9}, {"prompt": PROMPTS / "zh.txt"}],
+    ids=["max_tokens", "prompt"],
 )
 def test_other_settings_are_asked_anew(tmp_path, other):
     cache = tmp_path / "c.sqlite"
@@ -472,7 +658,15 @@ def test_few_posts_are_in_flight(monkeypatch):
         ({"descriptions": {f"x{i}": [""] for i in range(99)}}, "Name 2 to 98 labels"),
         ({"descriptions": {"b": [""], "A": [""]}}, "the code of another"),
         ({"descriptions": {"Home": [""], "c": [""], "Cinema": [""]}}, "the code of another"),
+        ({"descriptions": {"x": [""], "(A)": [""]}}, "the code of another"),
+        ({"descriptions": {"x": [""], "None": [""]}}, "'none' is always there"),
         ({"server": "localhost:8000"}, "begin it with http"),
+        ({"server": "http://[::1"}, "cannot be used"),
+        ({"server": "http://127.0.0.1:1/\x01v1"}, "cannot be used"),
+        ({"price": (float("nan"), 1)}, "Prices are numbers of at least 0"),
+        ({"price": (1, -1)}, "Prices are numbers of at least 0"),
+        ({"timeout": float("inf")}, "at most a day"),
+        ({"votes": 1}, "--votes 0 or 2 and more"),
         ({"server": "http://me:secret@127.0.0.1/v1"}, "leave passwords out"),
         ({"cache": Path(__file__)}, "cache .* cannot be used"),
         ({"cache": Path(__file__) / "x"}, "cache .* cannot be used"),
@@ -569,15 +763,34 @@ def test_the_budget_goes_to_the_least_sure(run, small_model, tmp_path):
             assert i not in asked or "found none" in row["abstained"]
 
 
-def test_a_budget_is_kept_where_all_are_alike(small_model, tmp_path):
-    with serve_chat() as server:
-        own = {"cache": tmp_path / "c", "first": small_model, "budget": 3}
-        model = LanguageModel(server.url, "m", {x: [x] for x in small_model.labels}, **own)
-        posts = [Post(f"{'z' * 8}{' ' * i}") for i in range(9)]
-        model.adapt(posts)
-        asked = [p.more["source"] for p in model.predictions(posts)]
+class Sure:
+    """A model whose probability of its label is the text."""
+
+    labels, traits = ("Home", "School"), {}
+
+    def predictions(self, posts, abstain=None):
+        for post in posts:
+            probs = np.array([float(post.text), 1 - float(post.text)], np.float64)
+            yield Prediction(post, "Home", probs, None)
+
+
+@given(
+    st.lists(st.sampled_from([0.5, 0.6, 0.7, 0.8, 0.9]), max_size=12),
+    st.integers(0, 8),
+    st.sampled_from([0.55, 0.7, 1.0]),
+)
+def test_the_budget_goes_to_the_least_probable_whatever_ties(probs, budget, below):
+    posts = [Post(str(x)) for x in probs]
+    options = {"first": Sure(), "budget": budget, "below": below}
+    with tempfile.TemporaryDirectory() as folder:
+        own = {"cache": Path(folder) / "c", **options}
+        model = LanguageModel("http://127.0.0.1:1/v1", "m", {x: [x] for x in Sure.labels}, **own)
+        for _ in range(2):  # a second table counts anew
+            model.adapt(posts)
+            chosen = [x for (p, x) in model._choose(Sure().predictions(posts))]
         model.close()
-    assert asked.count("llm") == 3
+    asked = sorted(x for x, y in zip(probs, chosen, strict=True) if y)
+    assert asked == sorted(x for x in probs if x < below)[:budget]
 
 
 def test_a_prediction_stands_where_the_language_model_fails(run, small_model, tmp_path):
@@ -592,6 +805,7 @@ def test_a_prediction_stands_where_the_language_model_fails(run, small_model, tm
     ("words", "message"),
     [
         ("m p.csv -o o.csv --llm http://x/v1", "are for --ask-llm-below"),
+        ("m p.csv -o o.csv --llm-labels A;B", "are for --ask-llm-below"),
         ("m p.csv -o o.csv --ask-llm-below 0.5", "needs --llm, --llm-model"),
         ("m p.csv -o o --ask-llm-below 0.5 --llm http://x/v1 --llm-model m", "one file"),
     ],

@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -303,7 +304,28 @@ def test_posts_where_a_column_and_the_model_differ_come_first(small_posts, small
         own = dict(zip(small_model.labels, probs, strict=True))[row["gpt"]]
         assert row["uncertainty"] == pytest.approx(1 - own, abs=1e-5)
     every = suggest_table(source, output, small_model, 99, disagree="gpt")
-    assert "p2" not in {row["id"] for row in read_rows(output)} and every.posts > 3
+    assert every.posts >= 3  # and no post of which the model says the same
+    for row in read_rows(output):
+        assert row["model_label"] != row["gpt"] and row["id"] != "p2"
+    rows.append({"id": "again", "text": rows[0]["text"], "gpt": "Cinema"})
+    write_rows([rows[0] | {"gpt": small_model.predict([rows[0]["text"]])[0]}, *rows[1:]], table)
+    suggest_table(source, output, small_model, 99, disagree="gpt")
+    assert "again" in {row["id"] for row in read_rows(output)}  # of the same content as another
+
+
+def test_what_a_model_was_taught_is_said(posts_table, tmp_path, tiny):
+    posts = [
+        replace(p, label="Home" if i % 2 else "Work") for i, p in enumerate(read_posts(posts_table))
+    ]
+    model = SemanticLocator("tiny", method="linear-probe").fit(posts)
+    rows = [{"id": p.id, "text": p.text, "gpt": "Cinema"} for p in posts if p.text]
+    table, output = write_rows(rows, tmp_path / "p.csv"), tmp_path / "out.jsonl"
+    with pytest.warns(SgmftWarning, match="was trained with .* says again what it was taught"):
+        suggest_table(Source(str(table)), output, model, 3, disagree="gpt")
+    rows = [row | {"gpt": model.predict([row["text"]])[0]} for row in rows]
+    write_rows(rows, table)
+    with pytest.raises(SgmftError, match="no post without a label has one there that the model"):
+        suggest_table(Source(str(table)), output, model, 3, disagree="gpt")
 
 
 def test_labels_in_another_case_and_those_a_model_does_not_know(small_posts, small_model, tmp_path):
@@ -318,7 +340,7 @@ def test_labels_in_another_case_and_those_a_model_does_not_know(small_posts, sma
     ):
         suggest_table(Source(str(table)), output, small_model, 3, disagree="gpt")
     found = {row["id"]: row["uncertainty"] for row in read_rows(output)}
-    assert found.pop("p1") == 1 and max(found.values()) < 1
+    assert found.pop("p1") == 1 and not found  # the model says the same of the others
 
 
 def test_what_disagree_refuses(small_posts, small_model, posts_table, tmp_path):

@@ -163,6 +163,12 @@ def test_a_bad_answer_is_reported_and_a_bad_row_left_alone():
     assert found[-1].error == "several labels (Home, Work) where one is needed"
 
 
+def test_columns_without_any_label_are_refused():
+    rows = [(None, "", "", ""), (None, ["Home", "Work"], "", "")]
+    with pytest.raises(SgmftError, match="None of the posts has a label by --annotators gpt,qwen"):
+        label_by_annotators(posts_of(rows), ["gpt", "qwen"])
+
+
 def test_an_unknown_column_is_named():
     with pytest.raises(SgmftError, match=r"--annotators: the posts have no column 'gtp'.*'gpt'\?"):
         label_by_annotators(posts_of(ROWS), ["gtp"])

@@ -24,6 +24,7 @@ def predict_command(
     ask_llm_below: Annotated[float | None, Option(help=opt.HELP["below"], min=0, max=1)] = None,
     llm: Annotated[str | None, Option(help=opt.HELP["llm"])] = None,
     llm_model: Annotated[str | None, Option(help="Its name on the server.")] = None,
+    llm_labels: Annotated[str | None, Option(help=opt.HELP["route_labels"])] = None,
     llm_budget: Annotated[int | None, Option(help=opt.HELP["llm_budget"], min=0)] = None,
     shard_rows: Annotated[int | None, Option(help=opt.HELP["shard_rows"], min=1)] = None,
     engine: opt.Engine = None,
@@ -48,6 +49,7 @@ def predict_command(
     from sgmft.locator.abstention import Abstention
     from sgmft.locator.onnx.locator import is_exported
     from sgmft.locator.prediction import SupportsPredictions
+    from sgmft.locator.zero_shot import parse_descriptions
 
     abstain = Abstention(coverage, min_probability, reject)
     if zero_shot is not None and table is not None:
@@ -61,8 +63,8 @@ def predict_command(
             raise SgmftError("A model brings its encoder: leave --encoder out.")
         if features not in (None, "none") and is_exported(model):
             raise SgmftError("An exported model keeps no features: leave out --features.")
-    if ask_llm_below is None and (llm or llm_model or llm_budget is not None):
-        raise SgmftError("--llm, --llm-model and --llm-budget are for --ask-llm-below.")
+    if ask_llm_below is None and (llm or llm_model or llm_labels or llm_budget is not None):
+        raise SgmftError("Options that begin with --llm are for --ask-llm-below.")
     if ask_llm_below is not None and (llm is None or llm_model is None or is_shards(output)):
         raise SgmftError("--ask-llm-below needs --llm, --llm-model, and one file as the output.")
     if engine == "ray" and not is_shards(output):
@@ -80,7 +82,6 @@ def predict_command(
         predictor = ModelFolder(model, runtime, folder, device, encoder)
         if zero_shot is not None:
             from sgmft.locator.locator import SemanticLocator
-            from sgmft.locator.zero_shot import parse_descriptions
 
             texts = parse_descriptions(zero_shot)
             described = SemanticLocator.zero_shot(texts, encoder, features=folder, device=device)
@@ -90,9 +91,13 @@ def predict_command(
             from sgmft.jobs.label import PROMPTS, LanguageModel
 
             first = predictor.load() if isinstance(predictor, ModelFolder) else predictor
-            about = {x: [x] for x in first.labels}, PROMPTS / f"{pick_language(None)}.txt"
+            about = {x: [x] for x in first.labels}
+            about |= parse_descriptions(llm_labels, "--llm-labels") if llm_labels else {}
+            if {*about} != {*first.labels}:
+                raise SgmftError(f"--llm-labels: name the model's, {', '.join(first.labels)}.")
+            how = {x: about[x] for x in first.labels}, PROMPTS / f"{pick_language(None)}.txt"
             predictor = LanguageModel(
-                llm, llm_model, *about, first=first, below=ask_llm_below, budget=llm_budget
+                llm, llm_model, *how, first=first, below=ask_llm_below, budget=llm_budget
             )
             adapt.append(predictor.adapt)
             console.print_text("routing", model=predictor)

@@ -311,7 +311,7 @@ class LanguageModel:
     def _cached(self, key: str) -> Any:
         """Return the reply of a key; None where there is none, or what is no reply."""
         found = self._query("SELECT reply FROM replies WHERE key = ?", key)
-        with suppress(ValueError, TypeError, AttributeError):
+        with suppress(ValueError, TypeError, LookupError, AttributeError):
             reply = json.loads(found[0])
             if isinstance(reply["text"], str) and {"cut", "mass", *COSTS} <= reply.keys():
                 return reply
@@ -422,7 +422,7 @@ class LanguageModel:
 
     def _mass(self, logprobs: Any, code: str | None) -> dict[str, float]:
         """Return the codes' shares at the last token that is the answer's; {} if one is unknown."""
-        with suppress(TypeError, AttributeError, IndexError):  # a server has none, or odd ones
+        with suppress(TypeError, ValueError, AttributeError, IndexError):  # none, or odd ones
             tokens = [x for x in logprobs.content if x.token.strip(_MARKS) == code]
             others = [(x.token.strip(_MARKS), float(x.logprob)) for x in tokens[-1].top_logprobs]
             known = [(name, x) for name, x in others if name in self._codes]

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sgmft.errors import SgmftError
 from sgmft.evaluation.compare import runs
 from sgmft.evaluation.compare.catalogue import make_plan, read_catalogue
 from sgmft.evaluation.compare.prepare import load_data, load_features, prepare_comparison
+from sgmft.evaluation.compare.report import write_report
 from sgmft.evaluation.compare.results import (
     make_figures,
     make_tables,
@@ -525,6 +527,28 @@ def test_answers_say_what_a_thousand_of_them_cost(compare, small_posts, tmp_path
     found = lines_of(comparison)
     assert found["gpt"].note.endswith("A thousand posts: 97 s, 100,486 tokens, price 0.01.")
     assert found["own"].note.endswith("so wrong. A thousand posts: 2,000 s.")
+    how = {"title": "x", "tables": make_tables(comparison), "data": {}, "versions": {}}
+    for language, cost in {"en": "A thousand posts", "zh": "每千条帖子"}.items():
+        page = write_report(tmp_path / language, **how, language=language)
+        for path in (page, page.with_suffix(".md")):
+            assert re.search(f"{cost}[:：] ?97 s, 100,486 tokens", path.read_text("utf-8")), path
+
+
+def test_answers_that_are_no_labels_are_named(compare, small_posts, tmp_path):
+    file = tmp_path / "gpt.jsonl"
+    file.write_text('{"id": "p1", "label": {"a": 1}}\n', "utf-8")
+    with pytest.raises(SgmftError, match=r"gpt.jsonl, row 1: "):
+        compare("text-only", small_posts, answers={"gpt": str(file)}, seeds=1)
+    posts = [replace(post, row={"mine": {"a": 1}}) for post in small_posts]
+    with pytest.raises(SgmftError, match="--answers own=mine: "):
+        compare("text-only", posts, answers={"own": "mine"}, seeds=1)
+
+
+def test_costs_with_thousands_between_commas(compare, small_posts, tmp_path):
+    posts = [replace(post, row={"mine": "Home", "llm_tokens": "1,203"}) for post in small_posts]
+    comparison = compare("text-only", posts, answers={"own": "mine"}, seeds=1)
+    comparison.run()
+    assert "A thousand posts: 1,203,000 tokens." in lines_of(comparison)["own"].note
 
 
 @pytest.mark.parametrize(
