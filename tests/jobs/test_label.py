@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from chat_server import (
@@ -774,6 +774,7 @@ class Sure:
             yield Prediction(post, "Home", probs, None)
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.sampled_from([0.5, 0.6, 0.7, 0.8, 0.9]), max_size=12),
     st.integers(0, 8),
