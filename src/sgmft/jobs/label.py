@@ -98,9 +98,8 @@ class LanguageModel:
         count = len(self.labels) + 1  # the last code is of none of them
         if not 2 < count < 100 or "none" in map(str.casefold, self.labels):
             raise SgmftError(errors.TEXTS["llm labels"], labels=self.labels)
-        self._codes = [*ascii_uppercase[:count]]
-        if count > len(self._codes):
-            self._codes = [f"{number:02}" for number in range(1, count + 1)]
+        numbered = [f"{number:02}" for number in range(1, count + 1)]
+        self._codes = [*ascii_uppercase[:count]] if count <= len(ascii_uppercase) else numbered
         bare = [label.strip(_MARKS).upper() for label in self.labels]
         named = dict(zip(self._codes, bare, strict=False))
         if any(named.get(x) != x for x in {*self._codes} & {*named.values()}):
@@ -154,12 +153,8 @@ class LanguageModel:
             found = self._rows.execute("SELECT group_concat(sql) FROM sqlite_master").fetchone()
             if found[0] not in (None, TABLE):
                 raise sqlite3.Error("it is a database of something else")
-            for command in (
-                TABLE.replace("TABLE", "TABLE IF NOT EXISTS"),
-                "BEGIN IMMEDIATE",
-                "END",
-            ):
-                self._rows.execute(command)  # can it be written to?
+            made = TABLE.replace("TABLE", "TABLE IF NOT EXISTS")
+            self._rows.executescript(f"{made}; BEGIN IMMEDIATE; END")  # can it be written to?
             self._turns = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
 
     def close(self) -> None:
