@@ -27,7 +27,6 @@ NEEDS_TORCH = (  # or what comes with it, in sgmft[torch], or with sgmft[serve]
     "models/baselines/unimodal_heads.py",
     "models/baselines/word_systems.py",
     *(f"models/{x}.py" for x in ("fusions", "layers", "network", "rank_one", "sgmft")),
-    "models/similarity.py",
     "serving/**/*",
     "training/align.py",
     "training/finetune/network.py",
