@@ -20,8 +20,7 @@ from sgmft.features.encode import encode_all, encode_posts, encode_windows
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.projected import Maps, ProjectedEncoder
 from sgmft.features.encoders.registry import ENCODERS, load_encoder
-from sgmft.features.memmap import MappedFeatures
-from sgmft.features.store import FeatureStore
+from sgmft.features.store import FeatureStore, MappedFeatures
 from sgmft.jobs.encode import encode_table
 from tiny_encoder import JointTinyEncoder, TinyEncoder
 
