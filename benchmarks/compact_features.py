@@ -25,7 +25,7 @@ from sgmft import Post
 from sgmft.data.preprocessing.images import decode_image, read_image
 from sgmft.data.tables import read_posts
 from sgmft.features.encode import encode_all
-from sgmft.features.encoders.image_graph import MEAN, NETWORKS, STD
+from sgmft.features.encoders.image_encoder import MEAN, NETWORKS, STD
 from sgmft.features.encoders.registry import load_encoder
 
 POSTS, SIDE, ROUNDS = 96, 640, 3

@@ -21,7 +21,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from measuring import least_cosine, print_row, spread
 from torch.nn.functional import interpolate
 
-from sgmft.features.encoders.image_graph import MEAN, STD, WIDTH
+from sgmft.features.encoders.image_encoder import MEAN, STD, WIDTH
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.utils.runtime import keep_freed_memory
 

@@ -18,10 +18,9 @@ from sgmft.data.source import Source
 from sgmft.evaluation.explain.attribution import ExplainedModel, MaskedPredictor
 from sgmft.features.encode import encode_all, encode_posts, encode_windows
 from sgmft.features.encoder_handle import EncoderHandle
-from sgmft.features.encoders.projected import Maps, ProjectedEncoder
 from sgmft.features.encoders.registry import ENCODERS, load_encoder
-from sgmft.features.memmap import MappedFeatures
-from sgmft.features.store import FeatureStore
+from sgmft.features.encoders.tuned import Maps, ProjectedEncoder
+from sgmft.features.store import FeatureStore, MappedFeatures
 from sgmft.jobs.encode import encode_table
 from tiny_encoder import JointTinyEncoder, TinyEncoder
 

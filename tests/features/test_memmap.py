@@ -15,9 +15,8 @@ import torch
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.features.encoders.base import PostFeatures
 from sgmft.features.features import Features, LabelledFeatures
-from sgmft.features.memmap import CHUNK, UNUSED, MappedFeatures
 from sgmft.features.ragged import Ragged
-from sgmft.features.store import FeatureStore
+from sgmft.features.store import MAPPED_CHUNK, UNUSED, FeatureStore, MappedFeatures
 from sgmft.training.trainer import train
 from small_networks import FAST, SMALL, equal_weights, history_text, make_network, weights_of
 from synthetic_features import INFO
@@ -36,7 +35,7 @@ def made(seed: int) -> PostFeatures:
     )
 
 
-POSTS = {f"{i * 7919 % 10007:032x}": made(i) for i in range(CHUNK + 40)}
+POSTS = {f"{i * 7919 % 10007:032x}": made(i) for i in range(MAPPED_CHUNK + 40)}
 
 
 @pytest.fixture(params=[True, False], ids=["tokens", "pooled"])
@@ -207,7 +206,7 @@ def test_a_full_disk_is_told(store, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sgmft.features.memmap.os.fsync", full)
+    monkeypatch.setattr("sgmft.features.store.os.fsync", full)
     files = MappedFeatures(store, chosen())
     with pytest.raises(SgmftError, match=r"cannot be laid out in .*No space left.*--features"):
         files.features()
@@ -219,7 +218,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from sgmft.features.encoders.base import EncoderInfo
-from sgmft.features.memmap import MappedFeatures
+from sgmft.features.store import MappedFeatures
 from sgmft.features.features import Features
 from sgmft.utils.runtime import keep_freed_memory
 from sgmft.models.network import Normalizer

@@ -9,12 +9,13 @@ from torch.nn.functional import normalize
 
 from sgmft.models.attention import AttentionHeads, InterpolationAttention
 from sgmft.models.layers import classifier
-from sgmft.models.sgmft import FeedForward, interaction
-from sgmft.models.similarity import (
+from sgmft.models.sgmft import (
+    FeedForward,
     Temperature,
     element_entropy,
     element_probabilities,
     gate_entropy,
+    interaction,
     modality_gate,
 )
 from token_batches import HEADS, IMAGE_MASK, TEXT_MASK, D, normal, randomize

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from sgmft.errors import SgmftError
-from sgmft.serving.page.archive import unpack
+from sgmft.serving.page.tables import unpack
 
 
 def packed(path, files, kind=zipfile.ZIP_DEFLATED):

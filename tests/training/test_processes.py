@@ -17,13 +17,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from clip_posts import write_table
-from sgmft.models.baselines.alternating_adaptation import (
+from sgmft.models.baselines.unimodal_heads import (
     AlternatingAdaptation,
     AlternatingAdaptationConfig,
+    BalanceMLA,
+    BalanceMLAConfig,
+    DynamicFusion,
+    DynamicFusionConfig,
+    UniSMMC,
+    UniSMMCConfig,
 )
-from sgmft.models.baselines.balance_mla import BalanceMLA, BalanceMLAConfig
-from sgmft.models.baselines.dynamic_fusion import DynamicFusion, DynamicFusionConfig
-from sgmft.models.baselines.unis_mmc import UniSMMC, UniSMMCConfig
 from sgmft.models.network import Network
 from sgmft.models.presets import TrainConfig
 from sgmft.training.trainer import train

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from sgmft.features.encoders.sentence_encoder import SentenceEncoder
+from sgmft.features.encoders.text_encoders import SentenceEncoder
 from sgmft.locator.onnx.writer import write_graph
 from sgmft.utils.runtime import PARSING
 

@@ -23,8 +23,7 @@ from sgmft.features.features import Features
 from sgmft.utils.runtime import progress_bar
 
 if TYPE_CHECKING:
-    from sgmft.features.memmap import MappedFeatures
-    from sgmft.features.store import FeatureStore
+    from sgmft.features.store import FeatureStore, MappedFeatures
     from sgmft.features.table import FeaturesTable
 
 CHUNK = 256  # posts encoded together, and written as one shard
@@ -213,7 +212,7 @@ def encode_all(
                 on_encoded(len(good) + len(refused))
     if mapped is None:
         return EncodedPosts(good, refused, keys, Features.of(rows, encoder.info, tokens))
-    from sgmft.features.memmap import MappedFeatures
+    from sgmft.features.store import MappedFeatures
 
     files = MappedFeatures(mapped, keys)
     return EncodedPosts(good, refused, keys, files.features(), files)

@@ -78,7 +78,7 @@ class Features:
     """Features of N posts, from which batches are cut.
 
     The values may be those of more posts, in another order, and in files that are mapped into
-    memory (`sgmft.features.memmap`): `text` and `image` are read through `pooled`, `texts`,
+    memory (`MappedFeatures`): `text` and `image` are read through `pooled`, `texts`,
     `images` and `batch`, which know whose the rows are.
     """
 

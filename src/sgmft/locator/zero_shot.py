@@ -8,7 +8,7 @@ import numpy as np
 from sgmft.data.preprocessing.text import clean_text, get_cleaning
 from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.encoders.base import ClassifierHeads, Encoder, FloatArray
-from sgmft.features.encoders.image_graph import imagenet_names
+from sgmft.features.encoders.image_encoder import imagenet_names
 from sgmft.models.arrays import normalize
 from sgmft.models.baselines.zero_shot import Described, DescribedConfig
 

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
+import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
-
-from sgmft.utils.array_api import array_namespace
 
 Array = NDArray[Any]
 Reals = NDArray[np.floating[Any]]
@@ -54,6 +53,12 @@ class ArrayModule:
         """Return the part that has the array of this dotted name, and its name there."""
         *parts, last = name.split(".")
         return reduce(getattr, parts, self), last
+
+
+def array_namespace(x: Any) -> Any:
+    """Return the module of an array's functions: NumPy itself from 2.1 on, sooner imported."""
+    own = isinstance(x, np.ndarray) and hasattr(np, "astype")
+    return np if own else array_api_compat.array_namespace(x)
 
 
 def logsumexp(x: Any) -> Any:

@@ -18,7 +18,6 @@ from sgmft.models import arrays
 from sgmft.models.arrays import Array, ArrayModule, Doubles, Floats, Integers, Labels, Weights
 from sgmft.models.base import divisor, mean_and_divisor
 from sgmft.models.logistic import Block, Solution, logistic_paths
-from sgmft.utils.array_api import array_namespace
 from sgmft.utils.runtime import thread_count
 
 FLOOR = math.log(1e-4)  # a label that an expert thinks impossible stays possible
@@ -48,7 +47,7 @@ def permutation(number: int, rng: RandomState) -> Integers:
 
 def evidence(log_probabilities: Any, prior: Any) -> Any:
     """Weight of evidence for each class, log p(y | x) - log p(y) (Good 1950), (.., K)."""
-    xp = array_namespace(log_probabilities)
+    xp = arrays.array_namespace(log_probabilities)
     return xp.clip(log_probabilities, min=FLOOR) - xp.clip(prior, min=FLOOR)
 
 

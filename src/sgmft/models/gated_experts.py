@@ -19,7 +19,6 @@ from sgmft.models.base import ClosedFormModel, Guidance, NetworkConfig, Output, 
 from sgmft.models.experts import DenseExpert, Expert, NgramExpert, draw_folds, evidence, ngrams_of
 from sgmft.models.logistic import log_frequencies
 from sgmft.models.presets import NOT_NEGATIVE, Natural, Range
-from sgmft.utils.array_api import array_namespace
 
 INITIAL_POWER = 0.3  # between a product of both modalities' probabilities, 0, and a mixture, 1
 _POWER = Range("'learned' or at least 0", NOT_NEGATIVE.includes)
@@ -127,7 +126,7 @@ class GatedExperts(ClosedFormModel):
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K); `parts` has the gate P^m (B,)."""
         text, image, *joint = self._dense(batch.text, batch.image)  # (B, K) each
-        experts, xp = [text], array_namespace(text)
+        experts, xp = [text], arrays.array_namespace(text)
         if self.together is not None:
             own = self.together.forward(batch.joint)
             joint.append(xp.where(batch.has_joint[:, None], own, self.prior))
@@ -145,7 +144,7 @@ class GatedExperts(ClosedFormModel):
 
     def _dense(self, text: Any, image: Any) -> tuple[Any, Any, Any]:
         """Log-probabilities (B, K) by the experts on text, image and both, read once for two."""
-        xp = array_namespace(text)
+        xp = arrays.array_namespace(text)
         if self.joint is None:
             alone = self.text.forward(text)
             return alone, self.image.forward(image), xp.broadcast_to(self.prior, alone.shape)
@@ -162,7 +161,7 @@ class GatedExperts(ClosedFormModel):
 
     def _combine(self, batch: Batch, text: Any, image: Any, joint: Sequence[Any]) -> Output:
         """Pool the log-probabilities (B, K) of the modalities that a post has."""
-        xp = array_namespace(text)
+        xp = arrays.array_namespace(text)
         known = [evidence(x, self.prior) for x in (text, image, *joint)]
         pooled, gate = self.pool.forward(known, self.prior)
         t = (batch.has_text & self.known[0])[:, None]
@@ -193,7 +192,7 @@ class ProductPool(ArrayModule):
 
     def forward(self, experts: Sequence[Any], prior: Any) -> Any:
         """Evidence of each expert (B, K) and log p(y), (K,) or (B, K), to log-probabilities."""
-        weight = array_namespace(self.log_weight).exp(self.log_weight)
+        weight = arrays.array_namespace(self.log_weight).exp(self.log_weight)
         return arrays.log_softmax(prior + sum(w * x for w, x in zip(weight, experts, strict=True)))
 
     def fit(
@@ -265,7 +264,7 @@ class SimilarityGatedPool(ArrayModule):
     def forward(self, experts: Sequence[Any], prior: Any) -> GatedPrediction:
         """Evidence e_t, e_v, .. (B, K) and log p(y) (K,) to logits (B, K) and P^m (B,)."""
         text, image, *others = experts
-        xp = array_namespace(text)
+        xp = arrays.array_namespace(text)
         score = xp.broadcast_to(self._score(self._similar(text, image, prior)), text.shape[:1])
         logits = self._logits(self._mean(text, image, score[:, None]), others, prior)
         return GatedPrediction(logits, xp.exp(log_sigmoid(score)))
@@ -311,7 +310,7 @@ class SimilarityGatedPool(ArrayModule):
         _minimise(self, loss)
 
     def _logits(self, mean: Any, others: Sequence[Any], prior: Any) -> Any:
-        xp = array_namespace(mean)
+        xp = arrays.array_namespace(mean)
         logits = prior + 2 * xp.exp(self.log_sharpness) * mean
         for log_weight, x in zip((self.log_joint, self.log_together), others, strict=False):
             logits = logits if log_weight is None else logits + xp.exp(log_weight) * x
@@ -329,7 +328,7 @@ class SimilarityGatedPool(ArrayModule):
 
     def _mean(self, text: Any, image: Any, score: Any) -> Any:
         """m, (B, K)."""
-        xp = array_namespace(text)
+        xp = arrays.array_namespace(text)
         if self.power == 0:
             return xp.exp(log_sigmoid(score)) * text + xp.exp(log_sigmoid(-score)) * image
         power = self.power if self.log_power is None else xp.exp(self.log_power)
@@ -352,7 +351,7 @@ def _similarities(text: Any, image: Any, prior: Any) -> Any:
     """S^m, (B, 3)."""
     pairs = ((text, text), (image, image), (text, image))
     rows = [arrays.logsumexp(2 * prior + a + b) for a, b in pairs]
-    return array_namespace(text).concat(rows, axis=-1)
+    return arrays.array_namespace(text).concat(rows, axis=-1)
 
 
 def _minimise(part: ArrayModule, loss: Callable[[], tuple[float, dict[str, Any]]]) -> None:

@@ -20,7 +20,7 @@ from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.base import EncoderInfo, FloatArray
-from sgmft.features.encoders.projected import Maps, save_projected
+from sgmft.features.encoders.tuned import Maps, save_projected
 from sgmft.features.features import Batch, BatchSource, Features, LabelledData
 from sgmft.models.arrays import Flags, Integers
 from sgmft.models.base import NetworkConfig, Output, predict_logits

@@ -21,7 +21,7 @@ class Epoch(NamedTuple):
     accuracy: float
     val_loss: float
     val_accuracy: float
-    gate_entropy: float  # relative, see `sgmft.models.similarity.Guidance`; NaN without guidance
+    gate_entropy: float  # relative, see `sgmft.models.base.Guidance`; NaN without guidance
     element_entropy: float
 
 

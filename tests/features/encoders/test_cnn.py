@@ -15,7 +15,7 @@ from sgmft.data.preprocessing.text import CLEANINGS, split_words
 from sgmft.features.encode import encode_all
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.registry import load_encoder
-from sgmft.features.encoders.word_hashes import WORD_WIDTH, hash_word
+from sgmft.features.encoders.text_encoders import HASH_WIDTH, hash_word
 from sgmft.features.store import FeatureStore
 
 TEXTS = ["今天在家里看电视，真舒服", "Working late in the OFFICE tonight", "哈哈😂", "好"]
@@ -59,7 +59,7 @@ def test_case_does_not_matter(encoder) -> None:
 @given(st.text(min_size=1))
 def test_any_word_has_a_number_that_float16_keeps(word: str) -> None:
     number = hash_word(word)
-    assert len(number) == WORD_WIDTH and number == hash_word(word)
+    assert len(number) == HASH_WIDTH and number == hash_word(word)
     stored = np.frombuffer(number, np.uint8).astype(np.float16)
     assert bytes(stored.astype(np.uint8)) == number
 

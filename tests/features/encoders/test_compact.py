@@ -15,7 +15,7 @@ from sgmft.data.preprocessing.text import CLEANINGS, split_words
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.registry import load_encoder
-from sgmft.features.encoders.sentence_encoder import SentenceEncoder
+from sgmft.features.encoders.text_encoders import SentenceEncoder
 
 TEXTS = [
     "今天在家里看电视，真舒服",

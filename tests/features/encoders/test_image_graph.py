@@ -10,7 +10,7 @@ import pytest
 import torch_efficientnet
 
 from sgmft.features.encoders.base import IMAGE_OUTPUTS
-from sgmft.features.encoders.image_graph import open_image_graph
+from sgmft.features.encoders.image_encoder import open_image_graph
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.utils.files import cache_folder
 
@@ -36,7 +36,7 @@ def test_the_exporter_and_what_it_imports_are_not_needed(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from sgmft.features.encoders.image_graph import write_image_graph
+from sgmft.features.encoders.image_encoder import write_image_graph
 write_image_graph(4, Path({str(tmp_path / "graph.onnx")!r}))
 print(*{{"onnxscript", "sympy", "torch.onnx", "torch._dynamo"}} & sys.modules.keys())
 """

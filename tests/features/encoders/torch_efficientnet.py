@@ -7,7 +7,7 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from sgmft.features.encoders.image_graph import NETWORKS
+from sgmft.features.encoders.image_encoder import NETWORKS
 
 
 @torch.inference_mode()

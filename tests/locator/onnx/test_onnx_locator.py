@@ -26,7 +26,7 @@ from models.baselines.test_every_method import (
 )
 from sgmft import Abstention, Post, SemanticLocator, read_posts
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.image_graph import IMAGE_SIZE, NETWORKS, pooling, scaling
+from sgmft.features.encoders.image_encoder import IMAGE_SIZE, NETWORKS, pooling, scaling
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.locator.onnx.export import (
     SEEN,

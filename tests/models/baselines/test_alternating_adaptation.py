@@ -9,7 +9,7 @@ import torch
 
 from reference_loops import cross_entropy, linear, lists, modality_input, softmax, two_layers
 from sgmft.features.features import Batch
-from sgmft.models.baselines.alternating_adaptation import (
+from sgmft.models.baselines.unimodal_heads import (
     AlternatingAdaptation,
     AlternatingAdaptationConfig,
 )

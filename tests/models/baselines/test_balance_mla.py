@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 import reference_loops
 from reference_loops import add, dot, gradients, linear, lists, softmax, standardised
 from sgmft.features.features import Batch
-from sgmft.models.baselines.balance_mla import BalanceMLA, BalanceMLAConfig, branch_coefficients
+from sgmft.models.baselines.unimodal_heads import BalanceMLA, BalanceMLAConfig, branch_coefficients
 from sgmft.utils.distributed import BatchCrossEntropy
 
 SMALL = BalanceMLAConfig(classes=3, text_width=7, image_width=5, width=8, heads=2)

@@ -14,8 +14,12 @@ from reference_loops import (
     matrix_linear as linear,
     transformer_block,
 )
-from sgmft.models.baselines.bridgetower import BridgeTower, BridgeTowerConfig
-from sgmft.models.baselines.mplug import MPLUG, MPLUGConfig
+from sgmft.models.baselines.compared_transformers import (
+    MPLUG,
+    BridgeTower,
+    BridgeTowerConfig,
+    MPLUGConfig,
+)
 from token_batches import WIDTHS, assert_close, random_batch, randomize
 
 SIZES = {"width": 8, "heads": 2, "hidden_ratio": 1.5, "max_images": 2}
@@ -120,7 +124,7 @@ def test_mplugs_layers_connect_at_multiples_of_the_stride_but_the_first(layers, 
 
 def test_transformers_is_imported_only_by_who_builds_it():
     code = (
-        "import sys, sgmft.models.baselines.bridgetower, sgmft.models.fusions; "
+        "import sys, sgmft.models.baselines.compared_transformers, sgmft.models.fusions; "
         "sys.exit('transformers.models.bridgetower.modeling_bridgetower' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

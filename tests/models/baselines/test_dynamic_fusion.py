@@ -16,7 +16,7 @@ from reference_loops import (
     softmax,
     two_layers,
 )
-from sgmft.models.baselines.dynamic_fusion import (
+from sgmft.models.baselines.unimodal_heads import (
     DynamicFusion,
     DynamicFusionConfig,
     fusion_weights,

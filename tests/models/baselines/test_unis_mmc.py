@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from reference_loops import cross_entropy, dot, linear, lists, modality_input
-from sgmft.models.baselines.unis_mmc import UniSMMC, UniSMMCConfig, multimodal_contrast
+from sgmft.models.baselines.unimodal_heads import UniSMMC, UniSMMCConfig, multimodal_contrast
 from sgmft.utils.distributed import BatchCrossEntropy
 from token_batches import HAS_IMAGE, HAS_TEXT, assert_close, normal, pooled_batch, randomize
 

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from sgmft import SemanticLocator, read_posts
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.word_hashes import hash_word
+from sgmft.features.encoders.text_encoders import hash_word
 from sgmft.features.features import Batch
 from sgmft.models.baselines.word_systems import WordEmbeddings, vocabulary, word_ids
 from sgmft.models.method import BUDGET

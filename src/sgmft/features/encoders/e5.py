@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sgmft.errors import needs_extra, raising
 from sgmft.features.encoders.base import Encoded, FloatArray
 from sgmft.features.encoders.batches import batches_by_length
-from sgmft.features.encoders.sentence_encoder import TEXT_WIDTH, SentenceEncoder, UnigramTokenizer
+from sgmft.features.encoders.text_encoders import TEXT_WIDTH, SentenceEncoder, UnigramTokenizer
 from sgmft.features.ragged import Ragged
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.onnx_session import CONTRIB, Graph, Session, open_graph

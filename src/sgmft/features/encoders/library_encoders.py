@@ -25,10 +25,10 @@ from torch.nn.functional import adaptive_avg_pool2d
 from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.errors import SgmftError, warn
 from sgmft.features.encoders import batches
-from sgmft.features.encoders.adapters import digest_weights, read_adapter
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, Images, PreparedImage
 from sgmft.features.encoders.batches import pick_device, pick_dtype
 from sgmft.features.encoders.hub import Checkpoint, find_checkpoint
+from sgmft.features.encoders.tuned import digest_weights, read_adapter
 
 SAMPLE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)  # seen once, to measure
 BYTES = 64 << 20  # of a layer of a large network, for one image

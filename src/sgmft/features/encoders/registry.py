@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from sgmft.errors import SgmftError, needs_extra, warn
-from sgmft.features.encoders.adapters import read_adapter
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.hub import CHINESE_CLIP, NAMES, find_checkpoint
-from sgmft.features.encoders.projected import ProjectedEncoder, read_projected
+from sgmft.features.encoders.tuned import ProjectedEncoder, read_adapter, read_projected
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import read_json
 from sgmft.utils.runtime import keep_freed_memory

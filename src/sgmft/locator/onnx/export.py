@@ -21,8 +21,7 @@ from sgmft.errors import SgmftError, needs_extra
 from sgmft.features.encode import prepare_post
 from sgmft.features.encoders.base import IMAGE_OUTPUTS, Encoder, EncoderInfo
 from sgmft.features.encoders.e5 import E5Encoder, write_text_graph
-from sgmft.features.encoders.image_encoder import ImageEncoder
-from sgmft.features.encoders.image_graph import write_image_graph
+from sgmft.features.encoders.image_encoder import ImageEncoder, write_image_graph
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.locator import SemanticLocator

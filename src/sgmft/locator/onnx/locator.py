@@ -18,8 +18,7 @@ from sgmft.features.encode import encode_windows
 from sgmft.features.encoders.base import Encoded, EncoderInfo
 from sgmft.features.encoders.batches import batches_by_length, encode_image_batches
 from sgmft.features.encoders.e5 import E5Encoder
-from sgmft.features.encoders.sentence_encoder import SentenceEncoder
-from sgmft.features.encoders.word_hashes import WordHashEncoder
+from sgmft.features.encoders.text_encoders import SentenceEncoder, WordHashEncoder
 from sgmft.features.features import Features
 from sgmft.locator.abstention import FILE as HELD_OUT, HeldOutProbabilities
 from sgmft.locator.prediction import PredictionBatch, Predictor

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.random import RandomState as Rng
 
 from sgmft.features.features import Batch
-from sgmft.models.arrays import Floats, Labels, Weights, log_softmax
+from sgmft.models.arrays import Floats, Labels, Weights, array_namespace, log_softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.experts import DenseExpert, JointExpert, NgramExpert, draw_folds, ngrams_of
 from sgmft.models.logistic import log_frequencies
 from sgmft.models.presets import Natural
-from sgmft.utils.array_api import array_namespace
 
 FOLDS = 5  # of the training posts
 

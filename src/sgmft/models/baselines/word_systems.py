@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.errors import TEXTS, SgmftError
-from sgmft.features.encoders.word_hashes import WORD_WIDTH
+from sgmft.features.encoders.text_encoders import HASH_WIDTH
 from sgmft.features.features import Batch
 from sgmft.features.ragged import Ragged
 from sgmft.models.base import NetworkConfig, Output
@@ -31,8 +31,8 @@ class WordConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.text_width != WORD_WIDTH:
-            raise SgmftError(TEXTS["no word hashes"], own=WORD_WIDTH, width=self.text_width)
+        if self.text_width != HASH_WIDTH:
+            raise SgmftError(TEXTS["no word hashes"], own=HASH_WIDTH, width=self.text_width)
 
 
 def word_ids(words: Tensor) -> Tensor:

@@ -14,10 +14,9 @@ from numpy.random import RandomState as Rng
 
 from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.features import Batch
-from sgmft.models.arrays import Floats, Labels, Weights, normalize, softmax
+from sgmft.models.arrays import Floats, Labels, Weights, array_namespace, normalize, softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.presets import Natural, Positive
-from sgmft.utils.array_api import array_namespace
 
 PRIOR = 10.0  # posts that the reference counts as when cosines are standardised
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sgmft.errors import TEXTS, SgmftError, needs_extra
-from sgmft.features.encoders.adapters import lora_library, save_adapter
 from sgmft.features.encoders.batches import pick_device, pick_dtype
 from sgmft.features.encoders.library_encoders import TorchEncoder
 from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.encoders.tuned import lora_library, save_adapter
 from sgmft.training.finetune.settings import Tuning
 from sgmft.utils.files import writing
 

