@@ -47,8 +47,8 @@ def read_soft_labels(posts: Sequence[Post], keep: bool = False) -> list[Post]:
         bad = next((f", as {post.place}: {post.error}" for post in read if post.error), "")
         raise SgmftError(TEXTS["no soft labels"], bad=bad)
     pairs = zip(posts, read, strict=True)
-    alike = [(x.label, y) for x, y in pairs if x.label and y.error is None and y.soft]
-    if other := sum((y.soft or {}).get(x, 0) < max((y.soft or {}).values()) for x, y in alike):
+    both = [(x.label, y.soft) for x, y in pairs if x.label and y.error is None and y.soft]
+    if other := sum(soft.get(label, 0) < max(soft.values()) for label, soft in both):
         warn(Message(TEXTS["other labels"], count=other))
     labels = ", ".join(dict.fromkeys(label for soft in softened for label in soft))
     warn(f"Soft labels of {len(softened):,} posts: {labels}.", SgmftNotice)

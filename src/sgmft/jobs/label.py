@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
-from ipaddress import ip_address
 from itertools import islice, product
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -100,8 +99,8 @@ class LanguageModel:
             raise SgmftError(errors.TEXTS["llm labels"], labels=self.labels)
         numbered = [f"{number:02}" for number in range(1, count + 1)]
         self._codes = [*ascii_uppercase[:count]] if count <= len(ascii_uppercase) else numbered
-        bare = [label.strip(_MARKS).upper() for label in self.labels]
-        named = dict(zip(self._codes, bare, strict=False))
+        own_codes = zip(self._codes, self.labels, strict=False)
+        named = {code: label.strip(_MARKS).upper() for code, label in own_codes}
         if any(named.get(x) != x for x in {*self._codes} & {*named.values()}):
             raise SgmftError(errors.TEXTS["labels like codes"], codes=self._codes)
         with raising(f"The prompt {self.prompt} cannot be read as UTF-8.", OSError, ValueError):
@@ -141,7 +140,8 @@ class LanguageModel:
         # Nobody else reads: redirects are not followed, and no proxy stands before this machine.
         how: dict[str, Any] = {"event_hooks": {"response": [self._receive]}}
         with raising(errors.TEXTS["llm address"], Exception):  # each library has its own
-            how |= {"follow_redirects": False, "trust_env": not is_loopback(self.server)}
+            local = re.match(r"localhost$|127\.|::1$", urlsplit(self.server).hostname or "")
+            how |= {"follow_redirects": False, "trust_env": not local}
             own["http_client"] = openai.DefaultHttpxClient(**how)
             self._client = openai.OpenAI(api_key=self._key or "none", **own)
         self._client.organization = self._client.project = None  # which variables may name
@@ -240,7 +240,11 @@ class LanguageModel:
         more = {"llm_tokens": tokens + written or None, "llm_seconds": round(seconds, 3)}
         more |= {"llm_price": self.cost(tokens, written)} if tokens and self.price else {}
         codes = Counter(code for x in answers if (code := self._read(x)))
-        self._check(codes, answers)
+        with self._lock:
+            self._odd = -math.inf if codes else self._odd + bool(answers)
+        if answers and self._odd >= SILENCE:
+            given = {"count": int(self._odd), "answer": answers[-1]["text"]}
+            raise SgmftError(errors.TEXTS["no codes"], server=self.server, **given)
         if post.error is None and not codes:
             reason = errors.TEXTS["too long" if answers[-1]["cut"] else "no letter"]
             post = replace(post, error=Message(reason, answer=answers[-1]["text"]))
@@ -257,14 +261,6 @@ class LanguageModel:
             return Prediction(post, None, None, None, abstained=NONE, more=more)
         probs = (shares[:-1] / shares[:-1].sum()).astype(np.float32) if mass else None
         return Prediction(post, self.labels[best], probs, None, more=more)
-
-    def _check(self, codes: Counter[str], answers: list[Reply]) -> None:
-        """Stop where a server answers, but with no label to any of the first posts."""
-        with self._lock:
-            self._odd = -math.inf if codes else self._odd + bool(answers)
-        if self._odd >= SILENCE:
-            given = {"count": int(self._odd), "answer": answers[-1]["text"] if answers else ""}
-            raise SgmftError(errors.TEXTS["no codes"], server=self.server, **given)
 
     def _messages(self, post: Post) -> tuple[Messages, int, list[str]]:
         """Return what is sent, how many pictures that are, and why others are left out."""
@@ -437,11 +433,3 @@ def in_order(work: Callable[[Any], Any], items: Iterable[Any], workers: int) -> 
     with ThreadPool(workers) as pool:  # whose threads end with the process, as after Ctrl-C
         while part := list(islice(given, AHEAD)):
             yield from pool.imap(work, part)
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether a web address is of this machine."""
-    host = urlsplit(address).hostname or ""
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"

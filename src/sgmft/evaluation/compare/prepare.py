@@ -209,10 +209,9 @@ def _read_answers(name: str, source: str, posts: Sequence[Post]) -> tuple[list[s
         where = f"{source}, row {row.number}"
         with raising(f"{where}: {{error}}.", ValueError):
             cells = {x: to_text(y).strip() for x, y in row.values.items() if x in ("id", "label")}
-        answer = cells.get("label", "")
         if row.error or len(cells) < 2:
             raise SgmftError(f"{where}: {row.error or 'the columns id and label are needed'}.")
-        if found.setdefault(cells["id"], answer) != answer:
+        if found.setdefault(cells["id"], cells["label"]) != cells["label"]:
             raise SgmftError(f"{where}: {cells['id']} has another label further up.")
     answers = [found.get(post.id or post.place, "") for post in posts]
     if not any(answers):

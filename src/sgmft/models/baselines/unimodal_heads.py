@@ -232,11 +232,9 @@ class DynamicFusion(BimodalNetwork):
 
 
 @dataclass(frozen=True)
-class AlternatingAdaptationConfig(NetworkConfig):
+class AlternatingAdaptationConfig(DynamicFusionConfig):
     """Settings of MLA and its training."""
 
-    width: int = 256  # D of the representations h_t and h_v
-    dropout: Dropout = 0.1  # after the hidden layer of each modality
     alpha: Positive = 0.1  # of equation 3; the greater, the less the head's gradient changes
 
 
