@@ -201,6 +201,7 @@ def test_the_default_needs_no_torch(pictured: Path) -> None:
     assert [*(pictured / "cache").rglob("*.onnx")], "pictures were encoded"
 
 
+@pytest.mark.slow
 def test_the_network_of_texts_needs_no_torch(folder: Path) -> None:
     done = plain(
         folder,

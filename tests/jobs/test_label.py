@@ -436,9 +436,9 @@ def test_a_server_that_names_no_label_stops_the_job(ask):
     with pytest.raises(
         SgmftError, match=r"answers with no label, 10 times .*'I am not sure'.*--prompt"
     ):
-        ask(always(completion("I am not sure")), map(str, range(50)), workers=1)
+        ask(always(completion("I am not sure")), map(str, range(15)), workers=1)
     some = lambda body, number: completion("A" if number == 1 else "I am not sure")  # noqa: E731
-    found, _, _ = ask(some, map(str, range(50)), workers=1)
+    found, _, _ = ask(some, map(str, range(15)), workers=1)
     assert sum(x.error is None for x in found) == 1
 
 

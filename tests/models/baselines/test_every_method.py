@@ -108,7 +108,13 @@ def test_the_default_is_solved_and_sgmft_is_trained():
     assert {name.partition(" ")[0] for name in SYSTEMS} == set(METHODS)
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("mplug", "bridgetower")))
+        for name in TRAINED
+    ],
+)
 def test_a_hundred_steps_learn_32_posts_by_heart(name):
     work = task(name)
     network, labels = work.model(work.data.features), torch.from_numpy(work.data.labels)
