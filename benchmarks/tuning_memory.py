@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import ChineseCLIPConfig, ChineseCLIPModel
 
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
+from sgmft.training.finetune.network import Towers
 from sgmft.training.finetune.settings import Tuning
-from sgmft.training.finetune.towers import Towers
 from sgmft.utils.runtime import keep_freed_memory
 
 SIZES = {  # text width, layers; picture width, layers, heads, patch; shared width

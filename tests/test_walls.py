@@ -30,7 +30,6 @@ NEEDS_TORCH = (  # or what comes with it, in sgmft[torch], or with sgmft[serve]
     "serving/**/*",
     "training/align.py",
     "training/finetune/network.py",
-    "training/finetune/towers.py",
     "training/trainer.py",
     "__main__.py",  # which runs
 )

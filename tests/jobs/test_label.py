@@ -7,6 +7,7 @@ import io
 import logging
 import math
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -86,11 +87,16 @@ def test_a_table_comes_back_with_labels_and_is_not_asked_twice(run, tmp_path):
         dry = run(*words, "--llm", server.url, "--dry-run")
         assert dry.returncode == 0 and not server.seen
         assert "Would send 4 posts with 0 pictures" in dry.stderr and "for 0.0" in dry.stderr
+        assert "How long it takes shows once a few answers are cached" in dry.stderr
         ended = run(*words, "--llm", server.url, "-o", output)
         assert ended.returncode == 0, ended.stderr
         assert f"Sending 4 posts with 0 pictures to {server.url} (m)" in ended.stderr
         assert "4 requests" in ended.stderr and "400 tokens read, 12 written" in ended.stderr
         assert "price 0.0052;" in ended.stderr
+        more = write_rows([*ROWS, {"text": "boss"}], tmp_path / "more.csv")
+        dry = run("label", more, *words[2:], "--llm", server.url, "--dry-run")
+        assert "Would send 1 posts" in dry.stderr or "Would send 1 post " in dry.stderr
+        assert re.search(r"At the speed of the cached answers, about \d+ s\.", dry.stderr)
         again = run(*words, "--llm", server.url, "-o", tmp_path / "again.csv")
         assert "Sending 0 posts" in again.stderr and "4 other posts are cached" in again.stderr
         assert len(server.seen) == 4 and server.most <= 8

@@ -24,9 +24,8 @@ from sgmft.features.features import Batch, LabelledPosts
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.network import Network
 from sgmft.models.presets import TrainConfig
-from sgmft.training.finetune.network import RawPosts, Tuned
+from sgmft.training.finetune.network import RawPosts, Tuned, augmentation, open_towers
 from sgmft.training.finetune.settings import Tuning
-from sgmft.training.finetune.towers import augmentation, open_towers
 from sgmft.training.trainer import train
 from small_networks import StopHereError, stop_after
 

@@ -15,8 +15,8 @@ from sgmft.features.encode import encode_all
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.features import LabelledPosts
 from sgmft.training import align
+from sgmft.training.finetune.network import check_tunable
 from sgmft.training.finetune.settings import Tuning
-from sgmft.training.finetune.towers import check_tunable
 from sgmft.training.history import Epoch
 from sgmft.training.trainer import train
 from sgmft.utils.files import check_output, write_json, writing

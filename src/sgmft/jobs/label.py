@@ -172,16 +172,17 @@ class LanguageModel:
         return sum(in_order(self._survey, posts, os.cpu_count() or 1), Counter[str]())
 
     def _survey(self, post: Post) -> Counter[str]:
-        found: dict[str, int] = {}
+        found: dict[str, Any] = {}
         with suppress(_NoAnswerError):
             messages, pictures, _ = self._messages(post)
-            found = {"cached": 1}
-            keys = (self._digest(messages, x) for x in range(self.votes or 1))
-            if new := sum(self._cached(key) is None for key in keys):
+            known = [self._cached(self._digest(messages, x)) for x in range(self.votes or 1)]
+            there = [reply["seconds"] for reply in known if reply]
+            found = {"cached": 1, "answers": len(there), "seconds": sum(there)}
+            if new := len(known) - len(there):
                 wide = len(_WIDE.findall(text := post.text[:LONGEST].join(self._prompt)))
                 tokens = wide + (len(text) - wide) // 4 + pictures * (self.image_size // PATCH) ** 2
-                found = {"tokens": new * tokens, "written": new * WRITTEN}
-                found |= {"posts": 1, "pictures": pictures}
+                found |= {"tokens": new * tokens, "written": new * WRITTEN, "cached": 0}
+                found |= {"posts": 1, "pictures": pictures, "requests": new}
         return Counter(found)
 
     def predictions(self, posts: Iterable[Post], abstain: Abstention | None = None) -> Predictions:

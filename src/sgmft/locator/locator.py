@@ -192,7 +192,7 @@ class SemanticLocator(Estimator):
         with tracked(track, shown) as log:
             if self.tuning is not None:
                 with needs_extra("torch", "Fine-tuning"):
-                    from sgmft.training.finetune.towers import check_tunable
+                    from sgmft.training.finetune.network import check_tunable
 
                 check_tunable(self.encoder, self.tuning)
             posts, values = with_labels([*self._read(posts, y is None)], y, sample_weight)

@@ -26,9 +26,8 @@ from sgmft.models.arrays import Flags, Integers
 from sgmft.models.base import NetworkConfig, Output, predict_logits
 from sgmft.models.network import Network, Normalizer
 from sgmft.models.presets import Dropout, TrainConfig
-from sgmft.training.finetune.network import RawPosts, Tuned
+from sgmft.training.finetune.network import RawPosts, Tuned, open_towers
 from sgmft.training.finetune.settings import Tuning
-from sgmft.training.finetune.towers import open_towers
 from sgmft.training.history import Figures
 from sgmft.training.trainer import Objective
 from sgmft.utils.distributed import BatchCrossEntropy

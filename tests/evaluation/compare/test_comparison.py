@@ -534,6 +534,33 @@ def test_answers_say_what_a_thousand_of_them_cost(compare, small_posts, tmp_path
             assert re.search(f"{cost}[:：] ?97 s, 100,486 tokens", path.read_text("utf-8")), path
 
 
+def test_answers_that_say_how_sure_they_are_have_a_calibration_error(
+    compare, small_posts, tmp_path
+):
+    said = [("Home", 0.9), ("Home", 0.6), ("", ""), ("Work", "")]
+    lines = (f"{x.id},{y},{p}\n" for x, (y, p) in zip(small_posts, said * 9, strict=True))
+    file = tmp_path / "gpt.csv"
+    file.write_text("id,label,probability\n" + "".join(lines), "utf-8")
+    comparison = compare("text-only", small_posts, answers={"gpt": str(file)}, seeds=1)
+    comparison.run()
+    line, data = lines_of(comparison)["gpt"], comparison.data
+    test = data.divisions[0].where("test")
+    truth = [data.labels[data.classes[i]] for i in test]
+    given = [
+        dict(zip((x.id for x in small_posts), said * 9, strict=True))[data.places[i][1]]
+        for i in test
+    ]
+    right = np.array([y == label for (y, _), label in zip(given, truth, strict=True)])
+    sure = np.array([p or 1.0 for _, p in given])  # what does not say so counts as certain
+    bins = np.minimum((sure * 15).astype(int), 14)
+    error = sum(
+        abs(right[bins == b].mean() - sure[bins == b].mean()) * (bins == b).mean()
+        for b in set(bins)
+    )
+    assert line.summary.accuracy.mean == pytest.approx(right.mean())
+    assert line.summary.calibration_error.mean == pytest.approx(error, abs=1e-6)
+
+
 def test_answers_that_are_no_labels_are_named(compare, small_posts, tmp_path):
     file = tmp_path / "gpt.jsonl"
     file.write_text('{"id": "p1", "label": {"a": 1}}\n', "utf-8")

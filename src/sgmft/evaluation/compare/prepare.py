@@ -77,6 +77,7 @@ class ComparisonData:
     answers: dict[str, list[str]] = field(default_factory=dict)  # from outside, by row; "" for none
     attributes: list[dict[str, str]] = field(default_factory=list)  # of each post, by column
     costs: dict[str, str] = field(default_factory=dict)  # in words, of answers by `sgmft label`
+    sure: dict[str, list[float]] = field(default_factory=dict)  # how probable answers say they are
 
     @cached_property
     def fingerprints(self) -> list[str]:
@@ -155,8 +156,9 @@ def prepare_comparison(
         left_out=summary.errors,
         warnings=summary.warnings,
         examples=summary.examples,
-        answers={name: [given[i] for i in good] for name, (given, _) in outside.items()},
-        costs={name: costs for name, (_, costs) in outside.items()},
+        answers={name: [given[i] for i in good] for name, (given, *_) in outside.items()},
+        costs={name: costs for name, (*_, costs) in outside.items()},
+        sure={x: [sure[i] for i in good] for x, (_, sure, _) in outside.items() if any(sure)},
         attributes=[{x: read_cell(post, x) or "" for x in reader.names} for post in usable],
     )
 
@@ -196,12 +198,17 @@ def _encode(
     return encoded, keys
 
 
-def _read_answers(name: str, source: str, posts: Sequence[Post]) -> tuple[list[str], str]:
-    """Return answers, of a column or a table of id and label ("" for none), and what they cost."""
+def _read_answers(
+    name: str, source: str, posts: Sequence[Post]
+) -> tuple[list[str], list[float], str]:
+    """Return answers, of a column or a table of id and label ("" for none), and what they cost.
+
+    Of a table also how probable each is by a column `probability`; 0 where it is not said.
+    """
     if any(source in post.row for post in posts):
         with raising(f"--answers {name}={source}: {{error}}.", ValueError):
             answers = [to_text(post.row.get(source)).strip() for post in posts]
-        return answers, _describe_costs([post.row for post in posts])
+        return answers, [0.0] * len(posts), _describe_costs([post.row for post in posts])
     if not Path(source).is_file():
         raise SgmftError(f"--answers {name}={source}: it is no column of the posts, and no file.")
     found, rows = dict[str, str](), [*open_table(source).rows]
@@ -217,7 +224,10 @@ def _read_answers(name: str, source: str, posts: Sequence[Post]) -> tuple[list[s
     if not any(answers):
         some = next(iter(found), "nothing")
         raise SgmftError(f"{source} has no label for any of the posts: its ids are like {some!r}.")
-    return answers, _describe_costs([row.values for row in rows])
+    said = {to_text(x.values["id"]).strip(): to_text(x.values.get("probability")) for x in rows}
+    sure = (to_number(said.get(post.id or post.place, "").strip()) for post in posts)
+    costs = _describe_costs([row.values for row in rows])
+    return answers, [x if 0 < x <= 1 else 0.0 for x in sure], costs
 
 
 def _describe_costs(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -92,11 +92,14 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
         none = chosen.count(len(place))
         note = f"Answers from outside; {none:,} of {len(test):,} are none of the labels, so wrong."
         known[key] = Row(key, key, note=note + data.costs.get(key, ""))
-        probs[key] = np.eye(len(place) + 1)[None, chosen]  # (1, N, K + 1), certain
+        certain = np.eye(len(place) + 1)[None, chosen]  # (1, N, K + 1); the rest is spread evenly
+        sure = np.array([data.sure[key][i] if key in data.sure else 1.0 for i in test])
+        sure = np.clip(np.where(sure > 0, sure, 1.0), 1 / len(place), 1)[:, None]
+        probs[key] = np.where(certain > 0, sure, (1 - sure) / len(place))
     summarise = statistics.summarise
     summaries = {k: summarise(x, truth, data.labels, groups, splits) for k, x in probs.items()}
     tables = []
-    for key in data.answers:  # how sure they are is not known
+    for key in data.answers.keys() - data.sure.keys():  # how sure they are is not known
         nothing = Estimate(math.nan, math.nan, math.nan, math.nan)
         summaries[key] = replace(summaries[key], calibration_error=nothing)
     for number, plan in enumerate(comparison.plan.tables):
