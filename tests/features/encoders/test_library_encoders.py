@@ -323,9 +323,8 @@ def test_a_model_is_trained_saved_and_loaded(families, clip_posts, name: str, tm
     locator = SemanticLocator(named(families, name), **options).fit(clip_posts)
     locator.save_pretrained(tmp_path)
     again = SemanticLocator.from_pretrained(tmp_path)
-    np.testing.assert_array_equal(
-        again.predict_proba(clip_posts[:9]), locator.predict_proba(clip_posts[:9])
-    )
+    found, wanted = (x.predict_proba(clip_posts[:9]) for x in (again, locator))
+    np.testing.assert_allclose(found, wanted, atol=1e-6)  # the encoder sums as memory lies
     explanation = again.explain(clip_posts[3])
     assert explanation.predicted == again.predict(clip_posts[3:4])[0]
     assert (again.network.together is not None) is (name == "st:st-llava")
