@@ -319,12 +319,14 @@ NAMES += ["st:st-clip", "hf:chinese-clip", "st:st-llava"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_is_trained_saved_and_loaded(families, clip_posts, name: str, tmp_path) -> None:
-    options = {"settings": {"folds": 2}, "features": None}
+    options = {"settings": {"folds": 2}, "features": tmp_path / "features"}
     locator = SemanticLocator(named(families, name), **options).fit(clip_posts)
-    locator.save_pretrained(tmp_path)
-    again = SemanticLocator.from_pretrained(tmp_path)
-    found, wanted = (x.predict_proba(clip_posts[:9]) for x in (again, locator))
-    np.testing.assert_allclose(found, wanted, atol=1e-6)  # the encoder sums as memory lies
+    locator.save_pretrained(tmp_path / "model")
+    stored = SemanticLocator.from_pretrained(tmp_path / "model", features=tmp_path / "features")
+    wanted = locator.predict_proba(clip_posts[:9])
+    np.testing.assert_array_equal(stored.predict_proba(clip_posts[:9]), wanted)
+    again = SemanticLocator.from_pretrained(tmp_path / "model")  # which encodes anew
+    np.testing.assert_allclose(again.predict_proba(clip_posts[:9]), wanted, atol=1e-6)
     explanation = again.explain(clip_posts[3])
     assert explanation.predicted == again.predict(clip_posts[3:4])[0]
     assert (again.network.together is not None) is (name == "st:st-llava")

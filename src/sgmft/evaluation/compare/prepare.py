@@ -211,21 +211,22 @@ def _read_answers(
         return answers, [0.0] * len(posts), _describe_costs([post.row for post in posts])
     if not Path(source).is_file():
         raise SgmftError(f"--answers {name}={source}: it is no column of the posts, and no file.")
-    found, rows = dict[str, str](), [*open_table(source).rows]
+    found, said, rows = dict[str, str](), dict[str, str](), [*open_table(source).rows]
     for row in rows:
         where = f"{source}, row {row.number}"
         with raising(f"{where}: {{error}}.", ValueError):
-            cells = {x: to_text(y).strip() for x, y in row.values.items() if x in ("id", "label")}
-        if row.error or len(cells) < 2:
+            names = row.values.keys() & {"id", "label", "probability"}
+            cells = {name: to_text(row.values[name]).strip() for name in names}
+        if row.error or not {"id", "label"} <= cells.keys():
             raise SgmftError(f"{where}: {row.error or 'the columns id and label are needed'}.")
         if found.setdefault(cells["id"], cells["label"]) != cells["label"]:
             raise SgmftError(f"{where}: {cells['id']} has another label further up.")
+        said[cells["id"]] = cells.get("probability", "")
     answers = [found.get(post.id or post.place, "") for post in posts]
     if not any(answers):
         some = next(iter(found), "nothing")
         raise SgmftError(f"{source} has no label for any of the posts: its ids are like {some!r}.")
-    said = {to_text(x.values["id"]).strip(): to_text(x.values.get("probability")) for x in rows}
-    sure = (to_number(said.get(post.id or post.place, "").strip()) for post in posts)
+    sure = (to_number(said.get(post.id or post.place, "")) for post in posts)
     costs = _describe_costs([row.values for row in rows])
     return answers, [x if 0 < x <= 1 else 0.0 for x in sure], costs
 
