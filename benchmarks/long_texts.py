@@ -23,8 +23,7 @@ import numpy as np
 from trained import halves, trained
 
 from sgmft import Post, SemanticLocator
-from sgmft.data.preprocessing.text import get_cleaning
-from sgmft.data.preprocessing.windows import split_windows
+from sgmft.data.preprocessing.text import get_cleaning, split_windows
 from sgmft.evaluation.compare.statistics import difference
 
 SIZES = (0, 100, 500, 1500)

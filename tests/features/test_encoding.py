@@ -9,7 +9,7 @@ import pytest
 from recording_encoder import IMAGE, SIZE, TEXT, WORD, RecordingEncoder, by_id, equal_features
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import decode_image
-from sgmft.data.preprocessing.ngrams import hash_ngrams
+from sgmft.data.preprocessing.text import hash_ngrams
 from sgmft.features.encode import MAX_IMAGES, encode_posts
 from sgmft.features.encoders.base import Encoded
 from sgmft.features.features import Features

@@ -18,7 +18,7 @@ from sgmft import read_posts
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import ImageError, decode_image
 from sgmft.data.preprocessing.media import MAX_FRAMES, SIDE, decode_media, make_thumbnail
-from sgmft.data.summary import count_errors
+from sgmft.data.source import count_errors
 from sgmft.features.encode import MAX_IMAGES, encode_posts
 from sgmft.features.encoders.base import PostFeatures
 from sgmft.features.store import FeatureStore

@@ -8,8 +8,7 @@ import pytest
 from image_files import encoded, plain
 from recording_encoder import RecordingEncoder, equal_features
 from sgmft.data.posts import Post
-from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning
-from sgmft.data.preprocessing.windows import split_windows
+from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning, split_windows
 from sgmft.features.encode import encode_posts, encode_windows
 from sgmft.features.encoders.base import PostFeatures
 from sgmft.features.encoders.registry import load_encoder

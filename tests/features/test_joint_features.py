@@ -12,8 +12,7 @@ from PIL import Image
 
 from recording_encoder import equal_features
 from sgmft import Post, SemanticLocator
-from sgmft.data.preprocessing.text import get_cleaning
-from sgmft.data.preprocessing.windows import split_windows
+from sgmft.data.preprocessing.text import get_cleaning, split_windows
 from sgmft.data.source import Source
 from sgmft.evaluation.explain.attribution import ExplainedModel, MaskedPredictor
 from sgmft.features.encode import encode_all, encode_posts, encode_windows

@@ -11,8 +11,7 @@ import pytest
 
 from image_files import encoded, plain
 from sgmft import Post, SemanticLocator
-from sgmft.data.preprocessing.text import get_cleaning
-from sgmft.data.preprocessing.windows import split_windows
+from sgmft.data.preprocessing.text import get_cleaning, split_windows
 from sgmft.features.encode import Chunk
 from sgmft.locator.prediction import PredictionBatch, pool_windows
 

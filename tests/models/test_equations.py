@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from sgmft.models.attention import AttentionHeads, InterpolationAttention
-from sgmft.models.layers import classifier
+from sgmft.models.network import classifier
 from sgmft.models.sgmft import (
     FeedForward,
     Temperature,

@@ -16,7 +16,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from sgmft.data.preprocessing.ngrams import BUCKETS
+from sgmft.data.preprocessing.text import BUCKETS
 from sgmft.models.experts import DenseExpert, NgramExpert, draw_folds, permutation
 from sgmft.models.logistic import ABSENT, Block, _Problem, log_frequencies, logistic_paths
 

@@ -15,7 +15,7 @@ from reference_loops import bridgetower_layer, transformer_block
 from sgmft.errors import SgmftError
 from sgmft.models.attention import AttentionHeads
 from sgmft.models.fusions import FUSIONS, SimilarityAwareFusion, pool
-from sgmft.models.layers import CrossModalLayer, additive_mask
+from sgmft.models.network import CrossModalLayer, additive_mask
 from sgmft.models.sgmft import SGMFT, SGMFTConfig
 from token_batches import (
     HEADS,

@@ -19,7 +19,7 @@ from sgmft.utils.files import cache_folder, write_json
 from sgmft.utils.templates import render
 
 if TYPE_CHECKING:
-    from sgmft.data.summary import JobSummary
+    from sgmft.data.source import JobSummary
     from sgmft.models.base import SolveStep
     from sgmft.training.history import Epoch
 

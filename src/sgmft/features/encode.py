@@ -13,9 +13,14 @@ import numpy as np
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing import media
 from sgmft.data.preprocessing.images import ImageError, Pixels, describe_cut
-from sgmft.data.preprocessing.ngrams import hash_ngrams
-from sgmft.data.preprocessing.text import MAX_CHARACTERS, clean_text, describe_repair, get_cleaning
-from sgmft.data.preprocessing.windows import split_windows
+from sgmft.data.preprocessing.text import (
+    MAX_CHARACTERS,
+    clean_text,
+    describe_repair,
+    get_cleaning,
+    hash_ngrams,
+    split_windows,
+)
 from sgmft.errors import TEXTS, Message, SgmftError, join_messages, make_printable, warn
 from sgmft.features.encoders.base import TABLE, Encoder, EncoderInfo, PostFeatures, PreparedImage
 from sgmft.features.encoders.batches import encode_joint

@@ -17,8 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sgmft.data.posts import Post
-from sgmft.data.preprocessing.ngrams import hash_ngrams
-from sgmft.data.preprocessing.text import clean_text, get_cleaning
+from sgmft.data.preprocessing.text import clean_text, get_cleaning, hash_ngrams
 from sgmft.data.tables.base import first_line
 from sgmft.data.tables.cells import to_text
 from sgmft.errors import TEXTS, Message, SgmftError, raising

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from sgmft.data.preprocessing.media import image_view
-from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary
+from sgmft.data.source import JobSummary, Source
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.cells import to_text
 from sgmft.errors import unwarned

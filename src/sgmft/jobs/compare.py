@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary, describe_errors
+from sgmft.data.source import JobSummary, Source, describe_errors
 from sgmft.errors import SgmftError, warn
 from sgmft.evaluation.compare import prepare, results
 from sgmft.evaluation.compare.catalogue import ComparisonPlan

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.data.posts import Attachment, MediaFile, Post
-from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary
+from sgmft.data.source import JobSummary, Source
 from sgmft.data.tables import RawTable, open_writer
 from sgmft.data.tables.columns import find_role
 from sgmft.data.tables.images import find_web_address, list_pictures

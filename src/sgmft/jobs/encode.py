@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sgmft.data.posts import raise_first_error
-from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary
+from sgmft.data.source import JobSummary, Source
 from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_posts
 from sgmft.features.encoder_handle import EncoderHandle, open_encoder

@@ -7,8 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from sgmft.data.posts import Post, raise_first_error
-from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary
+from sgmft.data.source import JobSummary, Source
 from sgmft.errors import SgmftError, check_name
 from sgmft.evaluation.explain.attribution import UnexplainableError
 from sgmft.evaluation.explain.explanation import Explanation

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sgmft.data.posts import Post, require_columns
-from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary, describe_errors
+from sgmft.data.source import JobSummary, Source, describe_errors
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.formats import is_predicted
 from sgmft.errors import TEXTS, Message, NoUsableRowError, SgmftError, raising

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.data.posts import Post, raise_first_error
-from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary
+from sgmft.data.source import JobSummary, Source
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.formats import table_file
 from sgmft.errors import SgmftError

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sgmft.data.posts import Post, raise_first_error, require_columns
-from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary, describe_errors
+from sgmft.data.source import JobSummary, Source, describe_errors
 from sgmft.data.tables import Columns, iter_posts, open_writer
 from sgmft.data.tables.cells import to_text
 from sgmft.data.tables.columns import USUAL

@@ -16,8 +16,7 @@ from safetensors import SafetensorError
 
 from sgmft.data.frames import Folder, Names
 from sgmft.data.posts import Post
-from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning
-from sgmft.data.preprocessing.windows import split_windows, window_of
+from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning, split_windows, window_of
 from sgmft.data.splits import fingerprint, split_posts
 from sgmft.errors import TEXTS, SgmftError, SgmftNotice, needs_extra, raising, warn
 from sgmft.evaluation.calibration import fit_temperature, temper

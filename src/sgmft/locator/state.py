@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from sgmft.data.preprocessing.windows import LONGEST
+from sgmft.data.preprocessing.text import LONGEST
 from sgmft.errors import TEXTS, SgmftError, raising
 from sgmft.features.attributes import Attribute
 from sgmft.locator.abstention import FILE as HELD_OUT, HeldOutProbabilities

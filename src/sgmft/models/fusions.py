@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sgmft.errors import TEXTS, SgmftError
 from sgmft.models.attention import AttentionHeads, CrossAttention, Mask
-from sgmft.models.layers import CrossModalLayer, asymmetric_layer, self_attention_layer
+from sgmft.models.network import CrossModalLayer, asymmetric_layer, self_attention_layer
 
 
 def pool(x: Tensor, mask: Mask) -> Tensor:

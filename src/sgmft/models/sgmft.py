@@ -15,8 +15,7 @@ from sgmft.features.features import Batch
 from sgmft.models.attention import AttentionHeads, InterpolationAttention, Mask, check_heads
 from sgmft.models.base import Guidance, NetworkConfig, Output
 from sgmft.models.fusions import FUSIONS
-from sgmft.models.layers import classifier
-from sgmft.models.network import BimodalNetwork, Scale
+from sgmft.models.network import BimodalNetwork, Scale, classifier
 from sgmft.models.presets import POSITIVE, Dropout, Positive, Range
 from sgmft.models.rank_one import rank_one_attention, rank_one_entropy
 

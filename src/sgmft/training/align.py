@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sgmft.data.posts import Post
-from sgmft.data.summary import count_errors, describe_errors
+from sgmft.data.source import count_errors, describe_errors
 from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoder_handle import EncoderHandle

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from sgmft.data import summary
+from sgmft.data import source
 from sgmft.data.posts import Post, raise_first_error, warn_about_singleton_labels
 from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.encode import EncodedPosts
@@ -235,7 +235,7 @@ def training_set(
     encoded = encode([post for post in posts if post.label is not None or post.error is not None])
     if strict:
         raise_first_error([*encoded.refused, *encoded.posts])
-    left_out = summary.JobSummary.of(encoded.refused)
+    left_out = source.JobSummary.of(encoded.refused)
     skipped, examples = left_out.errors, left_out.examples
     if unlabelled:
         skipped["no label"], examples["no label"] = len(unlabelled), unlabelled[0].place
@@ -244,12 +244,12 @@ def training_set(
     present = {label for each in probs for label, p in each.items() if p > 0}
     labels = [x for x in order if x in present] if present <= {*order} else sorted(present)
     if len(labels) < 2:
-        reasons = summary.describe_errors(skipped)
+        reasons = source.describe_errors(skipped)
         others = f", and were left out: {reasons}" if reasons else ""
         raise SgmftError(TEXTS["one label"], posts=len(names), count=len(labels), others=others)
     warn_about_singleton_labels(names)
-    summary.warn_about_similar_labels(labels)
-    summary.warn_about_parts(encoded.posts)
+    source.warn_about_similar_labels(labels)
+    source.warn_about_parts(encoded.posts)
     place = {label: number for number, label in enumerate(labels)}
     classes = np.array([place[name] for name in names])
     weights = np.array([post.weight for post in encoded.posts])

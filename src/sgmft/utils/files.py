@@ -128,6 +128,24 @@ def cache_folder() -> Path:
     return Path(cache).expanduser() / "sgmft"
 
 
+def open_cached(name: str, write: Callable[[Path], object], read: Callable[[Path], Any]) -> Any:
+    """Return what `read` gives of a file in the user's cache, made by `write` if need be.
+
+    Where it is damaged, `read` raises OSError, ValueError or SgmftError.
+    """
+    path = cache_folder() / name
+    with suppress(OSError, ValueError, SgmftError):  # none yet, or a damaged one
+        return read(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path)
+        return read(path)
+    except OSError:  # the cache cannot be written: for this process only
+        with tempfile.TemporaryDirectory() as folder:
+            write(path := Path(folder) / path.name)
+            return read(path)
+
+
 def make_file(path: Path, write: Callable[[Path], object]) -> None:
     """Make a file whole, see `make_whole`, else SgmftError; the folder is made if need be."""
     with writing(path):

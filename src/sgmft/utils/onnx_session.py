@@ -1,9 +1,7 @@
 """ONNX files: written node by node, without torch; kept in the user's cache; open for running."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sgmft.errors import SgmftError, raising
 from sgmft.utils.checksums import file_digest
-from sgmft.utils.files import cache_folder, write_whole
+from sgmft.utils.files import open_cached, write_whole
 
 Array = NDArray[Any]
 Write = Callable[[Path], None]  # a graph, as that file
@@ -46,21 +44,18 @@ class Session:
 
 def open_graph(name: str, write: Write, threads: int, on_gpu: bool = False) -> Session:
     """Open the graph of that name in the user's cache, or else let `write` make it there."""
-    path = cache_folder() / "graphs" / f"{name}.onnx"
-    digest = path.with_suffix(".sha256")
-    with suppress(OSError, ValueError, SgmftError):  # none yet, or a damaged one
-        if digest.read_text("ascii") == file_digest(path):
-            return Session(path, threads, on_gpu)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write_checked(path: Path) -> None:
         write(path)
-        write_whole(digest, file_digest(path).encode())
+        write_whole(path.with_suffix(".sha256"), file_digest(path).encode())
+
+    def open_checked(path: Path) -> Session:
+        if path.with_suffix(".sha256").read_text("ascii") != file_digest(path):
+            raise ValueError(path)
         return Session(path, threads, on_gpu)
-    except OSError:  # the cache cannot be written: for this process only
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / path.name
-            write(path)
-            return Session(path, threads, on_gpu)
+
+    session: Session = open_cached(f"graphs/{name}.onnx", write_checked, open_checked)
+    return session
 
 
 class Graph:

@@ -10,10 +10,15 @@ import pytest
 
 import image_files as made
 import video_files as film
-from sgmft.data.preprocessing import images, media, videos
+from sgmft.data.preprocessing import images, media
 from sgmft.data.preprocessing.images import ImageError, decode_image
-from sgmft.data.preprocessing.media import MAX_FRAMES, decode_media, is_multi_image, read_media
-from sgmft.data.preprocessing.videos import decode_video
+from sgmft.data.preprocessing.media import (
+    MAX_FRAMES,
+    decode_media,
+    decode_video,
+    is_multi_image,
+    read_media,
+)
 from sgmft.errors import SgmftError
 
 VIDEOS = [
@@ -322,9 +327,9 @@ def test_too_many_pixels(monkeypatch):
     data = film.video([made.plain(size=(64, 48))] * 3)
     at = data.index(b"avc1", data.index(b"stsd")) + 28
     claimed = data[:at] + struct.pack(">HH", 60_000, 60_000) + data[at + 4 :]
-    monkeypatch.setattr(videos, "MAX_VIDEO_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(media, "MAX_VIDEO_PIXELS", 64 * 48 - 1)
     assert "pixels; at most" in reason(data)
-    monkeypatch.setattr(videos, "MAX_VIDEO_PIXELS", 64 * 48)
+    monkeypatch.setattr(media, "MAX_VIDEO_PIXELS", 64 * 48)
     assert len(decode_media(data, "a", 16)) == 3
     monkeypatch.undo()
     if "pixels" not in (found := outcome(claimed)):  # the codec's own header counts
@@ -332,26 +337,26 @@ def test_too_many_pixels(monkeypatch):
 
 
 def test_too_many_frames(monkeypatch):
-    monkeypatch.setattr(videos, "MAX_TIMES", 15)
+    monkeypatch.setattr(media, "MAX_TIMES", 15)
     assert reason(MP4) == "a.mp4 has more than 15 frames; give a shorter copy"
 
 
 @pytest.mark.parametrize("data", [MP4, WEBM, *(film.moving(f, 8) for f in ("GIF", "PNG", "WEBP"))])
 def test_too_slow(data, monkeypatch):
-    monkeypatch.setattr(videos, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(media, "MAX_SECONDS", 0.0)
     assert reason(data).endswith("more than 0 seconds to read; give a shorter or a smaller copy")
 
 
 def test_too_slow_half_way(monkeypatch):
     """The clock is looked at between frames, not only where the file is read."""
     times = iter([0.0] * 30)
-    monkeypatch.setattr(videos.time, "thread_time", lambda: next(times, 100.0))
+    monkeypatch.setattr(media.time, "thread_time", lambda: next(times, 100.0))
     assert "takes more than 20 seconds" in reason(MP4)
 
 
 def test_too_large_a_file_is_not_read(tmp_path):
     with (tmp_path / "big.mp4").open("wb") as file:
-        file.truncate(videos.MAX_VIDEO_BYTES + 1)
+        file.truncate(media.MAX_VIDEO_BYTES + 1)
     with pytest.raises(ImageError, match=r"^big\.mp4 has at least .* at most 256 MiB are read$"):
         read_media(tmp_path / "big.mp4")
 

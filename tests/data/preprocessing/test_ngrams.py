@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
-from sgmft.data.preprocessing.ngrams import BUCKETS, MAX_CHARACTERS, hash_ngrams
+from sgmft.data.preprocessing.text import BUCKETS, NGRAM_CHARACTERS, hash_ngrams
 
 UNSPACED = "在家看书。、ひらカナー々不不ไทยລາວမြန်ខ្មែរ𠀀"
 SPACED = "abcXYZ019.,!#ßİſçдЖΣλ한국العअ😂"
@@ -101,10 +101,10 @@ def test_what_stands_on_the_two_sides_of_a_space_is_apart(parts: list[str], rng)
 
 @pytest.mark.parametrize("piece", ["在家看书", "word and words ", "ΐ", "家a", " "])
 def test_of_long_texts_the_beginning_is_read(piece: str) -> None:
-    text = piece * (3 * MAX_CHARACTERS // len(piece))
-    assert np.array_equal(hash_ngrams(text), hash_ngrams(text[:MAX_CHARACTERS]))
-    assert len(hash_ngrams(text)) <= 12 * MAX_CHARACTERS  # one character folds into three at most
-    assert len(hash_ngrams(text[: MAX_CHARACTERS - 1])) < len(hash_ngrams(text)) or piece == " "
+    text = piece * (3 * NGRAM_CHARACTERS // len(piece))
+    assert np.array_equal(hash_ngrams(text), hash_ngrams(text[:NGRAM_CHARACTERS]))
+    assert len(hash_ngrams(text)) <= 12 * NGRAM_CHARACTERS  # one character folds into three at most
+    assert len(hash_ngrams(text[: NGRAM_CHARACTERS - 1])) < len(hash_ngrams(text)) or piece == " "
 
 
 def test_numbers_stay_as_they_are_or_stored_features_mean_something_else() -> None:

@@ -6,16 +6,14 @@ import pytest
 
 from sgmft.data.preprocessing.text import (
     CLEANINGS,
-    MAX_CHARACTERS,
-    clean_text,
-    get_cleaning,
-    split_words,
-)
-from sgmft.data.preprocessing.windows import (
     LONGEST,
+    MAX_CHARACTERS,
     MAX_WINDOWS,
     SHORTEST,
+    clean_text,
+    get_cleaning,
     split_windows,
+    split_words,
     window_of,
 )
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sgmft.data.posts import Post, require_label
-from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary, warn_about_similar_labels
+from sgmft.data.source import JobSummary, Source, warn_about_similar_labels
 from sgmft.data.tables import Columns, iter_posts, read_posts
 from sgmft.errors import Message, SgmftError, SgmftWarning, join_messages, make_printable
 

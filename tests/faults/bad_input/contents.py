@@ -17,7 +17,7 @@ import image_files as made
 import video_files as film
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.images import ImageError
-from sgmft.data.preprocessing.media import MAX_FRAMES, decode_media, is_multi_image
+from sgmft.data.preprocessing.media import MAX_FRAMES, MAX_SECONDS, decode_media, is_multi_image
 from sgmft.data.preprocessing.text import (
     CLEANINGS,
     MAX_CHARACTERS,
@@ -25,7 +25,6 @@ from sgmft.data.preprocessing.text import (
     clean_text,
     split_words,
 )
-from sgmft.data.preprocessing.videos import MAX_SECONDS
 from sgmft.features.encode import MAX_IMAGES, encode_prepared, prepare_post
 from tiny_encoder import TinyEncoder
 

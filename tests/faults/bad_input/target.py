@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from sgmft.data.posts import Post
-from sgmft.data.summary import count_errors
+from sgmft.data.source import count_errors
 from sgmft.errors import SgmftWarning
 
 

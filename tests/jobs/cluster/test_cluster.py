@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sgmft import SemanticLocator, read_posts
-from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary
+from sgmft.data.source import JobSummary, Source
 from sgmft.errors import SgmftError
 from sgmft.jobs.cluster.pieces import PieceTask
 from sgmft.jobs.cluster.ray import RayEngine

@@ -48,7 +48,7 @@ from sgmft.locator.onnx.locator import (
 from sgmft.locator.onnx.writer import write_graph, write_head
 from sgmft.models.arrays import softmax
 from sgmft.models.base import predict_logits
-from sgmft.models.layers import _bisect, lookup
+from sgmft.models.network import _bisect, lookup
 from sgmft.training.fit import fit_network
 from sgmft.utils.onnx_session import Session
 from small_tables import file_names

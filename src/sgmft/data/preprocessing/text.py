@@ -1,13 +1,17 @@
-"""Text preprocessing: cleaning and segmentation before an encoder (paper, section 4.2)."""
+"""Text preprocessing: cleaning, segmentation (paper, section 4.2), windows and n-grams."""
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from itertools import islice
 from threading import Lock
 from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sgmft.data.preprocessing.markup import PATTERNS, is_marked, repair_encoding, strip_markup
 from sgmft.errors import TEXTS, Message, SgmftError, check_name
@@ -15,6 +19,14 @@ from sgmft.utils.runtime import silence_libraries
 
 MAX_CHARACTERS = 5000  # longer texts are cut before any work; Weibo's own limit is 2000
 
+BUCKETS = 2**24  # hash values of n-grams
+NGRAM_CHARACTERS = 1_000  # of a text; n-grams of the rest are ignored
+UNSPACED, SPACED = range(1, 4), range(2, 6)  # lengths n
+SHORTEST, LONGEST = 8, 32  # words of a window
+MAX_WINDOWS = 64  # of one text, about: where it needs more, they hold more words
+
+# First ends of sentences, but not "3.5", "t.cn/A6?b=1", and a mark before another or a bracket.
+_ENDS = PATTERNS["sentence_end"], PATTERNS["clause_end"]
 # Words of the English stop list that are kept, as they tell where an author is.
 PLACE_WORDS = frozenset({"home", "room", "rooms", "work", "worked", "working", "works"})
 
@@ -186,6 +198,66 @@ def _segment(text: str) -> Iterator[str]:
         for index, part in enumerate(PATTERNS["unknown_word"].split(piece)):
             found = [part] if index % 2 else _jieba().cut(part)
             yield from (word for word in found if word and not word.isspace())
+
+
+def window_of(texts: Sequence[str], cleaning: Cleaning) -> int:
+    """Return the size of windows in words, into which 99 of 100 of 1,000 of these texts fit."""
+    some = [text for text in texts if text.strip()]
+    some = some[:: -(-len(some) // 1000) or 1]
+    counts = sorted(len(split_words(text, cleaning, LONGEST)) for text in some)
+    return max(SHORTEST, counts[len(counts) * 99 // 100]) if counts else LONGEST
+
+
+def split_windows(text: str, cleaning: Cleaning, window: int = LONGEST) -> list[str]:
+    """Cut a text into windows that together are its first `MAX_CHARACTERS`, without markup.
+
+    Whole sentences of at most `window` words together, or a part of a longer one.
+    """
+    text = unmark(text, cleaning)[:MAX_CHARACTERS]
+    if len(PATTERNS["word_at_most"].findall(text)) <= window:
+        return [text]
+    words = len(split_words(text, cleaning))
+    if words <= window:
+        return [text]
+    most = max(window, 2 * words // (MAX_WINDOWS - 1) + 1)  # two neighbours hold more than one may
+
+    def cut(pieces: Sequence[str], ends: Sequence[re.Pattern[str]]) -> Iterator[tuple[str, int]]:
+        """Yield pieces that hold no more, with their numbers, cut as far as they must be."""
+        for piece in pieces:
+            count = len(split_words(piece, cleaning))
+            if count > most and ends:
+                yield from cut(ends[0].split(piece), ends[1:])
+                continue
+            parts = -(-count // most) or 1  # of equal lengths
+            for i in range(parts):
+                yield piece[len(piece) * i // parts : len(piece) * (i + 1) // parts], count // parts
+
+    windows, held = [""], 0
+    for piece, count in cut(_ENDS[0].split(text), _ENDS[1:]):
+        if held and held + count > most:
+            windows, held = [*windows, ""], 0
+        windows[-1] += piece
+        held += count
+    return windows
+
+
+def hash_ngrams(text: str) -> NDArray[np.int32]:
+    """Hash the n-grams of a text to 0..2^24-1, in order, repeats kept: (g,).
+
+    Case is ignored. Runs of scripts without spaces give every 1 to 3 characters; of other
+    words, with a space at both ends, every 2 to 5. The hash is a CRC-32 of the UTF-8 bytes.
+    """
+    runs = list[tuple[str, range]]()
+    parts = PATTERNS["unspaced"].split(text[:NGRAM_CHARACTERS].casefold())
+    for i, part in enumerate(parts):  # odd: such a run
+        runs += [(part, UNSPACED)] if i % 2 else [(f" {x} ", SPACED) for x in part.split()]
+    found = [
+        zlib.crc32(gram.encode("utf-8", "surrogatepass")) % BUCKETS
+        for run, lengths in runs
+        for n in lengths
+        for gram in (run[i : i + n] for i in range(len(run) - n + 1))
+    ]
+    return np.array(found, np.int32)
 
 
 T = TypeVar("T")

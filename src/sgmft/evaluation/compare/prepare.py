@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sgmft.data.posts import Post, raise_first_error, require_columns, require_known, require_label
-from sgmft.data.summary import JobSummary
+from sgmft.data.source import JobSummary
 from sgmft.data.tables import open_table
 from sgmft.data.tables.cells import to_text
 from sgmft.errors import TEXTS, SgmftError, raising

@@ -28,7 +28,7 @@ class PostFeatures(NamedTuple):
     words: NDArray[np.float16] | None  # (n, Dw)
     images: FloatArray | None  # (k, Dv), one row an image
     regions: NDArray[np.float16] | None  # (k r, Dv), r regions an image, image after image
-    ngrams: NDArray[np.int32] | None = None  # (g,), see `sgmft.data.preprocessing.ngrams`
+    ngrams: NDArray[np.int32] | None = None  # (g,), see `sgmft.data.preprocessing.text`
     joint: FloatArray | None = None  # (Dj,), of text and images together; None where one is missing
 
 

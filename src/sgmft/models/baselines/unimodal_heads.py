@@ -15,8 +15,7 @@ from sgmft.models.arrays import most_probable
 from sgmft.models.attention import check_heads
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.fusions import pool
-from sgmft.models.layers import classifier as layers
-from sgmft.models.network import BimodalNetwork, Losses
+from sgmft.models.network import BimodalNetwork, Losses, classifier as layers
 from sgmft.models.presets import Dropout, NotNegative, Positive
 from sgmft.utils.distributed import BatchCrossEntropy
 

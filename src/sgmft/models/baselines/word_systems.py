@@ -11,8 +11,7 @@ from sgmft.features.encoders.text_encoders import HASH_WIDTH
 from sgmft.features.features import Batch
 from sgmft.features.ragged import Ragged
 from sgmft.models.base import NetworkConfig, Output
-from sgmft.models.layers import classifier, lookup
-from sgmft.models.network import ModalityInput, Network, Scale, Tokens
+from sgmft.models.network import ModalityInput, Network, Scale, Tokens, classifier, lookup
 from sgmft.models.presets import Dropout
 
 NO_WORD = -1  # fills a vocabulary before it is known: no word has this number

@@ -21,8 +21,7 @@ from typing import Any, BinaryIO
 
 from sgmft.data.posts import MediaFile, Post
 from sgmft.data.preprocessing.images import count_pixels
-from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary
+from sgmft.data.source import JobSummary, Source
 from sgmft.data.tables import Columns, open_table
 from sgmft.data.tables.images import names_pictures
 from sgmft.data.tables.posts import USUAL_COLUMNS, recognize_columns
