@@ -49,6 +49,7 @@ def test_a_damaged_file_is_named_and_made_again(compare):
         assert paths[-1].read_bytes() == whole[-1]
 
 
+@pytest.mark.slow
 def test_a_damaged_list_of_posts_is_written_anew(compare):
     folder = compare()
     wanted, cells = comparison_of(folder), {x: x.stat().st_ino for x in folder.glob("cells/*")}

@@ -38,7 +38,10 @@ def result(job, to):
     return READ.get(name, Path.read_bytes)(to / name)
 
 
-@pytest.mark.parametrize("job", JOBS)
+SOME = [pytest.param(x, marks=pytest.mark.slow) if x == "compare" else x for x in JOBS]
+
+
+@pytest.mark.parametrize("job", SOME)
 def test_a_full_disk(job, words, run, tmp_path):
     calm = tmp_path / "calm"
     assert run(*words(calm)).returncode == 0
@@ -69,7 +72,7 @@ def assert_nothing_half(disk):
         assert sha256(path.read_bytes()).hexdigest()[:16] in path.name
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", SOME)
 def test_a_read_only_disk(job, words, run, tmp_path):
     with mounted(tmp_path / "disk") as change:
         disk = tmp_path / "disk"

@@ -76,13 +76,9 @@ def write_posts(table: Path, sample: Path, number: int) -> Path:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kills", "number", "output"),
-    [
-        (2, 100, "out.csv"),
-        pytest.param(20, 600, "out.csv", marks=pytest.mark.slow),
-        pytest.param(20, 600, "out", marks=pytest.mark.slow),
-    ],
+    ("kills", "number", "output"), [(2, 100, "out.csv"), (20, 600, "out.csv"), (20, 600, "out")]
 )
 def test_ends_in_what_an_undisturbed_run_writes(
     kills: int, number: int, output: str, sample: Path, trained: Path, tmp_path: Path

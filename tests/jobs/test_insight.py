@@ -342,6 +342,7 @@ def test_the_language_is_the_users_own(tmp_path, run, monkeypatch):
         assert page.all("html") == [{"lang": language}]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="a browser shows it")
 def test_a_phone_and_paper_show_all_of_the_page(tmp_path):
     tools = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")

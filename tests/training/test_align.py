@@ -127,7 +127,9 @@ def found_pictures(posts: list[Post], encoder: Any) -> float:
 @pytest.mark.parametrize(
     ("family", "kind"),
     [
-        *(("own", "lora"), ("clip", "lora"), ("siglip", "full")),
+        ("own", "lora"),
+        pytest.param("clip", "lora", marks=pytest.mark.slow),
+        pytest.param("siglip", "full", marks=pytest.mark.slow),
         pytest.param("own", "full", marks=pytest.mark.slow),
         pytest.param("altclip", "lora", marks=pytest.mark.slow),
     ],

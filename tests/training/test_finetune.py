@@ -1,6 +1,5 @@
 """Fine-tuning: towers in training against the frozen encoder, and fine-tuned locators."""
 
-import itertools
 import json
 import pickle
 import shutil
@@ -30,6 +29,14 @@ from sgmft.training.trainer import train
 from small_networks import StopHereError, stop_after
 
 OTHERS = ["clip", "siglip", "naflex", "altclip", "chinese-clip"]  # by the library's own names
+
+
+def slow(values: list[Any]) -> list[Any]:
+    """Parameters that `make test-all` runs."""
+    rows = (x if isinstance(x, tuple) else (x,) for x in values)
+    return [pytest.param(*row, marks=pytest.mark.slow) for row in rows]
+
+
 PLAIN = Tuning(augment=False, rank=2, encoder_learning_rate=1e-2)
 FULL = replace(PLAIN, kind="full")
 
@@ -59,7 +66,7 @@ def encoded(clip, clip_posts) -> Known:
     return encoder, encode_all(clip_posts, encoder, tokens=True)
 
 
-@pytest.fixture(scope="module", params=["own", *OTHERS])
+@pytest.fixture(scope="module", params=["own", "clip", *slow(OTHERS[1:])])
 def dual(request, families, clip_posts, encoded) -> Known:
     """`encoded`, and the same by each family of transformers."""
     if request.param == "own":
@@ -244,9 +251,11 @@ def tuned_clip(families, clip_posts, tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("family", "preset", "kind"),
     [
-        *itertools.product(["own"], ["default", "tokens"], ["lora", "full"]),
-        *(("siglip", "tokens", "lora"), ("altclip", "default", "full")),
-        *(("naflex", "tokens", "full"), ("chinese-clip", "default", "full")),
+        ("own", "default", "lora"),
+        ("own", "tokens", "full"),
+        *slow([("own", "default", "full"), ("own", "tokens", "lora")]),
+        *slow([("siglip", "tokens", "lora"), ("altclip", "default", "full")]),
+        *slow([("naflex", "tokens", "full"), ("chinese-clip", "default", "full")]),
     ],
 )
 def test_a_tuned_locator_is_saved_and_loaded(
@@ -290,7 +299,7 @@ def test_where_no_epoch_is_better_all_stays_as_it_was(clip, clip_posts, tmp_path
     )
 
 
-@pytest.mark.parametrize("family", ["own", "clip"])
+@pytest.mark.parametrize("family", ["own", *slow(["clip"])])
 def test_merged_is_the_same_as_unmerged(
     clip, families, clip_posts, tuned, tuned_clip, tmp_path, family
 ):
@@ -321,7 +330,7 @@ def test_stopped_and_continued_is_the_same(clip, families, clip_posts, tmp_path,
     assert all(np.array_equal(x, other[name]) for name, x in one.items())
 
 
-@pytest.mark.parametrize("model", ["tuned", "tuned_clip"])
+@pytest.mark.parametrize("model", ["tuned", *slow(["tuned_clip"])])
 def test_what_is_tuned_is_tuned_further(clip_posts, request, tmp_path, model):
     ours = locator(str(request.getfixturevalue(model) / "encoder")).fit(clip_posts)
     ours.save_pretrained(tmp_path / "m")

@@ -121,7 +121,9 @@ def in_a_new_process(files: Path, threads: int, *seed: int) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    "threads", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4))]
+)
 def test_first_posts(files: Path, expected: dict[str, str], threads: int) -> None:
     assert in_a_new_process(files, threads, 0) == expected
 

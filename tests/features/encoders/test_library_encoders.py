@@ -313,11 +313,13 @@ def test_what_its_processor_refuses_is_left_out_with_a_reason(load, monkeypatch)
 
 # --- from train to serve
 
-NAMES = ["hf:clip", "hf:naflex", "hf:altclip", "hf:xlmr+hf:dinov2", "st:st-xlmr+hf:dinov2"]
-NAMES += ["st:st-clip", "hf:chinese-clip", "st:st-llava"]
+NAMES = ["hf:clip", "st:st-clip", "st:st-xlmr+hf:dinov2"]
+OTHERS = ["hf:naflex", "hf:altclip", "hf:xlmr+hf:dinov2", "hf:chinese-clip", "st:st-llava"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [*NAMES, *(pytest.param(x, marks=pytest.mark.slow) for x in OTHERS)]
+)
 def test_a_model_is_trained_saved_and_loaded(families, clip_posts, name: str, tmp_path) -> None:
     options = {"settings": {"folds": 2}, "features": tmp_path / "features"}
     locator = SemanticLocator(named(families, name), **options).fit(clip_posts)

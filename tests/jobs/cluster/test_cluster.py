@@ -76,6 +76,7 @@ def count(loaded, source, piece):
     return iter([JobSummary(len(piece.posts))])
 
 
+@pytest.mark.slow
 def test_workers_load_the_plugin_of_an_encoder(engine, counts, parts, tmp_path):
     posts = [replace(x, label="AB"[i % 2]) for i, x in enumerate(read_posts(parts / "0.jsonl"))]
     locator = SemanticLocator("counts").fit(posts)

@@ -367,7 +367,8 @@ def check(encoder, folder, pictures=None):
         assert len(empty.pooled) == 0 and empty.tokens == []
 
 
-@pytest.mark.parametrize("grid", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("grid", [1, 3])
 def test_chinese_clip(grid, clip, tmp_path):
     check(load_encoder(clip, patch_grid=grid, **EXACT), tmp_path)
 
