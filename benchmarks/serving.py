@@ -7,7 +7,8 @@ Sixteen clients (wrk, on this machine) each send one post after another as a for
 lets the model see up to 32 posts together and to one that lets it see them one by one, in turns.
 Posts are those with a text and a picture of 210 generated ones, or the first 200 of a table; with
 `--texts`, without their pictures. Prints a table and draws `serving.svg`; the servers' answers are
-compared. Needs wrk: apt install wrk.
+compared. The last line is what batching could bring at most: `compact`'s networks alone, in batches
+on all processors, as if nothing else cost anything. Needs wrk: apt install wrk.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +34,7 @@ from measuring import spread
 
 from sgmft import Post, read_posts
 from sgmft.evaluation.figures import svg_text
+from sgmft.features.encoders.registry import load_encoder
 
 CLIENTS, MOST, ROUNDS = 16, 200, 2
 SHARES = (50, 75, 90, 95, 99)
@@ -97,6 +100,10 @@ def main() -> None:
                 waits[name].append(wait)
                 print(f"turn {turn + 1}, {name}: {rate:.1f} posts/s", file=sys.stderr, flush=True)
     report(rates, waits, float(np.abs(told["batched"] - told["one by one"]).max()))
+    if not options.texts:
+        limit = networks_alone([len(post.images) for post in shown])
+        ratio = limit / median(rates["one by one"])
+        print(f"The networks alone: {limit:.1f} posts/s, {ratio:.1f} times those one by one")
     draw(rates, waits, options.figures / "serving.svg")
 
 
@@ -158,6 +165,17 @@ def load(
     if int(said[2]):
         raise SystemExit(f"{said[2]} requests failed.")
     return int(said[0]) / float(said[1]), list(map(float, said[3:]))
+
+
+def networks_alone(pictures: Sequence[int]) -> float:
+    """Posts per second with so many pictures each, if only the networks took time."""
+    encoder, rng = load_encoder(), np.random.default_rng(0)
+    size = encoder.info.image_size
+    squares = rng.integers(0, 256, (sum(pictures), size, size, 3), np.uint8)
+    encoder.encode_images(squares[:8], False)  # opens them
+    began = time.perf_counter()
+    encoder.encode_images(squares, False)
+    return len(pictures) / (time.perf_counter() - began)
 
 
 def report(
