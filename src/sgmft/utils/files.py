@@ -129,12 +129,9 @@ def cache_folder() -> Path:
 
 
 def open_cached(name: str, write: Callable[[Path], object], read: Callable[[Path], Any]) -> Any:
-    """Return what `read` gives of a file in the user's cache, made by `write` if need be.
-
-    Where it is damaged, `read` raises OSError, ValueError or SgmftError.
-    """
+    """Return what `read` gives of a file in the user's cache; `write` makes one that it refuses."""
     path = cache_folder() / name
-    with suppress(OSError, ValueError, SgmftError):  # none yet, or a damaged one
+    with suppress(Exception):  # of whatever library finds none yet, or a damaged one
         return read(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

