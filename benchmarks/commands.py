@@ -33,9 +33,12 @@ from sgmft.utils.runtime import thread_count
 ROUNDS = 3
 
 
-def run(*words: object, **environment: str) -> None:
+def run(*words: object, **environment: str) -> float:
+    """Seconds of one command."""
     known = {**os.environ, **environment}
+    began = time.perf_counter()
     subprocess.run([str(x) for x in words], check=True, capture_output=True, env=known)
+    return time.perf_counter() - began
 
 
 def row(work: str, against: str, theirs: Callable[[], object], ours: Callable[[], object]) -> None:
@@ -69,18 +72,12 @@ def cached_training(table: Path, folder: Path) -> None:
     theirs = time.perf_counter() - began
     command = (SGMFT, "train", table, "--features", folder / "features")
     run(*command, "-o", folder / "warm")  # encodes
-    times = []
-    for n in range(ROUNDS):
-        began = time.perf_counter()
-        run(*command, "-o", folder / f"cached{n}")
-        times.append(time.perf_counter() - began)
+    times = [run(*command, "-o", folder / f"cached{n}") for n in range(ROUNDS)]
     found = f"{theirs / median(times):.1f}; {median(times):.1f} s, {theirs:.1f} s there"
     work = f"`sgmft train`, {len(posts):,} posts, features cached, whole command"
     print_row(work, "plain_script.py's fitting part alone", found, "≥ 4, ≤ 10 s", "–")
     with neighbours():
-        began = time.perf_counter()
-        run(*command, "-o", folder / "beside")
-        beside = time.perf_counter() - began
+        beside = run(*command, "-o", folder / "beside")
     found = f"{beside / median(times):.1f} times as long; {beside:.1f} s"
     print_row("the same beside as many busy processes", "the same alone", found, "≤ 2", "–")
 
@@ -100,9 +97,7 @@ def neighbours() -> Iterator[None]:
 
 def demonstration(folder: Path) -> None:
     script = Path(__file__).parents[1] / "examples" / "demo.py"
-    began = time.perf_counter()
-    run(sys.executable, script, folder / "demo", SGMFT_CACHE=f"{folder}/cdemo")
-    seconds = time.perf_counter() - began
+    seconds = run(sys.executable, script, folder / "demo", SGMFT_CACHE=f"{folder}/cdemo")
     print_row("`make demo` after installation", "–", f"{seconds:.0f} s", "≤ 60 s", "–")
 
 
@@ -136,11 +131,8 @@ def cold(model: Path, table: Path, folder: Path) -> None:
     ends = {"explain": "why.html", "suggest": "tasks.json", "evaluate": "evaluation"}
     for work, words in commands.items():
         more = () if words[0] == "explain" else features
-        times = []
-        for n in range(ROUNDS):
-            began = time.perf_counter()
-            run(SGMFT, *words, "-o", table.with_name(f"{n}{ends[words[0]]}"), *more)
-            times.append(time.perf_counter() - began)
+        outputs = (table.with_name(f"{n}{ends[words[0]]}") for n in range(ROUNDS))
+        times = [run(SGMFT, *words, "-o", output, *more) for output in outputs]
         print_row(work, "–", f"{median(times):.1f} s", "≤ 4 s", "–")
 
 

@@ -55,9 +55,11 @@ def draw(sizes: list[int], found: dict[str, list[tuple[float, float]]], path: Pa
 
     def drawn() -> Figure:
         figure = Figure(figsize=(7, 2.8), layout="constrained")
-        for i, axes in enumerate(figure.subplots(1, 2)):
+        panels = figure.subplots(1, 2)
+        for i, name in enumerate(("seconds", "MiB at most")):
+            axes = panels[i]
             for command, rows in found.items():
-                values, name = [row[i] for row in rows], ("seconds", "MiB at most")[i]
+                values = [row[i] for row in rows]
                 axes.plot(sizes, values, "o-", color=COLOURS[command], label=command)
             axes.set(xlabel="posts", ylabel=name, xlim=(0, None), ylim=(0, None))
             axes.locator_params(axis="x", nbins=4)
