@@ -206,8 +206,6 @@ def test_the_order_of_the_posts_does_not_matter(monkeypatch):
     new, found = made(40, seed=1)[0], []
     monkeypatch.setattr("sgmft.models.logistic.GAP", 1e-14)
     monkeypatch.setattr("sgmft.models.logistic.ROUNDING", 1e-13)
-    monkeypatch.setattr(DenseExpert, "penalties", (0.3,))
-    monkeypatch.setattr(NgramExpert, "penalties", (1e-3,))
     for chosen in (np.arange(60), order):
         fold = chosen % 5
         monkeypatch.setattr("sgmft.models.gated_experts.draw_folds", lambda *_, fold=fold: fold)
