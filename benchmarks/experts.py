@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import ThreadpoolController
 
 from sgmft.models.experts import DenseExpert
-from sgmft.models.logistic import Block, logistic_paths
+from sgmft.models.logistic import Block, Regressions
 from sgmft.utils.runtime import thread_count
 
 WIDTH, FOLDS, PENALTIES = 4096, 5, DenseExpert.penalties
@@ -55,8 +55,8 @@ def scikit(x: np.ndarray, labels: np.ndarray, part: Block, tolerance: float = 1e
     model = LogisticRegression(warm_start=True, max_iter=2000, tol=tolerance)
     probs = np.zeros(0)
     for penalty in PENALTIES:
-        model.C = 1 / (part.rows.sum() * penalty)
-        model.fit(z[part.rows], labels[part.rows])
+        model.C = 1 / (part.weights.sum() * penalty)
+        model.fit(z[part.weights], labels[part.weights])
         if penalty == 0.1:
             probs = model.predict_proba(z)
     return probs
@@ -68,7 +68,8 @@ def measure(posts: int, classes: int, fitted: Sequence[int]) -> None:
     parts = parts_of(x)
     began = time.perf_counter()
     with ThreadpoolController().limit(limits=1, user_api="blas"):  # as experts do
-        path = list(logistic_paths(x, labels, classes, PENALTIES, parts, thread_count()))
+        every = Regressions(x, labels, classes, parts, thread_count())
+        path = [every.solve(penalty) for penalty in PENALTIES]
     ours = time.perf_counter() - began
     began = time.perf_counter()
     for i in fitted:

@@ -16,7 +16,7 @@ import torch
 from measuring import in_turns, print_row
 from torch import Tensor
 
-from sgmft.models.rank_one import nodes_needed, rank_one_attention
+from sgmft.models.sgmft import nodes_needed, rank_one_attention
 
 POSTS, WIDTH, ROUNDS = 20, 1024, 7
 Attention = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

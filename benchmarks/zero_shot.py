@@ -21,9 +21,8 @@ from learning_curves import read_table
 
 from sgmft import SemanticLocator
 from sgmft.features.features import Features
-from sgmft.locator.zero_shot import parse_descriptions
 from sgmft.models.base import predict_logits
-from sgmft.models.baselines.zero_shot import Described
+from sgmft.models.baselines.zero_shot import Described, parse_descriptions
 
 DESCRIPTIONS = (
     "Home=在家里|宅在家不出门|躺在床上|卧室、客厅和厨房;"

@@ -26,7 +26,7 @@ NEEDS_TORCH = (  # or what comes with it, in sgmft[torch], or with sgmft[serve]
     "models/baselines/compared_transformers.py",
     "models/baselines/unimodal_heads.py",
     "models/baselines/word_systems.py",
-    *(f"models/{x}.py" for x in ("fusions", "network", "rank_one", "sgmft")),
+    *(f"models/{x}.py" for x in ("fusions", "network", "sgmft")),
     "serving/**/*",
     "training/align.py",
     "training/finetune/network.py",

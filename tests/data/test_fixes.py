@@ -2,8 +2,8 @@
 
 import pytest
 
-from sgmft.data.fixes import apply_fixes
 from sgmft.data.posts import Post
+from sgmft.data.source import apply_fixes
 from sgmft.errors import SgmftError, SgmftNotice, SgmftWarning
 
 POSTS = [

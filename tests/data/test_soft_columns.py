@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sgmft import Post, SemanticLocator
-from sgmft.data.fixes import apply_fixes
-from sgmft.data.soft_labels import read_soft_labels, soften
+from sgmft.data.source import apply_fixes, read_soft_labels, soften
 from sgmft.data.tables import Columns, read_posts
 from sgmft.errors import SgmftError, SgmftNotice
 from sgmft.locator.estimator import with_labels

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 
 from sgmft.data.preprocessing.text import BUCKETS
 from sgmft.models.experts import DenseExpert, NgramExpert, draw_folds, permutation
-from sgmft.models.logistic import ABSENT, Block, _Problem, log_frequencies, logistic_paths
+from sgmft.models.logistic import ABSENT, Block, Regressions, _Problem, log_frequencies
 
 K, D = 3, 6
 PENALTIES = (3.0, 0.3, 0.03)
@@ -76,7 +76,8 @@ def vectorizer():
 def path_of(x, labels, classes=K, penalties=PENALTIES, weights=None):
     """Solutions for all rows."""
     whole = Block(np.ones(len(labels), bool) if weights is None else weights)
-    return [found for (found,) in logistic_paths(x, labels, classes, penalties, [whole])]
+    every = Regressions(x, labels, classes, [whole])
+    return [every.solve(penalty)[0] for penalty in penalties]
 
 
 def probabilities(solution, x):
@@ -156,20 +157,24 @@ def test_log_frequencies():
 def test_threads_are_our_own_and_change_nothing(kind, monkeypatch):
     make, data, _ = kind
     x, labels = data()
-    seen, solve, found = {}, _Problem.solve, []
+    solve, found = _Problem.solve, []
+    busy, most, blas = set(), set(), set()
 
-    def watched(self, penalty):
+    def watched(self, penalty, gap):
         pools = threadpoolctl.threadpool_info()
-        blas = {pool["num_threads"] for pool in pools if pool["user_api"] == "blas"}
-        seen.setdefault(threading.get_ident(), set()).update(blas)
-        return solve(self, penalty)
+        blas.update(pool["num_threads"] for pool in pools if pool["user_api"] == "blas")
+        busy.add(threading.get_ident())
+        most.add(len(busy))
+        solved = solve(self, penalty, gap)
+        busy.discard(threading.get_ident())
+        return solved
 
     monkeypatch.setattr(_Problem, "solve", watched)
     for threads in (1, 3):
-        seen.clear()
+        most.clear()
         monkeypatch.setattr("sgmft.models.experts.thread_count", lambda threads=threads: threads)
         found.append(make().fit(x, labels, np.arange(len(x)) % 3)(x))
-        assert 1 <= len(seen) <= threads and all(blas == {1} for blas in seen.values())
+        assert max(most) <= threads and blas == {1}
     np.testing.assert_allclose(*found, atol=1e-3, rtol=0)
 
 
@@ -186,9 +191,10 @@ def test_parts_are_solved_as_if_each_were_alone(most, tight, monkeypatch):
     x, labels = dense()
     parts = folds(x)
     parts[1] = Block(parts[1].weights & (labels != 0), *parts[1][1:])  # one that lacks a class
-    paths = logistic_paths(x, labels, K, PENALTIES, parts)
-    for penalty, found in zip(PENALTIES, paths, strict=True):
-        for i, (solution, (own, mean, deviation)) in enumerate(zip(found, parts, strict=True)):
+    every = Regressions(x, labels, K, parts)
+    for penalty in PENALTIES:
+        found = zip(every.solve(penalty), parts, strict=True)
+        for i, (solution, (own, mean, deviation)) in enumerate(found):
             z = (x - mean) / deviation
             expected = scikit(z[own], labels[own], penalty).predict_proba(z)
             p = probabilities(solution, x)
@@ -216,7 +222,7 @@ def test_a_part_never_sees_the_other_rows(tight):
     x, labels = dense()
     parts, changed = folds(x), x.copy()
     changed[::4] *= 100  # the first part's own fold
-    before, after = (next(logistic_paths(m, labels, K, [0.1], parts)) for m in (x, changed))
+    before, after = (Regressions(m, labels, K, parts).solve(0.1) for m in (x, changed))
     np.testing.assert_allclose(after[0].weight, before[0].weight, atol=1e-5)
     assert not np.isclose(after[1].weight, before[1].weight, atol=1e-2).all()
 
@@ -377,10 +383,9 @@ def test_every_penalty_is_scikit_learns_on_tf_idf(tight):
     new, _ = grams(seed=1, longest=30)
     made, cut = NgramExpert(0, K), vectorizer()
     matrix = cut.fit_transform(x)
-    found = []
-    for _, penalty in zip(
-        made.path(x, labels, np.ones(len(x))), (1e-3, 3e-4, 1e-4, 3e-5, 1e-5), strict=True
-    ):
+    every, found = made.regressions(x, labels, np.ones(len(x))), []
+    for penalty in (1e-3, 3e-4, 1e-4, 3e-5, 1e-5):
+        made._load_solution(every.solve(penalty)[0])
         expected = scikit(matrix, labels, penalty).predict_proba(cut.transform(new))
         np.testing.assert_allclose(np.exp(made.forward(new)), expected, atol=0.01)
         found.append(expected)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import example, given, settings, strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sgmft.models.rank_one import MAX_NODES, nodes_needed, rank_one_attention, rank_one_entropy
+from sgmft.models.sgmft import MAX_NODES, nodes_needed, rank_one_attention, rank_one_entropy
 
 EPS = torch.finfo(torch.float32).eps
 quick = settings(max_examples=60, deadline=None)

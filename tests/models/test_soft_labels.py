@@ -16,7 +16,7 @@ from sgmft.models.arrays import cross_entropy, log_softmax, softmax
 from sgmft.models.base import predict_logits
 from sgmft.models.experts import DenseExpert, draw_folds
 from sgmft.models.gated_experts import ProductPool, SimilarityGatedPool, _error
-from sgmft.models.logistic import ABSENT, Block, log_frequencies, logistic_paths
+from sgmft.models.logistic import ABSENT, Block, Regressions, log_frequencies
 from sgmft.training.fit import train_on_all, train_with_validation
 from sgmft.utils.distributed import BatchCrossEntropy
 
@@ -82,7 +82,7 @@ def test_the_posts_held_out_are_judged_by_their_most_probable_labels():
 def test_a_regression_minimises_the_loop_over_posts(span, tight):
     x, soft, weights = draw(12, 60 if span else 4)
     weights[3] = 0
-    ((found,),) = logistic_paths(x, soft, K, [0.3], [Block(weights)])
+    (found,) = Regressions(x, soft, K, [Block(weights)]).solve(0.3)
 
     def loss(point):
         weight, bias = np.split(point, [K * x.shape[1]])
@@ -100,10 +100,10 @@ def test_a_regression_minimises_the_loop_over_posts(span, tight):
 
 def test_a_regression_is_that_of_copies_of_the_posts_with_one_label_each(tight):
     x, soft, weights = draw()
-    ((found,),) = logistic_paths(x, soft, K, [0.1], [Block(weights)])
+    (found,) = Regressions(x, soft, K, [Block(weights)]).solve(0.1)
     copies, labels = np.repeat(x, K, 0), np.tile(np.arange(K), len(x))
     shares = (soft.astype(float) * weights[:, None]).ravel()
-    ((same,),) = logistic_paths(copies, labels, K, [0.1], [Block(shares)])
+    (same,) = Regressions(copies, labels, K, [Block(shares)]).solve(0.1)
     expected = softmax(x @ same.weight.T + same.bias)
     np.testing.assert_allclose(softmax(x @ found.weight.T + found.bias), expected, atol=1e-6)
     model = LogisticRegression(C=1 / (shares.sum() * 0.1), tol=1e-9, max_iter=10_000)

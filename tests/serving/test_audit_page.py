@@ -7,8 +7,7 @@ pytest.importorskip("playwright", reason="playwright drives the browser")
 from browser import CHROMIUM, chromium
 
 from audited_posts import write_audited
-from sgmft.data.fixes import apply_fixes
-from sgmft.data.source import Source
+from sgmft.data.source import Source, apply_fixes
 from sgmft.jobs.audit import audit_table
 from small_tables import read_rows, write_rows
 

@@ -9,7 +9,7 @@ from image_files import encoded, plain
 from sgmft import Post, SemanticLocator, read_posts
 from sgmft.errors import HEARD, Message, SgmftError, join_messages
 from sgmft.features.encode import prepare_post
-from sgmft.serving.page.language import LANGUAGES
+from sgmft.serving.page.tables import LANGUAGES
 from sgmft.serving.problems import PROBLEMS, Problem
 from tiny_encoder import TinyEncoder
 

@@ -19,8 +19,7 @@ from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.guard import Guard, ServerMetrics
 from sgmft.serving.page import routes
-from sgmft.serving.page.language import LANGUAGES
-from sgmft.serving.page.tables import TableJob, TableRefused
+from sgmft.serving.page.tables import LANGUAGES, TableJob, TableRefused
 from sgmft.serving.problems import Limits, Places, Problem
 
 ENGLISH, CHINESE = LANGUAGES.values()

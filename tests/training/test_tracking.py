@@ -15,7 +15,7 @@ from sgmft import SemanticLocator
 from sgmft.data.source import Source
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.evaluation.compare.catalogue import make_plan
-from sgmft.evaluation.compare.splits import Split
+from sgmft.evaluation.compare.prepare import Split
 from sgmft.features.encoders.registry import ENCODERS
 from sgmft.jobs.compare import compare_table
 from sgmft.training.history import Epoch

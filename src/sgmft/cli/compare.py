@@ -53,8 +53,8 @@ def compare_command(
     """
     with needs_extra("torch", "sgmft compare"):
         from sgmft.evaluation.compare.catalogue import make_plan
+        from sgmft.evaluation.compare.prepare import Split
         from sgmft.evaluation.compare.report import view_table
-        from sgmft.evaluation.compare.splits import Split
         from sgmft.jobs.compare import compare_table, default_workers
 
     named = None if encoder == "compact" else encoder

@@ -34,7 +34,7 @@ def label_command(
     """Label posts by a language model, whose server is sent their texts and pictures."""
     from sgmft.jobs.label import PROMPTS, LanguageModel
     from sgmft.jobs.predict import predict_table
-    from sgmft.locator.zero_shot import parse_descriptions
+    from sgmft.models.baselines.zero_shot import parse_descriptions
 
     about = parse_descriptions(labels, "--labels"), prompt or PROMPTS / f"{pick_language(lang)}.txt"
     counts = max_images, image_size, votes, max_tokens, workers

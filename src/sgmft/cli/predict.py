@@ -49,7 +49,7 @@ def predict_command(
     from sgmft.locator.abstention import Abstention
     from sgmft.locator.onnx.locator import is_exported
     from sgmft.locator.prediction import SupportsPredictions
-    from sgmft.locator.zero_shot import parse_descriptions
+    from sgmft.models.baselines.zero_shot import parse_descriptions
 
     abstain = Abstention(coverage, min_probability, reject)
     if zero_shot is not None and table is not None:

@@ -1,17 +1,135 @@
-"""Where posts come from, and what a job tells of them: how many, and what was wrong."""
+"""Tables of posts to be read, their labels corrected or soft, and what a job tells of the rows."""
 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 
 from sgmft.data.posts import Post, require_label
 from sgmft.data.preprocessing.text import simplify
 from sgmft.data.tables import Columns, iter_posts
+from sgmft.data.tables.cells import says_nothing, to_amount, to_label
 from sgmft.data.tables.formats import is_predicted, list_tables, open_table, table_file
-from sgmft.errors import TEXTS, Message, SgmftError, kind_of, unwarned, warn
+from sgmft.errors import (
+    TEXTS,
+    Message,
+    SgmftError,
+    SgmftNotice,
+    SgmftWarning,
+    kind_of,
+    unwarned,
+    warn,
+)
+
+TOLERANCE = 0.01  # of the sum of a post's probabilities
+
+
+def soften(post: Post) -> Post:
+    """Return a post with its soft labels, if any, made to sum to 1, and the first of the best.
+
+    It has an error where they are no numbers of at least 0, or sum to less or more by over 0.01.
+    """
+    if post.error is not None or post.soft is None:
+        return post
+    try:
+        pairs = [(to_label(name).strip(), to_amount(x)) for name, x in post.soft.items()]
+        soft = dict(pairs)
+        if "" in soft or len(soft) < len(pairs):
+            raise ValueError("a label is named twice, or not at all")
+    except ValueError as error:
+        return replace(post, error=Message("probabilities: {reason}", reason=str(error)))
+    total = sum(soft.values())
+    if abs(total - 1) > TOLERANCE + 1e-9:
+        reason = Message("the probabilities of its labels sum to {total:.3f}, not 1", total=total)
+        return replace(post, error=reason)
+    soft = {name: p / total for name, p in soft.items()}
+    return replace(post, label=max(soft, key=soft.__getitem__), soft=soft)
+
+
+def read_soft_labels(posts: Sequence[Post], keep: bool = False) -> list[Post]:
+    """Return posts with the soft labels in columns `p_LABEL`, as `predict` writes them, if any.
+
+    With `keep` those that have a label keep it. SgmftError where no post gets soft labels.
+    """
+    read = list[Post]()
+    for post in posts:
+        cells = {} if keep and post.label else post.row
+        soft = {x[2:]: y for x, y in cells.items() if x[:2] == "p_" and not says_nothing(y)}
+        read.append(soften(replace(post, soft=soft or None)))
+    softened = [post.soft for post in read if post.soft and post.error is None]
+    if not softened:
+        bad = next((f", as {post.place}: {post.error}" for post in read if post.error), "")
+        raise SgmftError(TEXTS["no soft labels"], bad=bad)
+    pairs = zip(posts, read, strict=True)
+    both = [(x.label, y.soft) for x, y in pairs if x.label and y.error is None and y.soft]
+    if other := sum(soft.get(label, 0) < max(soft.values()) for label, soft in both):
+        warn(Message(TEXTS["other labels"], count=other))
+    labels = ", ".join(dict.fromkeys(label for soft in softened for label in soft))
+    warn(f"Soft labels of {len(softened):,} posts: {labels}.", SgmftNotice)
+    return read
+
+
+COLUMNS = ("id", "label", "new_label")
+# for 00272, spreadsheet programs save 272, or 272.0; all three are 272 here
+plain_number = partial(re.compile(r"^0*(\d+)(?:[.,]00?)?$").sub, r"\1")
+
+
+def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -> list[Post]:
+    """Return posts with the labels of a table of `COLUMNS`; those with an empty `new_label` go.
+
+    A post without an id is named by its place, as `Post.place` has it. A fix is not applied where
+    its id may be of no post or of several, where its `label` is not the post's, or where an earlier
+    one says otherwise: a warning says so; SgmftError with `strict`, or where none can be applied.
+    """
+    if path is None:
+        return list(posts)
+    known, numbers = dict[str, list[int]](), dict[str, list[int]]()
+    fixes, refused, restored = dict[int, str](), list[str](), dict[str, str]()
+    labels = {post.label for post in posts if post.label is not None}
+    for i, post in enumerate(posts):
+        known.setdefault(name := post.id or post.place, []).append(i)
+        numbers.setdefault(plain_number(name), []).append(i)
+    for row in open_table(path).rows:
+        cells = {} if row.error else row.values
+        try:
+            name, old, new = (to_label(cells[x]).strip() for x in COLUMNS)
+        except (KeyError, ValueError) as error:
+            why = row.error or f"the columns {', '.join(COLUMNS)} are needed, with one text each"
+            raise SgmftError(f"{path}, row {row.number}: {why}.") from error
+        found = (name[:1] == "0" and known.get(name)) or numbers.get(plain_number(name), [])
+        if len(same := [x for x in labels if plain_number(x) == plain_number(new)]) == 1:
+            restored[new] = same[0]
+            new = same[0]
+        if len(found) != 1:
+            reason = f"{'several posts have' if found else 'no post has'} id {name}"
+            if found != known.get(name, []) or "E+" in name:
+                reason += ", as programs shorten ids: import ids as text there"
+        elif (own := posts[found[0]].label) is None or plain_number(own) != plain_number(old):
+            reason = f"the label of {name} is {own!r}, not {old!r}"
+        elif fixes.setdefault(found[0], new) != new:
+            reason = f"another row has another label for {name}"
+        else:
+            restored[name] = posts[found[0]].id or name
+            continue
+        refused.append(f"row {row.number}: {reason}")
+    dropped = sum(not new for new in fixes.values())
+    if others := sorted({*fixes.values()} - labels - {""}):
+        warn(f"{path}: labels that no post of the table has: {', '.join(others[:5])}.")
+    text = f"{path}: {len(fixes) - dropped} labels changed, {dropped} posts left out"
+    if changed := [f"{own} for {cell}" for cell, own in restored.items() if own != cell]:
+        text = f"{text}; cells are read as they were: {', '.join(changed[:3])}"
+    if refused:
+        shown = "; ".join([*refused[:3], "…"][: len(refused)])
+        why = f"{len(refused)} fixes do not belong to these posts: {shown}"
+        if strict or not fixes:
+            raise SgmftError(f"{path}: {why}. Give the fixes of the table that is read.")
+        text = f"{text}; {why}"
+    warn(f"{text}.", SgmftWarning if refused else SgmftNotice)
+    kept = [(i, post) for i, post in enumerate(posts) if fixes.get(i) != ""]
+    return [replace(x, label=fixes[i], soft=None) if i in fixes else x for i, x in kept]
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from sgmft.data.source import JobSummary, Source, describe_errors
 from sgmft.errors import SgmftError, warn
 from sgmft.evaluation.compare import prepare, results
 from sgmft.evaluation.compare.catalogue import ComparisonPlan
-from sgmft.evaluation.compare.prepare import ComparisonData
+from sgmft.evaluation.compare.prepare import TEST, VALIDATION, ComparisonData, Split, write_splits
 from sgmft.evaluation.compare.report import write_report
 from sgmft.evaluation.compare.runs import Comparison, OnProgress
-from sgmft.evaluation.compare.splits import TEST, VALIDATION, Split, write_splits
 from sgmft.training.history import tracked
 from sgmft.utils.files import check_output, leftovers, nan_to_none, read_json, write_json
 from sgmft.utils.runtime import versions

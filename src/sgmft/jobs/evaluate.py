@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sgmft.data.fixes import apply_fixes
 from sgmft.data.posts import Post, raise_first_error, require_columns, require_known
-from sgmft.data.source import JobSummary, Source, describe_errors
+from sgmft.data.source import JobSummary, Source, apply_fixes, describe_errors
 from sgmft.data.tables import open_writer
 from sgmft.errors import TEXTS, Message, NoUsableRowError, warn
 from sgmft.evaluation.metrics import Evaluation, evaluate

@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sgmft.data.fixes import apply_fixes
-from sgmft.data.soft_labels import read_soft_labels
-from sgmft.data.source import JobSummary, Relabel, Source
+from sgmft.data.source import JobSummary, Relabel, Source, apply_fixes, read_soft_labels
 from sgmft.errors import SgmftError
 from sgmft.locator.locator import ENCODER, SemanticLocator
 from sgmft.training.annotators import label_by_annotators

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sgmft.data.frames import to_cell
 from sgmft.data.posts import BAD_LABEL, Post
-from sgmft.data.soft_labels import soften
+from sgmft.data.source import soften
 from sgmft.data.tables.cells import NO_LABEL, says_nothing, to_label
 from sgmft.errors import TEXTS, SgmftError, check_name, raising
 from sgmft.features.encoder_handle import EncoderHandle

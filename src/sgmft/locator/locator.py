@@ -20,8 +20,7 @@ from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning, split_wi
 from sgmft.data.splits import fingerprint, split_posts
 from sgmft.errors import TEXTS, SgmftError, SgmftNotice, needs_extra, raising, warn
 from sgmft.evaluation.calibration import fit_temperature, temper
-from sgmft.evaluation.explain.attribution import ExplainedModel, explain_post
-from sgmft.evaluation.explain.explanation import Explanation
+from sgmft.evaluation.explain.attribution import ExplainedModel, Explanation, explain_post
 from sgmft.features.attributes import AttributeReader
 from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts, encode_windows
 from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
@@ -35,9 +34,8 @@ from sgmft.locator.drift import count_traits
 from sgmft.locator.estimator import Estimator, check_labelled, with_labels
 from sgmft.locator.prediction import PredictionBatch
 from sgmft.locator.state import CONFIG, FIX, WEIGHTS, ModelState, model_file
-from sgmft.locator.zero_shot import describe
 from sgmft.models.base import ClosedFormModel, Model, SolveStep, predict_logits
-from sgmft.models.baselines.zero_shot import Described
+from sgmft.models.baselines.zero_shot import Described, describe
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
 from sgmft.models.registry import find_method, get_method

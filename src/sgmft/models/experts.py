@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
@@ -17,7 +17,7 @@ from sgmft.features.features import Batch
 from sgmft.models import arrays
 from sgmft.models.arrays import Array, ArrayModule, Doubles, Floats, Integers, Labels, Weights
 from sgmft.models.base import divisor, mean_and_divisor
-from sgmft.models.logistic import Block, Solution, logistic_paths
+from sgmft.models.logistic import Block, Regressions, Solution
 from sgmft.utils.runtime import thread_count
 
 FLOOR = math.log(1e-4)  # a label that an expert thinks impossible stays possible
@@ -25,7 +25,7 @@ MIN_POSTS = 2  # that must hold an n-gram for it to count
 MAX_VOCABULARY = 50_000  # n-grams, the most frequent
 Predict = Callable[[Array], Floats]  # by a regression, from N posts to log-probabilities (N, K)
 Folds = list[Array]  # of each, which posts (N,) are in it
-Fits = Iterator[tuple[Solution, list[Predict]]]
+Fit = Callable[[float, bool], tuple[Solution, list[Predict]]]
 
 
 def draw_folds(labels: Labels, folds: int, rng: RandomState) -> Integers:
@@ -66,12 +66,9 @@ class Expert(ArrayModule, ABC):
     def forward(self, x: Any) -> Any:
         """Logarithms of the K probabilities of B posts, (B, K)."""
 
-    def path(self, x: Array, labels: Labels, weights: Doubles) -> Iterator[Solution]:
-        """Yield the solution for each of `penalties`, from strong to weak; it is loaded then."""
-        common = (labels, len(self.bias), self.penalties, [Block(weights)])
-        for (solution,) in logistic_paths(self._fit_inputs(x), *common):
-            self._load_solution(solution)
-            yield solution
+    def regressions(self, x: Array, labels: Labels, weights: Doubles) -> Regressions:
+        """That of N posts."""
+        return Regressions(self._fit_inputs(x), labels, len(self.bias), [Block(weights)])
 
     def fit(
         self,
@@ -96,35 +93,46 @@ class Expert(ArrayModule, ABC):
         with ThreadpoolController().limit(limits=1, user_api="blas"):  # see `logistic`
             left_out = [fold == f for f in np.unique(fold)]
             if len(left_out) < 2:
-                next(self.path(x, labels, weights))
+                found = self.regressions(x, labels, weights).solve(self.penalties[0])
+                self._load_solution(found[0])
                 report(number, number)
                 return lambda x: np.maximum(self.forward(x), FLOOR)
-            least, best = math.inf, None
-            every = self._cross_fit(x, labels, left_out, weights)
-            for tried, (solution, without) in enumerate(every, 1):
-                log_probs = _predict_held_out(without, left_out, x)
+            least, best = math.inf, self.penalties[0]
+            fit = self._cross_fit(x, labels, left_out, weights)
+            for tried, penalty in enumerate(self.penalties, 1):
+                log_probs = _predict_held_out(fit(penalty, True)[1], left_out, x)
                 own = (log_probs * arrays.one_hot(labels, len(self.bias))).sum(-1)
                 loss = -float(np.average(own, weights=weights))
                 if loss >= least:
                     break
-                least, best = loss, (solution, without)
+                least, best = loss, penalty
                 if tried < number:
                     report(tried, number)
+            solution, without = fit(best, False)
         report(number, number)
-        assert best is not None
-        self._load_solution(best[0])
-        return partial(_predict_held_out, best[1], left_out)
+        self._load_solution(solution)
+        return partial(_predict_held_out, without, left_out)
 
-    def _cross_fit(self, x: Array, labels: Labels, left_out: Folds, weights: Doubles) -> Fits:
-        """Yield the solution for each of `penalties`, strong ones first, and `forward` by fold."""
-        paths, experts = [self.path(x, labels, weights)], [deepcopy(self) for _ in left_out]
-        for one, out in zip(experts, left_out, strict=True):
-            paths.append(one.path(x[~out], labels[~out], weights[~out]))
+    def _cross_fit(self, x: Array, labels: Labels, left_out: Folds, weights: Doubles) -> Fit:
+        """From a penalty, and whether roughly, to the solution and `forward` without each fold."""
+        experts = [self, *(deepcopy(self) for _ in left_out)]
+        rows = [np.ones(len(labels), bool), *(~out for out in left_out)]
         with ThreadPoolExecutor(thread_count()) as pool:
-            for _ in self.penalties:
-                whole, *_ = pool.map(next, paths)
-                # as they are: they go on to the next penalty
-                yield whole, [deepcopy(one).forward for one in experts]
+            every = list(
+                pool.map(
+                    lambda e, own: e.regressions(x[own], labels[own], weights[own]), experts, rows
+                )
+            )
+
+        def fit(penalty: float, rough: bool) -> tuple[Solution, list[Predict]]:
+            with ThreadPoolExecutor(thread_count()) as pool:
+                solve = partial(Regressions.solve, penalty=penalty, rough=rough)
+                found = [solution for (solution,) in pool.map(solve, every)]
+            for one, solution in zip(experts, found, strict=True):
+                one._load_solution(solution)
+            return found[0], [one.forward for one in experts[1:]]
+
+        return fit
 
     def _load_solution(self, solution: Solution) -> None:
         self.weight = np.asarray(solution.weight, np.float32)
@@ -163,14 +171,20 @@ class DenseExpert(Expert):
 
     def _fit_inputs(self, x: Array) -> Any:
         self.scale.fit(x)
-        return (x - self.scale.mean) / self.scale.deviation
+        rows = x - self.scale.mean
+        rows /= self.scale.deviation
+        return rows
 
-    def _cross_fit(self, x: Array, labels: Labels, left_out: Folds, weights: Doubles) -> Fits:
+    def _cross_fit(self, x: Array, labels: Labels, left_out: Folds, weights: Doubles) -> Fit:
         rows = self._fit_inputs(x)
         parts = [Block(weights), *_without_each_fold(rows, left_out, weights)]
-        common = (labels, len(self.bias), self.penalties)
-        for whole, *others in logistic_paths(rows, *common, parts, thread_count()):
-            yield whole, [partial(self._predict_by, other) for other in others]
+        every = Regressions(rows, labels, len(self.bias), parts, thread_count())
+
+        def fit(penalty: float, rough: bool) -> tuple[Solution, list[Predict]]:
+            whole, *others = every.solve(penalty, rough)
+            return whole, [partial(self._predict_by, other) for other in others]
+
+        return fit
 
     def _predict_by(self, solution: Solution, x: Array) -> Floats:
         rows = (x - self.scale.mean) / self.scale.deviation

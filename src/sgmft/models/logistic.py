@@ -5,15 +5,16 @@ weights stand side by side, so that one pass over the rows serves several of the
 some. Threads of our own never wait for each other within a product, as those of a BLAS do, which
 spin: beside a busy neighbour they take three times as long as one thread.
 
-The Hessian of a class's weights is close to c X'X / N + penalty, where c is the mean of p (1 - p)
-over the rows. Its inverse, from the leading eigenvectors of X'X, preconditions the conjugate
-gradients by which each Newton step is found (Nocedal & Wright 2006, section 7.1). Few passes over
-the rows are then left, whatever their spectrum. Where rows are fewer than columns, the weights lie
-in the span of the rows (representer theorem), and the search goes on in its coordinates.
+The Hessian is close to C (x) X'X / N + penalty, where C is the mean of diag(p) - p p' over the
+rows. Its inverse, from the eigenvectors of C and the leading ones of X'X, preconditions the
+conjugate gradients by which each Newton step is found (Nocedal & Wright 2006, section 7.1), once
+each class's rows are centred, which frees its intercept. Few passes over the rows are then left,
+whatever their spectrum. Where rows are fewer than columns, the weights lie in the span of the rows
+(representer theorem), and the search goes on in its coordinates.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from sgmft.models.arrays import Array, Doubles, Labels, Weights, one_hot
 
 ABSENT = -100.0  # logit of a class without training posts; those of the others are about 0
 GAP = 1e-7  # of an objective to its minimum, about the mean KL divergence of its probabilities
+ROUGH_GAP = 1e-5  # where it is enough to compare penalties
 MAX_STEPS, MAX_HALVINGS, MAX_PRODUCTS = 100, 20, 60
 FORCING = 0.1  # of a Newton step's residual, relative
 ROUNDING = 1e-7  # of an objective in float32
@@ -33,6 +35,7 @@ MAX_NUMBERS = 2**22  # in the weights, or the logits, of regressions that are so
 Divide = Callable[[Array], Array]
 # Spectrum of X'X / N: leading vectors (D, r), their variances (r,), mean variance along all others
 _Axes = tuple[Array, Array, float]
+_Coupling = tuple[Array, Array]  # of classes: eigenvalues (F, K, 1) and vectors (F, K, K) of C
 
 
 class Solution(NamedTuple):
@@ -59,78 +62,88 @@ def log_frequencies(labels: Labels, classes: int, weights: Weights = None) -> Do
         return np.maximum(np.log(shares), ABSENT)
 
 
-def logistic_paths(
-    x: Any,  # (N, D), float32 or float64, or a sparse matrix of SciPy, or a tuple: side by side
-    labels: Labels,
-    classes: int,
-    penalties: Sequence[float],  # from the largest, whose solution is nearest to zero
-    parts: Sequence[Block],
-    threads: int = 1,  # at the most, beside those of the BLAS library
-) -> Iterator[list[Solution]]:
-    """Solutions of every part for one L2 penalty after another, each search starting from the last.
+class Regressions:
+    """Regressions of several parts of the same rows, each search going on from those before.
 
-    Each minimises the mean cross-entropy of its rows plus penalty |w|^2 / 2 (intercepts free; with
-    two classes, w is the difference of their rows), as scikit-learn's `LogisticRegression` does
-    with C = 1 / (sum of weights x penalty), to about 1e-7. Classes without posts have bias ABSENT.
+    Classes without posts have bias ABSENT.
     """
-    several = x if isinstance(x, tuple) else (x,)
-    longest = max(1, len(labels), sum(matrix.shape[1] for matrix in several))
-    together = max(1, MAX_NUMBERS // (classes * longest))
-    count = max(min(threads, len(parts)), math.ceil(len(parts) / together))
-    groups = [parts[i::count] for i in range(count)]
-    spaces: list[_Span] | list[_Columns]
-    if len(several) == 1 and len(labels) <= min(MAX_SPAN, several[0].shape[1] // 2):
-        spaces = [_Span(several[0], group) for group in groups]
-    else:
-        axes = [_principal_axes(m) if isinstance(m, np.ndarray) else None for m in several]
-        spaces = [_Columns(several, axes, group) for group in groups]
-    problems = [_Problem(space, labels, classes) for space in spaces]
-    with ThreadPoolExecutor(threads) as pool:
-        run = pool.map if threads > 1 else map
-        for penalty in penalties:
-            solved = list(run(_Problem.solve, problems, repeat(penalty)))
-            yield [solved[i % count][i // count] for i in range(len(parts))]
+
+    def __init__(
+        self,
+        x: Any,  # (N, D), float32 or float64, or a sparse matrix of SciPy, or a tuple: side by side
+        labels: Labels,
+        classes: int,
+        parts: Sequence[Block],
+        threads: int = 1,  # at the most, beside those of the BLAS library
+    ) -> None:
+        several = x if isinstance(x, tuple) else (x,)
+        longest = max(1, len(labels), sum(matrix.shape[1] for matrix in several))
+        together = max(1, MAX_NUMBERS // (classes * longest))
+        self.threads, self.number = threads, len(parts)
+        count = max(min(threads, len(parts)), math.ceil(len(parts) / together))
+        groups = [parts[i::count] for i in range(count)]
+        spaces: list[_Span] | list[_Columns]
+        if len(several) == 1 and len(labels) <= min(MAX_SPAN, several[0].shape[1] // 2):
+            spaces = [_Span(several[0], group) for group in groups]
+        else:
+            axes = [_principal_axes(m) if isinstance(m, np.ndarray) else None for m in several]
+            spaces = [_Columns(several, axes, group) for group in groups]
+        self.problems = [_Problem(space, labels, classes) for space in spaces]
+
+    def solve(self, penalty: float, rough: bool = False) -> list[Solution]:
+        """Minimise the mean cross-entropy of each part's rows plus penalty |w|^2 / 2.
+
+        Intercepts are free; with two classes, w is the difference of their rows, as in
+        scikit-learn's `LogisticRegression` with C = 1 / (sum of weights x penalty). It is quickest
+        from the largest penalty on, whose solution is nearest to zero.
+        """
+        with ThreadPoolExecutor(self.threads) as pool:
+            run, gap = pool.map if self.threads > 1 else map, ROUGH_GAP if rough else GAP
+            solved = list(run(_Problem.solve, self.problems, repeat(penalty), repeat(gap)))
+        count = len(solved)
+        return [solved[i % count][i // count] for i in range(self.number)]
 
 
 class _Problem:
-    """F regressions' objectives, and the points (F, K, d + 1) where two searches ended."""
+    """F regressions' objectives, and the points (F, K, d + 1) where searches ended."""
 
     def __init__(self, columns: "_Span | _Columns", labels: Labels, classes: int) -> None:
         self.columns = columns
         used = np.stack([part.weights for part in columns.parts], 1)  # (N, F)
         self.share = (used / (used.sum(0) + (used.sum(0) == 0)))[..., None].astype(columns.dtype)
         self.own = one_hot(labels, classes)[:, None]  # (N, 1, K)
-        self.point = np.zeros((len(columns.parts), classes, columns.width + 1))
-        self.point[..., -1] = [log_frequencies(labels, classes, x.weights) for x in columns.parts]
-        self.before = self.point
-        self.present = self.point[..., -1:] > ABSENT  # (F, K, 1); others stay where they start
+        start = np.zeros((len(columns.parts), classes, columns.width + 1))
+        start[..., -1] = [log_frequencies(labels, classes, x.weights) for x in columns.parts]
+        self.points = {math.inf: start}  # of the last two penalties
+        self.present = start[..., -1:] > ABSENT  # (F, K, 1); others stay where they start
         pairs = self.present.sum(1) == 2  # the difference w of two rows has 2 |row|^2 = |w|^2 / 2
         self.strength = np.where(pairs, 2.0, 1.0)[..., None]  # (F, 1, 1)
 
-    def solve(self, penalty: float) -> list[Solution]:
+    def solve(self, penalty: float, gap: float) -> list[Solution]:
         """Find the minima by Newton's method, and return the regressions there."""
-        penalties = penalty * self.strength
-        # as far beyond the last minima as they were from those before
-        self.before, self.point = self.point, 2 * self.point - self.before
-        logits = self.columns.logits(self.point)
-        value, probs = self._value(self.point, logits, penalties)
+        penalties, self.gap = penalty * self.strength, gap
+        before, last = ([*self.points.values()] * 2)[-2:]
+        point = self.points.get(penalty, 2 * last - before)  # as far beyond the last as that was
+        logits = self.columns.logits(point)
+        value, probs = self._value(point, logits, penalties)
         for _ in range(MAX_STEPS):
             slopes = (probs - self.own) * self.share
-            gradient = self._gradient(slopes, self.point, penalties)
-            step, along, gap = self._newton_step(gradient, probs, penalties)
-            length = (gap > GAP).astype(float)  # (F,)
+            gradient = self._gradient(slopes, point, penalties)
+            step, along, down = self._newton_step(gradient, probs, penalties)
+            length = (down > self.gap).astype(float)  # (F,)
             if not length.any():
                 break
             for _ in range(MAX_HALVINGS):
-                point = self.point + length[:, None, None] * step
+                there = point + length[:, None, None] * step
                 moved = logits + length[:, None].astype(logits.dtype) * along
-                found, probs = self._value(point, moved, penalties)
+                found, probs = self._value(there, moved, penalties)
                 worse = found > value + ROUNDING
                 if not worse.any():
                     break
                 length[worse] /= 2
-            self.point, logits, value = point, moved, found
-        return self.columns.solutions(self.point)
+            point, logits, value = there, moved, found
+        self.points = {**dict([*self.points.items()][-1:]), penalty: point}
+        return self.columns.solutions(point)
 
     def _value(self, point: Array, logits: Array, penalties: Array) -> tuple[Array, Array]:
         """The objectives (F,), and the probabilities (N, F, K)."""
@@ -154,18 +167,26 @@ class _Problem:
         By conjugate gradients, each regression's to a relative residual of FORCING.
         """
         curvature = probs * (1 - probs) * self.share  # (N, F, K)
-        divide = self.columns.divider(curvature, penalties.astype(gradient.dtype))
-        total = np.maximum(curvature.sum(0), 1e-12)[..., None]
+        mean, total = np.split(self.columns.gradient(curvature), [-1], -1)
+        mean /= np.maximum(total, 1e-12)  # of each class's rows
+        values, classes = coupling = self._coupling(probs)
+        known = values > np.maximum(1e-6 * values.max(1, keepdims=True), 1e-12)  # no constant's
+        inverse = np.divide(1, values, out=np.zeros_like(values), where=known)
+        inverse = classes @ (inverse * classes.swapaxes(1, 2))  # of C, (F, K, K)
+        divide = self.columns.divider(curvature, coupling, penalties.astype(gradient.dtype))
 
         def precondition(residual: Array) -> Array:
-            return np.concatenate([divide(residual[..., :-1]), residual[..., -1:] / total], -1)
+            bias = residual[..., -1:]
+            weight = divide(residual[..., :-1] - mean * bias)
+            bias = inverse @ bias - (mean * weight).sum(-1, keepdims=True)
+            return np.concatenate([weight, bias], -1) * self.present
 
         step, along = np.zeros_like(gradient), np.zeros_like(probs)
         residual = -gradient
         direction = precondition(residual)
-        size = gap = (residual * direction).sum((1, 2), dtype=float)  # (F,)
+        size = first = (residual * direction).sum((1, 2), dtype=float)  # (F,)
         for _ in range(MAX_PRODUCTS):
-            goes_on = size > np.maximum(GAP / 2, FORCING**2 * gap)
+            goes_on = size > np.maximum(self.gap / 2, FORCING**2 * first)
             if not goes_on.any():
                 break
             moved = self.columns.logits(direction)
@@ -182,7 +203,16 @@ class _Problem:
             before, size = size, (residual * towards).sum((1, 2), dtype=float)
             ratio = np.divide(size, before, out=np.zeros_like(size), where=before > 0)
             direction = towards + ratio.astype(gradient.dtype)[:, None, None] * direction
-        return step, along, gap / 2
+        return step, along, first / 2
+
+    def _coupling(self, probs: Array) -> _Coupling:
+        """Spectrum of the mean over the rows of diag(p) - p p'."""
+        shares = (probs * self.share).transpose(1, 2, 0)  # (F, K, N)
+        mean = -(shares @ probs.transpose(1, 0, 2))
+        each = np.arange(mean.shape[-1])
+        mean[:, each, each] += shares.sum(-1)
+        values, vectors = np.linalg.eigh(mean)
+        return np.maximum(values, 0)[..., None], vectors
 
 
 class _Columns:
@@ -191,7 +221,9 @@ class _Columns:
     def __init__(self, x: Sequence[Any], axes: Sequence[_Axes | None], parts: Sequence[Block]):
         self.x, self.axes, self.parts, self.dtype = x, axes, parts, x[0].dtype
         *self.cuts, self.width = np.cumsum([matrix.shape[1] for matrix in x]).tolist()
-        self.transposed = [m.T if isinstance(m, np.ndarray) else m.T.tocsr() for m in x]
+        self.turned = [
+            None if isinstance(m, np.ndarray) else m.T.tocsr() for m in x
+        ]  # of sparse ones
         self.mean, self.factor = np.empty((2, len(parts), 1, self.width), self.dtype)
         for i, part in enumerate(parts):
             self.mean[i], self.factor[i] = part.mean, 1 / np.asarray(part.deviation)
@@ -209,14 +241,20 @@ class _Columns:
         """Of a sum over rows and classes of slopes (N, F, K) times logits, (F, K, d + 1)."""
         total = slopes.sum(0, dtype=float)[..., None].astype(self.dtype)  # (F, K, 1)
         flat = slopes.reshape(len(slopes), -1)
-        inner = np.concatenate([matrix @ flat for matrix in self.transposed]).T
+        pairs = zip(self.x, self.turned, strict=True)
+        sums = [flat.T @ m if turned is None else (turned @ flat).T for m, turned in pairs]
+        inner = np.concatenate(sums, 1)
         inner = (inner.reshape(*total.shape[:2], self.width) - total * self.mean) * self.factor
         return np.concatenate([inner, total], -1)
 
-    def divider(self, curvature: Array, penalties: Array) -> Divide:
+    def divider(self, curvature: Array, coupling: _Coupling, penalties: Array) -> Divide:
         """An approximate division of (F, K, d) by the Hessian, from curvatures (N, F, K)."""
-        matrices = zip(self.transposed, self.axes, strict=True)
-        found = [_divider(matrix, axes, curvature, penalties) for matrix, axes in matrices]
+        found = [
+            _diagonal_divider(turned, curvature, penalties)
+            if axes is None
+            else _axes_divider(axes, coupling, penalties)
+            for turned, axes in zip(self.turned, self.axes, strict=True)
+        ]
 
         def divide(weights: Array) -> Array:
             blocks = zip(found, np.split(weights, self.cuts, -1), strict=True)
@@ -233,21 +271,24 @@ class _Columns:
         return weight, point[..., -1] - (weight * self.mean).sum(-1)
 
 
-def _divider(transposed: Any, axes: _Axes | None, curvature: Array, penalties: Array) -> Divide:
-    """See `_Columns.divider`, of one matrix: by its leading axes, or by the Hessian's diagonal."""
-    total = curvature.sum(0)[..., None]  # (F, K, 1)
-    if axes is None:
-        diagonal = (transposed.power(2) @ curvature.reshape(len(curvature), -1)).T
-        diagonal = diagonal.reshape(*total.shape[:2], -1) + penalties
-        return lambda weights: weights / diagonal
-    vectors, variances, others = axes
-    rest = 1 / (total * others + penalties)
-    leading = 1 / (total * variances + penalties) - rest  # (F, K, r)
+def _diagonal_divider(turned: Any, curvature: Array, penalties: Array) -> Divide:
+    """See `_Columns.divider`, of a sparse matrix: by the Hessian's diagonal."""
+    diagonal = (turned.power(2) @ curvature.reshape(len(curvature), -1)).T
+    diagonal = diagonal.reshape(*curvature.shape[1:], -1) + penalties
+    return lambda weights: weights / diagonal
+
+
+def _axes_divider(axes: _Axes, coupling: _Coupling, penalties: Array) -> Divide:
+    """See `_Columns.divider`, of a dense matrix: by its leading axes, and those of the classes."""
+    (vectors, variances, others), (values, classes) = axes, coupling
+    rest = 1 / (values * others + penalties)
+    leading = 1 / (values * variances + penalties) - rest  # (F, K, r)
 
     def divide(weights: Array) -> Array:
-        inside = weights.reshape(total.size, len(vectors)) @ vectors
+        weights = classes.swapaxes(1, 2) @ weights
+        inside = weights.reshape(values.size, len(vectors)) @ vectors
         inside = inside * leading.reshape(inside.shape) @ vectors.T
-        return weights * rest + inside.reshape(weights.shape)
+        return classes @ (weights * rest + inside.reshape(weights.shape))
 
     return divide
 
@@ -291,9 +332,10 @@ class _Span:
         by_part = slopes.transpose(1, 2, 0)  # (F, K, N)
         return np.concatenate([by_part @ self.rows, by_part.sum(-1, keepdims=True)], -1)
 
-    def divider(self, curvature: Array, penalties: Array) -> Divide:
-        diagonal = curvature.sum(0)[..., None] * self.variances + penalties
-        return lambda weights: weights / diagonal
+    def divider(self, curvature: Array, coupling: _Coupling, penalties: Array) -> Divide:
+        values, classes = coupling
+        diagonal = values * self.variances + penalties
+        return lambda weights: classes @ (classes.swapaxes(1, 2) @ weights / diagonal)
 
     def solutions(self, point: Array) -> list[Solution]:
         inverse = np.divide(1, self.size, out=np.zeros_like(self.size), where=self.size > 0)

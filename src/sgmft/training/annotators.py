@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sgmft.data.posts import Post, require_columns
-from sgmft.data.soft_labels import soften
+from sgmft.data.source import soften
 from sgmft.data.tables.cells import NO_LABEL, says_nothing, to_label
 from sgmft.data.tables.columns import find_role
 from sgmft.errors import TEXTS, Message, SgmftError, SgmftNotice, warn

@@ -7,7 +7,7 @@ import pytest
 from sgmft.data.posts import Post
 from sgmft.data.splits import fold_posts, split_posts
 from sgmft.errors import SgmftError
-from sgmft.evaluation.compare.splits import Division, Split, divide, write_splits
+from sgmft.evaluation.compare.prepare import Division, Split, divide, write_splits
 
 POSTS = [Post(label="ab"[i % 2], id=f"p{i}", place=f"t.csv, row {i + 2}") for i in range(40)]
 USERS = [replace(post, user=f"u{i % 8}") for i, post in enumerate(POSTS)]

@@ -17,7 +17,7 @@ from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare import runs
 from sgmft.evaluation.compare.catalogue import make_plan, read_catalogue
-from sgmft.evaluation.compare.prepare import load_data, load_features, prepare_comparison
+from sgmft.evaluation.compare.prepare import Split, load_data, load_features, prepare_comparison
 from sgmft.evaluation.compare.report import write_report
 from sgmft.evaluation.compare.results import (
     make_figures,
@@ -27,7 +27,6 @@ from sgmft.evaluation.compare.results import (
     write_runs,
 )
 from sgmft.evaluation.compare.runs import Comparison, suggest
-from sgmft.evaluation.compare.splits import Split
 from sgmft.features.encoders.registry import ENCODERS
 from sgmft.models import registry
 from sgmft.models.registry import METHODS

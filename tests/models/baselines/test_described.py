@@ -8,8 +8,7 @@ import pytest
 from sgmft import Post, SemanticLocator
 from sgmft.errors import SgmftError
 from sgmft.features.features import Batch
-from sgmft.locator.zero_shot import parse_descriptions
-from sgmft.models.baselines.zero_shot import PRIOR, Described, DescribedConfig
+from sgmft.models.baselines.zero_shot import PRIOR, Described, DescribedConfig, parse_descriptions
 
 N, K, D, G, C, W = 9, 3, 4, 2, 6, 5
 

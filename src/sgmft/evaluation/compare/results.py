@@ -16,9 +16,8 @@ from sgmft.data.tables import open_writer
 from sgmft.evaluation.compare import figures as drawn, statistics
 from sgmft.evaluation.compare.catalogue import Row
 from sgmft.evaluation.compare.figures import ReportFigure
-from sgmft.evaluation.compare.prepare import EncoderSetting
+from sgmft.evaluation.compare.prepare import TEST, EncoderSetting
 from sgmft.evaluation.compare.runs import Comparison, RowRecords
-from sgmft.evaluation.compare.splits import TEST
 from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
 from sgmft.evaluation.figures import confusion_figure, draw_confusion
 from sgmft.models.arrays import Doubles

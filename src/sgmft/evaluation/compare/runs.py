@@ -28,8 +28,7 @@ from sgmft.data.tables import open_writer
 from sgmft.errors import SgmftError, needs_extra, warn
 from sgmft.evaluation.compare import prepare
 from sgmft.evaluation.compare.catalogue import FACTORS, ComparisonPlan, Row
-from sgmft.evaluation.compare.prepare import ComparisonData, EncoderSetting
-from sgmft.evaluation.compare.splits import TEST, TRAIN, VALIDATION
+from sgmft.evaluation.compare.prepare import TEST, TRAIN, VALIDATION, ComparisonData, EncoderSetting
 from sgmft.features.attributes import AttributeReader
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures

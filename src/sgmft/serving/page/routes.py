@@ -28,13 +28,19 @@ from starlette.types import Receive, Scope, Send
 from sgmft.data.tables import Columns
 from sgmft.data.tables.formats import READABLE
 from sgmft.errors import SgmftError
-from sgmft.evaluation.explain.explanation import Explanation
+from sgmft.evaluation.explain.attribution import Explanation
 from sgmft.evaluation.explain.page import MOST_CLASSES, explanation_view
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import log_bug
-from sgmft.serving.page.language import LANGUAGES, Language, problem_html
-from sgmft.serving.page.tables import TableJob, TableRefused, columns_html
+from sgmft.serving.page.tables import (
+    LANGUAGES,
+    Language,
+    TableJob,
+    TableRefused,
+    columns_html,
+    problem_html,
+)
 from sgmft.serving.problems import Places, Problem
 from sgmft.serving.requests import ExplainedPost, Form, ParsedRequest, open_form, parse_request
 from sgmft.utils.templates import render
