@@ -26,7 +26,7 @@ from sgmft.cli.main import app
 from sgmft.data.posts import Attachment
 from sgmft.data.tables import Columns, iter_posts, open_writer
 from sgmft.errors import SgmftError
-from sgmft.evaluation.explain.attribution import Explanation
+from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.locator.estimator import Estimator
 from sgmft.locator.loading import load_predictor
 from sgmft.locator.onnx.export import export_model

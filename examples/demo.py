@@ -19,7 +19,7 @@ from sgmft.cli.evaluate import print_evaluation
 from sgmft.cli.main import app
 from sgmft.data.source import Source
 from sgmft.data.tables import open_writer, read_posts
-from sgmft.evaluation.report import write_page
+from sgmft.evaluation.figures import write_page
 from sgmft.features.features import PARTS
 from sgmft.jobs.evaluate import choose_examples, describe_locator, evaluate_table
 from sgmft.jobs.explain import explain_table

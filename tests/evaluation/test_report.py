@@ -13,9 +13,8 @@ from PIL import Image
 from html_page import EVIL, Page, svg_words
 from sgmft import Post
 from sgmft.errors import Message, SgmftError
-from sgmft.evaluation.figures import confusion_figure, save_confusion
+from sgmft.evaluation.figures import confusion_figure, save_confusion, write_evaluation, write_page
 from sgmft.evaluation.metrics import evaluate
-from sgmft.evaluation.report import write_evaluation, write_page
 from sgmft.utils.templates import render
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -12,8 +12,8 @@ from sgmft.data.posts import Post, raise_first_error, require_columns, require_k
 from sgmft.data.source import JobSummary, Source, apply_fixes, describe_errors
 from sgmft.data.tables import open_writer
 from sgmft.errors import TEXTS, Message, NoUsableRowError, warn
+from sgmft.evaluation.figures import write_evaluation
 from sgmft.evaluation.metrics import Evaluation, evaluate
-from sgmft.evaluation.report import write_evaluation
 from sgmft.features.attributes import read_cell
 from sgmft.features.features import PARTS
 from sgmft.features.table import describe_vectors

@@ -9,7 +9,8 @@ from pathlib import Path
 from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.source import JobSummary, Source
 from sgmft.errors import SgmftError, check_name
-from sgmft.evaluation.explain.attribution import Explanation, UnexplainableError
+from sgmft.evaluation.explain.attribution import UnexplainableError
+from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.evaluation.explain.page import ENGLISH, explanation_page
 from sgmft.locator.locator import SemanticLocator
 from sgmft.utils.files import write_file

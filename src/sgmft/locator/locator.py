@@ -20,7 +20,8 @@ from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning, split_wi
 from sgmft.data.splits import fingerprint, split_posts
 from sgmft.errors import TEXTS, SgmftError, SgmftNotice, needs_extra, raising, warn
 from sgmft.evaluation.calibration import fit_temperature, temper
-from sgmft.evaluation.explain.attribution import ExplainedModel, Explanation, explain_post
+from sgmft.evaluation.explain.attribution import ExplainedModel, explain_post
+from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.features.attributes import AttributeReader
 from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts, encode_windows
 from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder

@@ -14,7 +14,7 @@ from typing import Any
 
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftError, raising
-from sgmft.evaluation.explain.attribution import Explanation
+from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.jobs.predict import ModelFolder
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sgmft.data.posts import Attachment, Post
 from sgmft.errors import SgmftError
-from sgmft.evaluation.explain.attribution import Explanation
+from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.jobs.predict import ModelFolder
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.onnx.locator import OnnxLocator

@@ -8,7 +8,7 @@ import pytest
 from html_page import EVIL, Page
 from sgmft import Post
 from sgmft.errors import Message
-from sgmft.evaluation.explain.attribution import (
+from sgmft.evaluation.explain.explanation import (
     Explanation,
     ImageAttribution,
     PartAttribution,

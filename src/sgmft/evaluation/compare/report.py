@@ -14,7 +14,7 @@ from sgmft.errors import Message
 from sgmft.evaluation.compare.figures import ReportFigure
 from sgmft.evaluation.compare.results import ResultRow, ResultTable
 from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
-from sgmft.evaluation.report import MOST_VALUES
+from sgmft.evaluation.figures import MOST_VALUES
 from sgmft.utils.files import write_file
 from sgmft.utils.templates import render
 

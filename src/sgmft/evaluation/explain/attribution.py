@@ -2,8 +2,8 @@
 
 import math
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from itertools import compress, pairwise
 from typing import Any, Literal, NamedTuple
@@ -17,6 +17,7 @@ from sgmft.data.preprocessing.media import make_thumbnail, to_data_url
 from sgmft.data.preprocessing.text import CLEANINGS, simplify, split_words
 from sgmft.errors import SgmftError, check_name
 from sgmft.evaluation.calibration import temper
+from sgmft.evaluation.explain import explanation as result
 from sgmft.features.attributes import AttributeReader
 from sgmft.features.encode import PreparedPost, encode_prepared, prepare_post
 from sgmft.features.encoders.base import Encoder, PostFeatures
@@ -24,92 +25,6 @@ from sgmft.features.encoders.batches import encode_joint
 from sgmft.features.features import Features
 from sgmft.models.arrays import Array, Doubles, Flags, Floats, normalize
 from sgmft.models.base import Model, predict_logits
-from sgmft.utils.files import nan_to_none
-
-
-@dataclass(frozen=True)
-class PartAttribution:
-    """The text or a picture."""
-
-    name: str  # "text", "picture", or "picture 1", "picture 2", ... where there are several.
-    contribution: float  # to the label's probability; a Shapley value
-    alone: str  # the label that the model gives to this part on its own
-
-
-@dataclass(frozen=True)
-class WordAttribution:
-    """A word, or words in a row where a text is long."""
-
-    text: str  # as the encoder reads it
-    start: int  # where it stands in the text as its author wrote it
-    end: int  # equal to `start` where it is not found
-    contribution: float  # what the label's probability loses when the word is deleted
-
-
-@dataclass(frozen=True)
-class ImageAttribution:
-    """The regions of one picture."""
-
-    file: str  # its path as the post has it, or its name where it is in memory
-    frame: int | None  # which picture of a video or animation it is, from 1; None for a still
-    # a frame as the model sees it, or a still that is in memory, as a `data:` address; "" for a
-    # still that `file` shows; not in `to_dict`
-    seen: str = field(repr=False)
-    grid: int  # g; the picture is cut into g by g regions
-    # (g²,) what the label's probability loses with a region in the picture's mean colour, by rows
-    contributions: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class SimilarityMap:
-    """How similar the model finds words and picture regions.
-
-    P^e is the network's own guidance (equations 2, 4 and 5; each guided element's values sum to
-    1); cosines are of features in the encoder's shared space.
-    """
-
-    kind: Literal["P^e", "cosine"]
-    words: tuple[str, ...]  # n of them
-    grid: int  # each picture has grid² regions
-    values: tuple[tuple[float, ...], ...]  # n rows of m numbers, picture after picture
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why the model gives `label` its probability."""
-
-    post: Post  # what was explained
-    label: str  # the label explained
-    predicted: str  # the most probable label
-    probabilities: Mapping[str, float]  # by label, as `SemanticLocator.predict_proba` gives them
-    # the label's probability for a post with neither text nor picture; for the default method its
-    # frequency among the training posts, to the power of 1/T of the calibration
-    base: float
-    parts: tuple[PartAttribution, ...]  # contributions sum to the label's probability less `base`
-    exact: bool  # whether the contributions of the parts are exact, or sampled (over ten parts)
-    words: tuple[WordAttribution, ...]  # at most 64; in a longer text, some in a row are together
-    pictures: tuple[ImageAttribution, ...]  # one for each picture
-    similarity: SimilarityMap | None  # None where the model has none between words and regions
-    gate: float | None  # P^m, the text's weight against the picture's; None where there is none
-    # entropies of P^m and P^e relative to their largest values, 1 meaning that they are uniform;
-    # NaN or None where there is no such guidance
-    guidance: tuple[float, float] | None
-
-    @property
-    def probability(self) -> float:
-        """Probability of the explained label."""
-        return self.probabilities[self.label]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, the same after a round trip; None in place of NaN."""
-        found = asdict(self)
-        post = {name: getattr(self.post, name) for name in ("id", "place", "text")}
-        post |= {"images": list(map(str, self.post.images)), "warnings": list(self.post.warnings)}
-        found |= {"post": post, "probabilities": dict(self.probabilities)}
-        for picture in found["pictures"]:
-            del picture["seen"]
-        return dict(nan_to_none(found))
-
 
 Coalitions = Flags  # (N, n), True where a player takes part
 Game = Callable[[Coalitions], Doubles]  # N coalitions to their N values
@@ -222,7 +137,7 @@ def _keep_rows(rows: Array | None, kept: Flags) -> Array | None:
     return rows[np.repeat(kept, len(rows) // len(kept))]
 
 
-def explain_post(post: Post, model: ExplainedModel, label: str | None = None) -> Explanation:
+def explain_post(post: Post, model: ExplainedModel, label: str | None = None) -> result.Explanation:
     """Attribute the probability of a label, by default the most probable, to parts of a post.
 
     The contributions of text and pictures are Shapley values; those of words and regions what the
@@ -243,7 +158,7 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
     network = model.network
     output = network.predict(predictor.features([predictor.whole]).batch(None, network.uses_ngrams))
     gate, found = (output.parts or {}).get("gate"), output.guidance
-    return Explanation(
+    return result.Explanation(
         post=post,
         label=label,
         predicted=predicted,
@@ -251,7 +166,7 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
         base=float(predictor.predict_proba([predictor.keep_parts(False, [])])[0, k]),
         parts=parts,
         exact=exact,
-        words=tuple(WordAttribution(x.text, *x.shown, y) for x, y in losses),
+        words=tuple(result.WordAttribution(x.text, *x.shown, y) for x, y in losses),
         pictures=tuple(_picture(predictor, post, i, k) for i in range(len(predictor.images))),
         similarity=_similarity_map(predictor),
         gate=None if gate is None else float(gate[0]),
@@ -259,7 +174,7 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
     )
 
 
-def _picture(predictor: MaskedPredictor, post: Post, i: int, k: int) -> ImageAttribution:
+def _picture(predictor: MaskedPredictor, post: Post, i: int, k: int) -> result.ImageAttribution:
     files, frame, seen = predictor.content.files, None, ""
     if files.count(file := files[i]) > 1:
         frame = i - files.index(file) + 1
@@ -267,10 +182,10 @@ def _picture(predictor: MaskedPredictor, post: Post, i: int, k: int) -> ImageAtt
     elif isinstance(shown := post.images[file], Attachment):
         seen = make_thumbnail(shown)
     losses = tuple(region_losses(predictor, i, k).tolist())
-    return ImageAttribution(str(post.images[file]), frame, seen, GRID, losses)
+    return result.ImageAttribution(str(post.images[file]), frame, seen, GRID, losses)
 
 
-def _parts(predictor: MaskedPredictor, k: int) -> tuple[tuple[PartAttribution, ...], bool]:
+def _parts(predictor: MaskedPredictor, k: int) -> tuple[tuple[result.PartAttribution, ...], bool]:
     """Return Shapley values of the text, if there is one, and each picture; whether exact."""
     count, texts = len(predictor.images), int(bool(predictor.text))
     pictures = ["picture"] if count == 1 else [f"picture {i + 1}" for i in range(count)]
@@ -283,10 +198,10 @@ def _parts(predictor: MaskedPredictor, k: int) -> tuple[tuple[PartAttribution, .
     values, exact = shapley_values(lambda coalitions: predict(coalitions)[:, k], len(names))
     alone = predict(np.eye(len(names), dtype=bool)).argmax(1)
     labels = [predictor.model.labels[best] for best in alone]
-    return tuple(map(PartAttribution, names, values.tolist(), labels)), exact
+    return tuple(map(result.PartAttribution, names, values.tolist(), labels)), exact
 
 
-def _similarity_map(predictor: MaskedPredictor) -> SimilarityMap | None:
+def _similarity_map(predictor: MaskedPredictor) -> result.SimilarityMap | None:
     """Return P^e of SG-MFT in the tokens view, else cosines in a shared space, else None."""
     if not predictor.text or not predictor.images:
         return None
@@ -301,7 +216,7 @@ def _similarity_map(predictor: MaskedPredictor) -> SimilarityMap | None:
     rows = [i for i in range(len(values)) if is_word(words[i])]
     grid = math.isqrt(values.shape[1] // len(predictor.images))
     shown = tuple(tuple(map(float, values[i])) for i in rows)
-    return SimilarityMap(kind, tuple(words[i] for i in rows), grid, shown)
+    return result.SimilarityMap(kind, tuple(words[i] for i in rows), grid, shown)
 
 
 def _element_guidance(predictor: MaskedPredictor, words: Sequence[str]) -> Floats | None:

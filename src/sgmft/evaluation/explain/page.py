@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.data.preprocessing.media import image_view
-from sgmft.evaluation.explain.attribution import Explanation, PartAttribution
+from sgmft.evaluation.explain.explanation import Explanation, PartAttribution
 from sgmft.utils.templates import read_texts, render
 
 MOSTLY = 2 / 3  # of what speaks for a label

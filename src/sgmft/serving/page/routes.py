@@ -28,7 +28,7 @@ from starlette.types import Receive, Scope, Send
 from sgmft.data.tables import Columns
 from sgmft.data.tables.formats import READABLE
 from sgmft.errors import SgmftError
-from sgmft.evaluation.explain.attribution import Explanation
+from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.evaluation.explain.page import MOST_CLASSES, explanation_view
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.engine import InferenceEngine
