@@ -5,10 +5,10 @@ weights stand side by side, so that one pass over the rows serves several of the
 some. Threads of our own never wait for each other within a product, as those of a BLAS do, which
 spin: beside a busy neighbour they take three times as long as one thread.
 
-The Hessian is close to C (x) X'X / N + penalty, where C is the mean of diag(p) - p p' over the
-rows. Its inverse, from the eigenvectors of C and the leading ones of X'X, preconditions the
-conjugate gradients by which each Newton step is found (Nocedal & Wright 2006, section 7.1), once
-each class's rows are centred, which frees its intercept. Few passes over the rows are then left,
+The Hessian of a class's weights is close to c X'X / N + penalty, where c is the mean of p (1 - p)
+over the rows, once the rows are centred as they count for the class, which frees its intercept. Its
+inverse, from the leading eigenvectors of X'X, preconditions the conjugate gradients by which each
+Newton step is found (Nocedal & Wright 2006, section 7.1). Few passes over the rows are then left,
 whatever their spectrum. Where rows are fewer than columns, the weights lie in the span of the rows
 (representer theorem), and the search goes on in its coordinates.
 """
@@ -35,7 +35,6 @@ MAX_NUMBERS = 2**22  # in the weights, or the logits, of regressions that are so
 Divide = Callable[[Array], Array]
 # Spectrum of X'X / N: leading vectors (D, r), their variances (r,), mean variance along all others
 _Axes = tuple[Array, Array, float]
-_Coupling = tuple[Array, Array]  # of classes: eigenvalues (F, K, 1) and vectors (F, K, K) of C
 
 
 class Solution(NamedTuple):
@@ -168,18 +167,15 @@ class _Problem:
         """
         curvature = probs * (1 - probs) * self.share  # (N, F, K)
         mean, total = np.split(self.columns.gradient(curvature), [-1], -1)
-        mean /= np.maximum(total, 1e-12)  # of each class's rows
-        values, classes = coupling = self._coupling(probs)
-        known = values > np.maximum(1e-6 * values.max(1, keepdims=True), 1e-12)  # no constant's
-        inverse = np.divide(1, values, out=np.zeros_like(values), where=known)
-        inverse = classes @ (inverse * classes.swapaxes(1, 2))  # of C, (F, K, K)
-        divide = self.columns.divider(curvature, coupling, penalties.astype(gradient.dtype))
+        total = np.maximum(total, 1e-12)
+        mean /= total  # of the rows, as they count for each class
+        divide = self.columns.divider(curvature, penalties.astype(gradient.dtype))
 
         def precondition(residual: Array) -> Array:
             bias = residual[..., -1:]
             weight = divide(residual[..., :-1] - mean * bias)
-            bias = inverse @ bias - (mean * weight).sum(-1, keepdims=True)
-            return np.concatenate([weight, bias], -1) * self.present
+            bias = bias / total - (mean * weight).sum(-1, keepdims=True)
+            return np.concatenate([weight, bias], -1)
 
         step, along = np.zeros_like(gradient), np.zeros_like(probs)
         residual = -gradient
@@ -204,15 +200,6 @@ class _Problem:
             ratio = np.divide(size, before, out=np.zeros_like(size), where=before > 0)
             direction = towards + ratio.astype(gradient.dtype)[:, None, None] * direction
         return step, along, first / 2
-
-    def _coupling(self, probs: Array) -> _Coupling:
-        """Spectrum of the mean over the rows of diag(p) - p p'."""
-        shares = (probs * self.share).transpose(1, 2, 0)  # (F, K, N)
-        mean = -(shares @ probs.transpose(1, 0, 2))
-        each = np.arange(mean.shape[-1])
-        mean[:, each, each] += shares.sum(-1)
-        values, vectors = np.linalg.eigh(mean)
-        return np.maximum(values, 0)[..., None], vectors
 
 
 class _Columns:
@@ -247,14 +234,10 @@ class _Columns:
         inner = (inner.reshape(*total.shape[:2], self.width) - total * self.mean) * self.factor
         return np.concatenate([inner, total], -1)
 
-    def divider(self, curvature: Array, coupling: _Coupling, penalties: Array) -> Divide:
+    def divider(self, curvature: Array, penalties: Array) -> Divide:
         """An approximate division of (F, K, d) by the Hessian, from curvatures (N, F, K)."""
-        found = [
-            _diagonal_divider(turned, curvature, penalties)
-            if axes is None
-            else _axes_divider(axes, coupling, penalties)
-            for turned, axes in zip(self.turned, self.axes, strict=True)
-        ]
+        matrices = zip(self.turned, self.axes, strict=True)
+        found = [_divider(turned, axes, curvature, penalties) for turned, axes in matrices]
 
         def divide(weights: Array) -> Array:
             blocks = zip(found, np.split(weights, self.cuts, -1), strict=True)
@@ -271,24 +254,21 @@ class _Columns:
         return weight, point[..., -1] - (weight * self.mean).sum(-1)
 
 
-def _diagonal_divider(turned: Any, curvature: Array, penalties: Array) -> Divide:
-    """See `_Columns.divider`, of a sparse matrix: by the Hessian's diagonal."""
-    diagonal = (turned.power(2) @ curvature.reshape(len(curvature), -1)).T
-    diagonal = diagonal.reshape(*curvature.shape[1:], -1) + penalties
-    return lambda weights: weights / diagonal
-
-
-def _axes_divider(axes: _Axes, coupling: _Coupling, penalties: Array) -> Divide:
-    """See `_Columns.divider`, of a dense matrix: by its leading axes, and those of the classes."""
-    (vectors, variances, others), (values, classes) = axes, coupling
-    rest = 1 / (values * others + penalties)
-    leading = 1 / (values * variances + penalties) - rest  # (F, K, r)
+def _divider(turned: Any, axes: _Axes | None, curvature: Array, penalties: Array) -> Divide:
+    """See `_Columns.divider`, of one matrix: by its leading axes, or by the Hessian's diagonal."""
+    total = curvature.sum(0)[..., None]  # (F, K, 1)
+    if axes is None:
+        diagonal = (turned.power(2) @ curvature.reshape(len(curvature), -1)).T
+        diagonal = diagonal.reshape(*total.shape[:2], -1) + penalties
+        return lambda weights: weights / diagonal
+    vectors, variances, others = axes
+    rest = 1 / (total * others + penalties)
+    leading = 1 / (total * variances + penalties) - rest  # (F, K, r)
 
     def divide(weights: Array) -> Array:
-        weights = classes.swapaxes(1, 2) @ weights
-        inside = weights.reshape(values.size, len(vectors)) @ vectors
+        inside = weights.reshape(total.size, len(vectors)) @ vectors
         inside = inside * leading.reshape(inside.shape) @ vectors.T
-        return classes @ (weights * rest + inside.reshape(weights.shape))
+        return weights * rest + inside.reshape(weights.shape)
 
     return divide
 
@@ -332,10 +312,9 @@ class _Span:
         by_part = slopes.transpose(1, 2, 0)  # (F, K, N)
         return np.concatenate([by_part @ self.rows, by_part.sum(-1, keepdims=True)], -1)
 
-    def divider(self, curvature: Array, coupling: _Coupling, penalties: Array) -> Divide:
-        values, classes = coupling
-        diagonal = values * self.variances + penalties
-        return lambda weights: classes @ (classes.swapaxes(1, 2) @ weights / diagonal)
+    def divider(self, curvature: Array, penalties: Array) -> Divide:
+        diagonal = curvature.sum(0)[..., None] * self.variances + penalties
+        return lambda weights: weights / diagonal
 
     def solutions(self, point: Array) -> list[Solution]:
         inverse = np.divide(1, self.size, out=np.zeros_like(self.size), where=self.size > 0)
