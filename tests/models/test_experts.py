@@ -218,6 +218,19 @@ def test_weights_count_as_scikit_learns_and_as_repeated_rows_do(kind, width, tig
         np.testing.assert_allclose(probabilities(again, x), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [np.copy, csr_matrix], ids=["array", "sparse"])
+@pytest.mark.parametrize("penalty", [0.3, 0.1])
+def test_what_was_solved_roughly_is_solved_to_the_end(penalty, kind, tight):
+    x, labels = dense()
+    every = Regressions(kind(x), labels, K, [Block(np.ones(len(x)))])
+    for each in (1.0, 0.3, 0.1):
+        rough = every.solve(each, rough=True)
+    (found,) = every.solve(penalty)
+    expected = scikit(x, labels, penalty).predict_proba(x)
+    np.testing.assert_allclose(probabilities(found, x), expected, atol=1e-5)
+    assert np.abs(probabilities(rough[0], x) - scikit(x, labels, 0.1).predict_proba(x)).max() > 1e-6
+
+
 def test_a_part_never_sees_the_other_rows(tight):
     x, labels = dense()
     parts, changed = folds(x), x.copy()
