@@ -120,8 +120,9 @@ class Table(NamedTuple):
 
 def reads_tokens(name: str) -> bool:
     method, preset, settings = parse(name)
-    settings.pop("teacher", None)
-    return method.uses_tokens(method.preset(preset, settings))
+    teacher = settings.pop("teacher", None)
+    own = method.uses_tokens(method.preset(preset, settings))
+    return own or (teacher is not None and reads_tokens(teacher))
 
 
 def read_table(file: str | Path, features: Path, tokens: bool = False) -> Table:

@@ -72,13 +72,13 @@ def read_soft_labels(posts: Sequence[Post], keep: bool = False) -> list[Post]:
     return read
 
 
-COLUMNS = ("id", "label", "new_label")
+FIX_COLUMNS = ("id", "label", "new_label")
 # for 00272, spreadsheet programs save 272, or 272.0; all three are 272 here
 plain_number = partial(re.compile(r"^0*(\d+)(?:[.,]00?)?$").sub, r"\1")
 
 
 def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -> list[Post]:
-    """Return posts with the labels of a table of `COLUMNS`; those with an empty `new_label` go.
+    """Return posts with the labels of a table of `FIX_COLUMNS`; those with an empty `new_label` go.
 
     A post without an id is named by its place, as `Post.place` has it. A fix is not applied where
     its id may be of no post or of several, where its `label` is not the post's, or where an earlier
@@ -95,9 +95,11 @@ def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -
     for row in open_table(path).rows:
         cells = {} if row.error else row.values
         try:
-            name, old, new = (to_label(cells[x]).strip() for x in COLUMNS)
+            name, old, new = (to_label(cells[x]).strip() for x in FIX_COLUMNS)
         except (KeyError, ValueError) as error:
-            why = row.error or f"the columns {', '.join(COLUMNS)} are needed, with one text each"
+            why = (
+                row.error or f"the columns {', '.join(FIX_COLUMNS)} are needed, with one text each"
+            )
             raise SgmftError(f"{path}, row {row.number}: {why}.") from error
         found = (name[:1] == "0" and known.get(name)) or numbers.get(plain_number(name), [])
         if len(same := [x for x in labels if plain_number(x) == plain_number(new)]) == 1:

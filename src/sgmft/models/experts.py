@@ -67,7 +67,7 @@ class Expert(ArrayModule, ABC):
         """Logarithms of the K probabilities of B posts, (B, K)."""
 
     def regressions(self, x: Array, labels: Labels, weights: Doubles) -> Regressions:
-        """That of N posts."""
+        """Return that of N posts, from which scale or vocabulary are taken."""
         return Regressions(self._fit_inputs(x), labels, len(self.bias), [Block(weights)])
 
     def fit(
@@ -115,22 +115,22 @@ class Expert(ArrayModule, ABC):
 
     def _cross_fit(self, x: Array, labels: Labels, left_out: Folds, weights: Doubles) -> Fit:
         """From a penalty, and whether roughly, to the solution and `forward` without each fold."""
-        experts = [self, *(deepcopy(self) for _ in left_out)]
+        others = [deepcopy(self) for _ in left_out]
         rows = [np.ones(len(labels), bool), *(~out for out in left_out)]
+
+        def start(one: Expert, own: Array) -> Regressions:
+            return one.regressions(x[own], labels[own], weights[own])
+
         with ThreadPoolExecutor(thread_count()) as pool:
-            every = list(
-                pool.map(
-                    lambda e, own: e.regressions(x[own], labels[own], weights[own]), experts, rows
-                )
-            )
+            every = list(pool.map(start, [self, *others], rows))
 
         def fit(penalty: float, rough: bool) -> tuple[Solution, list[Predict]]:
             with ThreadPoolExecutor(thread_count()) as pool:
                 solve = partial(Regressions.solve, penalty=penalty, rough=rough)
-                found = [solution for (solution,) in pool.map(solve, every)]
-            for one, solution in zip(experts, found, strict=True):
+                whole, *found = (solution for (solution,) in pool.map(solve, every))
+            for one, solution in zip(others, found, strict=True):
                 one._load_solution(solution)
-            return found[0], [one.forward for one in experts[1:]]
+            return whole, [one.forward for one in others]
 
         return fit
 
@@ -157,6 +157,12 @@ class Standardizer(ArrayModule):
         if len(x) > 1:
             self.mean, self.deviation = (y.astype(np.float32) for y in mean_and_divisor(x))
 
+    def scaled(self, x: Array) -> Array:
+        """Return vectors (N, width) as they are learned from."""
+        rows = x - self.mean
+        rows /= self.deviation  # in place: the rows are the largest thing in memory
+        return rows
+
 
 class DenseExpert(Expert):
     """On standardised features (N, width)."""
@@ -171,9 +177,7 @@ class DenseExpert(Expert):
 
     def _fit_inputs(self, x: Array) -> Any:
         self.scale.fit(x)
-        rows = x - self.scale.mean
-        rows /= self.scale.deviation
-        return rows
+        return self.scale.scaled(x)
 
     def _cross_fit(self, x: Array, labels: Labels, left_out: Folds, weights: Doubles) -> Fit:
         rows = self._fit_inputs(x)
@@ -187,7 +191,7 @@ class DenseExpert(Expert):
         return fit
 
     def _predict_by(self, solution: Solution, x: Array) -> Floats:
-        rows = (x - self.scale.mean) / self.scale.deviation
+        rows = self.scale.scaled(x)
         weight, bias = (y.astype(rows.dtype) for y in solution)
         return np.asarray(arrays.log_softmax(rows @ weight.T + bias))
 

@@ -97,8 +97,9 @@ class Regressions:
         from the largest penalty on, whose solution is nearest to zero.
         """
         with ThreadPoolExecutor(self.threads) as pool:
-            run, gap = pool.map if self.threads > 1 else map, ROUGH_GAP if rough else GAP
-            solved = list(run(_Problem.solve, self.problems, repeat(penalty), repeat(gap)))
+            run = pool.map if self.threads > 1 else map
+            common = repeat(penalty), repeat(ROUGH_GAP if rough else GAP)
+            solved = list(run(_Problem.solve, self.problems, *common))
         count = len(solved)
         return [solved[i % count][i // count] for i in range(self.number)]
 
@@ -120,7 +121,7 @@ class _Problem:
 
     def solve(self, penalty: float, gap: float) -> list[Solution]:
         """Find the minima by Newton's method, and return the regressions there."""
-        penalties, self.gap = penalty * self.strength, gap
+        penalties = penalty * self.strength
         before, last = ([*self.points.values()] * 2)[-2:]
         point = self.points.get(penalty, 2 * last - before)  # as far beyond the last as that was
         logits = self.columns.logits(point)
@@ -128,8 +129,8 @@ class _Problem:
         for _ in range(MAX_STEPS):
             slopes = (probs - self.own) * self.share
             gradient = self._gradient(slopes, point, penalties)
-            step, along, down = self._newton_step(gradient, probs, penalties)
-            length = (down > self.gap).astype(float)  # (F,)
+            step, along, down = self._newton_step(gradient, probs, penalties, gap)
+            length = (down > gap).astype(float)  # (F,)
             if not length.any():
                 break
             for _ in range(MAX_HALVINGS):
@@ -160,7 +161,9 @@ class _Problem:
         gradient[..., :-1] += (penalties * point[..., :-1]).astype(gradient.dtype)
         return gradient * self.present
 
-    def _newton_step(self, gradient: Array, probs: Array, penalties: Array) -> tuple[Array, ...]:
+    def _newton_step(
+        self, gradient: Array, probs: Array, penalties: Array, gap: float
+    ) -> tuple[Array, ...]:
         """The step (F, K, d + 1), its logits (N, F, K), and about how far it goes down (F,).
 
         By conjugate gradients, each regression's to a relative residual of FORCING.
@@ -182,7 +185,7 @@ class _Problem:
         direction = precondition(residual)
         size = first = (residual * direction).sum((1, 2), dtype=float)  # (F,)
         for _ in range(MAX_PRODUCTS):
-            goes_on = size > np.maximum(self.gap / 2, FORCING**2 * first)
+            goes_on = size > np.maximum(gap / 2, FORCING**2 * first)
             if not goes_on.any():
                 break
             moved = self.columns.logits(direction)

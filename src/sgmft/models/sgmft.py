@@ -19,8 +19,8 @@ from sgmft.models.fusions import FUSIONS
 from sgmft.models.network import BimodalNetwork, Scale, classifier
 from sgmft.models.presets import POSITIVE, Dropout, Positive, Range
 
-TOLERANCE = 1e-7  # of the largest value's size: float32 rounding
-MAX_NODES = 96
+TOLERANCE = 1e-7  # of equation 14 by interpolation, times the largest value: float32 rounding
+MAX_NODES = 96  # of the interpolation, beyond which the exact form is used
 THETA = 1.3  # radians
 
 
