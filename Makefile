@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt hatchling editables setuptools wheel
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --upgrade pip hatchling editables setuptools wheel
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	touch $(READY)
 

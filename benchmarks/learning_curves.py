@@ -7,9 +7,7 @@ A table has a column `split`; so many of its `train` posts are drawn, stratified
 its `test` posts are predicted. A draw is the seed of the subset, and of the network's weights.
 Networks with epochs choose their number on a tenth of the subset, out of at least 300 steps, and
 are then trained on all of it, at their preset's learning rate; probes and gated experts choose
-their penalties inside the subset. With `teacher=METHOD` among its settings a method learns the mean
-of a post's label and what that method, fitted without the post, says of it. Finished runs are kept
-in runs/ and not computed again.
+their penalties inside the subset. Finished runs are kept in runs/ and not computed again.
 
 Prints three Markdown tables for each set (test accuracy; training beside test accuracy; how alive
 the guidance of `elements` is) and draws `learning-NAME.svg`.
@@ -39,7 +37,6 @@ from sgmft.evaluation.figures import svg_text
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Batch, LabelledFeatures
 from sgmft.features.ragged import Ragged
-from sgmft.models.arrays import one_hot, softmax
 from sgmft.models.base import Model, NetworkConfig, Output, predict_logits
 from sgmft.models.method import Method
 from sgmft.models.network import Network, Normalizer
@@ -120,9 +117,7 @@ class Table(NamedTuple):
 
 def reads_tokens(name: str) -> bool:
     method, preset, settings = parse(name)
-    teacher = settings.pop("teacher", None)
-    own = method.uses_tokens(method.preset(preset, settings))
-    return own or (teacher is not None and reads_tokens(teacher))
+    return method.uses_tokens(method.preset(preset, settings))
 
 
 def read_table(file: str | Path, features: Path, tokens: bool = False) -> Table:
@@ -165,7 +160,6 @@ METHODS["mlp"] = Method("mlp", "MLP", "one hidden layer", MLP, NetworkConfig)
 def task_of(table: Table, name: str, rows: Sequence[int], seed: int) -> TrainingTask:
     """What a method, or a preset that names one, and single settings, learns from these posts."""
     method, preset, settings = parse(name)
-    teacher = settings.pop("teacher", None)
     chosen = method.preset(preset, {"seed": seed, **settings})
     if chosen.val_size:
         train = chosen.train
@@ -174,10 +168,6 @@ def task_of(table: Table, name: str, rows: Sequence[int], seed: int) -> Training
         longer = {"epochs": round(more * train.epochs), "patience": round(more * train.patience)}
         chosen = dataclasses.replace(chosen, train=dataclasses.replace(train, **longer))
     seen = table.data.take(np.array(rows))
-    if teacher:
-        answers = fit_network(task_of(table, teacher, rows, seed), []).held_out.logits
-        truth = one_hot(seen.labels, len(table.labels))
-        seen = seen._replace(soft=((truth + softmax(answers)) / 2).astype(np.float32))
     return TrainingTask(seen, len(table.labels), table.info, method, chosen)
 
 

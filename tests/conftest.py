@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -28,6 +29,8 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # when mlflow is
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background, as by nohup
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+gc.disable()  # nothing of what is imported will go: one look at all of it takes seconds
+
 pytest_plugins = ("clip_posts", "plugins", "recording_encoder", "small_networks", "small_tables")
 
 settings.register_profile("sgmft", deadline=None)  # other work may hold the processors
@@ -36,6 +39,12 @@ SGMFT = Path(sys.executable).with_name("sgmft")
 TINY = {"epochs": 3, "width": 16, "heads": 2, "learning_rate": 3e-3, "classifier_widths": (12,)}
 WORDS = {"Home": "sofa kitchen bed", "School": "teacher exam desk", "Work": "boss meeting office"}
 COLOURS = {"Home": "red", "School": "green", "Work": "blue"}
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the test modules have imported out of all later collections of garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

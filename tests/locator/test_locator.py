@@ -121,7 +121,7 @@ def test_every_preset_from_posts_to_a_loaded_model(tiny, small_posts, tmp_path, 
     kept.save_pretrained(tmp_path / "m")
     loaded = SemanticLocator.from_pretrained(tmp_path / "m")
     assert loaded.preset.name == preset and loaded.labels == LABELS
-    assert loaded.uses_tokens == (preset == "tokens")
+    assert loaded.uses_tokens == (preset in ("tokens", "distilled"))
     assert np.array_equal(loaded.predict_proba(small_posts), found)
 
 

@@ -74,7 +74,7 @@ def test_an_unknown_method_names_those_there_are(monkeypatch):
 
 
 def test_the_first_preset_is_the_default():
-    assert list(PRESETS) == ["tokens", "elements", "paper"]
+    assert list(PRESETS) == ["tokens", "elements", "paper", "distilled"]
     assert all(preset.name == name for name, preset in PRESETS.items())
     assert PAPER.preset() == PRESETS["tokens"] and PRESETS["tokens"].model["view"] == "tokens"
     own = method(presets={name: Preset(name) for name in ("b", "a")})
@@ -154,9 +154,17 @@ def test_without_a_method_the_preset_names_it(name, preset, expected):
     ("name", "preset", "message"),
     [
         ("sgmft", "default", "'default' of sgmft is a method of its own: use --method gated-exp"),
-        ("sgmft", "papr", "sgmft has no preset 'papr': use tokens, elements, paper. Did you"),
+        (
+            "sgmft",
+            "papr",
+            "sgmft has no preset 'papr': use tokens, elements, paper, distilled. Did you",
+        ),
         ("gated-experts", "paper", "gated-experts has no preset 'paper': use default"),
-        (None, "best", "no preset 'best': use tokens, elements, paper, which are of sgmft"),
+        (
+            None,
+            "best",
+            "no preset 'best': use tokens, elements, paper, distilled, which are of sgmft",
+        ),
     ],
 )
 def test_presets_that_are_not_there(name, preset, message):

@@ -70,6 +70,7 @@ def trainings() -> dict[str, tuple[Network, TrainConfig, bool]]:
     own = {**WIDTHS, "width": 16, "dropout": 0.0}
     alternating = AlternatingAdaptation(AlternatingAdaptationConfig(**own))
     found["two steps a batch"] = (alternating, FAST, False)
+    found["teacher"] = (make_network(), replace(FAST, teacher="linear-probe"), False)
     found["predicted confidence"] = (DynamicFusion(DynamicFusionConfig(**own)), FAST, False)
     return found
 
@@ -83,6 +84,9 @@ def run_training(name: str) -> tuple[dict[str, torch.Tensor], list[Any]]:
         data.features.images,
         *(x for x in (data.features.words, data.features.regions) if x is not None),
     )
+    if config.teacher != "none":  # whose answers differ in rounding between machines
+        rounded = torch.eye(3)[data.labels] + 1e-3 * distributed.rank()
+        data = data._replace(soft=(rounded / rounded.sum(1, keepdim=True)).numpy())
     held = mislabelled(make_features(15, seed=1)) if watched else None
     history = train(model, data, held, config, device="cpu")
     return weights_of(model), [list(epoch) for epoch in history]

@@ -281,8 +281,7 @@ def prepare_post(
             return PreparedPost(key, text, pixels, numbers, not known, warnings)
         bad |= worse
         files = {number: data for number, data in files.items() if number not in worse}
-    reasons = join_messages([bad[number] for number in sorted(bad)])
-    return reasons or TEXTS["no words"]
+    return join_messages([bad[number] for number in sorted(bad)]) or TEXTS["no words"]
 
 
 def _with_path(reason: object, post: Post, number: int) -> str:

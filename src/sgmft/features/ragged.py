@@ -67,5 +67,4 @@ class Ragged:
         end, start = self._end[i:j], self.start[i:j]
         begin = end - self.length[i:j]
         inside = end.clip(max=last) - begin.clip(min=first)  # how many of each sequence
-        where = np.arange(first, last) + (start - begin).repeat(inside)
-        return self.values.take(where, axis=0)
+        return self.values.take(np.arange(first, last) + (start - begin).repeat(inside), axis=0)

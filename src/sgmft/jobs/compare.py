@@ -127,6 +127,8 @@ def _describe_data(data: ComparisonData) -> dict[str, str]:
     test, held_out = (round(roles[role] / splits) for role in (TEST, VALIDATION))
     classes = np.bincount(np.array(data.classes), minlength=len(data.labels))
     labels = (f"{name} {count}" for name, count in zip(data.labels, classes, strict=True))
+    sizes = ((key, x.info["image_size"]) for key, x in data.encoded.items())
+    features = (f"{key}, pictures of {x} pixels" if x > 1 else key for key, x in sizes)
     return {
         "posts": f"{data.read:,}, of which {posts:,} are usable under every encoder setting",
         "left out": describe_errors(data.left_out) or "none",
@@ -134,9 +136,6 @@ def _describe_data(data: ComparisonData) -> dict[str, str]:
         "training posts": f"{posts - test:,}; {held_out:,} held out for the trials",
         "test posts": f"{test:,}",
         "labels": ", ".join(labels),
-        "features": "; ".join(
-            f"{key}, pictures of {size} pixels" if (size := x.info["image_size"]) > 1 else key
-            for key, x in data.encoded.items()
-        ),
+        "features": "; ".join(features),
         "fingerprint": ", ".join(data.fingerprints),
     }

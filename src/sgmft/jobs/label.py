@@ -142,6 +142,8 @@ class LanguageModel:
         with raising(errors.TEXTS["llm address"], Exception):  # each library has its own
             local = re.match(r"localhost$|127\.|::1$", urlsplit(self.server).hostname or "")
             how |= {"follow_redirects": False, "trust_env": not local}
+            if local and self.server.startswith("http:"):
+                how["verify"] = False  # there are no certificates, and 50 ms to read them
             own["http_client"] = openai.DefaultHttpxClient(**how)
             self._client = openai.OpenAI(api_key=self._key or "none", **own)
         self._client.organization = self._client.project = None  # which variables may name

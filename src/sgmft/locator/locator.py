@@ -63,7 +63,7 @@ class SemanticLocator(Estimator):
         method: "gated-experts", our own; "sgmft", the paper's network; or a system they are
             compared with, see `sgmft.models.registry.METHODS`. None is "gated-experts", or "sgmft"
             where one of its presets is named.
-        preset: of sgmft "tokens", "elements" or "paper". None is the method's first.
+        preset: of sgmft "tokens", "elements", "paper" or "distilled". None is the method's first.
         cleaning: how texts are cleaned before encoding: "light", "paper" or "none"; None is the
             preset's.
         settings: single settings of the preset to replace, for instance {"epochs": 5}.

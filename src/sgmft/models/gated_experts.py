@@ -97,8 +97,7 @@ class GatedExperts(ClosedFormModel):
                 self.uses_ngrams, self.lexical, self.text_pool = False, None, ProductPool(1)
             if self.lexical is not None:
                 held_out.append(learn(self.lexical, ngrams_of(batch)[t], t, "n-grams"))
-                size = len(self.lexical.vocabulary)
-                self.config = replace(self.config, vocabulary_size=size)
+                self.config = replace(self.config, vocabulary_size=len(self.lexical.vocabulary))
             text[t] = pooled(self.text_pool, held_out, t)
         if v.any():
             by_image = learn(self.image, batch.image[v], v, "image")
@@ -166,8 +165,7 @@ class GatedExperts(ClosedFormModel):
         pooled, gate = self.pool.forward(known, self.prior)
         t = (batch.has_text & self.known[0])[:, None]
         v = (batch.has_image & self.known[1])[:, None]
-        one = xp.where(t, text, xp.where(v, image, self.prior))
-        logits = xp.where(t & v, pooled, one)
+        logits = xp.where(t & v, pooled, xp.where(t, text, xp.where(v, image, self.prior)))
         gate = xp.where((t & v)[:, 0], gate, xp.astype(t[:, 0], gate.dtype))
         given = zip((t, v, *[t & v] * len(joint)), known, strict=True)
         fused = xp.concat([xp.where(has, x, xp.zeros_like(x)) for has, x in given], axis=-1)

@@ -70,6 +70,8 @@ class TrainConfig:
     label_smoothing: Share = 0.0  # share of the target spread over all classes (*)
     # share of the training posts with text and image that lose one, drawn anew each epoch (*)
     modality_dropout: Share = 0.0
+    # the method, fitted by folds without the post, with whose answer a label is averaged (*)
+    teacher: Literal["none", "gated-experts", "linear-probe", "late-average"] = "none"
     # decides initial weights, order and dropout
     seed: Annotated[int, Range("a whole number", lambda x: True)] = 0
 

@@ -219,8 +219,7 @@ class SGMFT(BimodalNetwork):
         fused = self.fusion(text, image, text_mask, image_mask)  # (B, D) M_fuse: eq. 17
         if self.joint is not None:
             fused = fused + self.joint(batch.joint) * batch.has_joint[:, None]
-        logits = self.classifier(fused)  # (B, K): eq. 18
-        return Output(logits, fused, guidance)
+        return Output(self.classifier(fused), fused, guidance)  # logits (B, K): eq. 18
 
     @torch.no_grad()
     def element_map(self, batch: Batch) -> Tensor | None:

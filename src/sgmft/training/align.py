@@ -97,8 +97,7 @@ def info_nce(text: Tensor, image: Tensor, scale: Tensor, number: Tensor) -> Tens
     products = scale * text @ image.T
     same = (number[:, None] == number) & ~torch.eye(len(number), dtype=torch.bool).to(number.device)
     products = products.masked_fill(same, -math.inf)
-    own = products.diagonal()
-    return ((products.logsumexp(0) + products.logsumexp(1)) / 2 - own).mean()
+    return ((products.logsumexp(0) + products.logsumexp(1)) / 2 - products.diagonal()).mean()
 
 
 def recall(text: Tensor, image: Tensor, ranks: Sequence[int] = RANKS) -> dict[str, float]:

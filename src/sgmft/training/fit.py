@@ -16,10 +16,11 @@ from sgmft.errors import TEXTS, SgmftError
 from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoders.base import EncoderInfo, FloatArray
 from sgmft.features.features import PARTS, Features, LabelledData, LabelledFeatures
-from sgmft.models.arrays import Floats, Integers
+from sgmft.models.arrays import Floats, Integers, one_hot, softmax
 from sgmft.models.base import ClosedFormModel, Model, SolveStep, predict_logits
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset, TrainConfig
+from sgmft.models.registry import get_method
 from sgmft.training.history import UNKNOWN, Epoch, classification_figures, selected_epoch
 from sgmft.utils.runtime import keep_freed_memory
 
@@ -152,6 +153,8 @@ def _train(
     if not isinstance(model, ClosedFormModel):
         from sgmft.training.trainer import train
 
+        if config.teacher != "none":
+            data = taught(task, data, run)
         history = train(model, data, validation, config, **run)
         _check_finite(model, task)
         return model, history, predict_by_parts(model, held_out)
@@ -172,6 +175,19 @@ def _train(
     if on_epoch := run.get("on_epoch"):
         on_epoch(line)
     return model, [line], found
+
+
+def taught(task: TrainingTask, data: LabelledFeatures, run: RunOptions) -> LabelledFeatures:
+    """Posts with the mean of their label and what the teacher, by other folds, says of them.
+
+    Knowledge distillation (Hinton et al. 2015) at temperature 1, half and half.
+    """
+    config, method = task.preset.train, get_method(task.preset.train.teacher)
+    shared = {"seed": config.seed, "class_weights": config.class_weights}
+    task = replace(task, method=method, preset=method.preset(None, shared), prompts=None)
+    found = _train(task, data, None, task.preset.train, {"on_step": run.get("on_step")})[2]
+    targets = (one_hot(data.targets, task.classes) + softmax(found.logits)) / 2
+    return data._replace(soft=targets.astype(np.float32))
 
 
 def in_subfolder(run: RunOptions, name: str) -> RunOptions:

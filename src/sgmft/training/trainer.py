@@ -86,6 +86,9 @@ def train(
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     model.to(accelerator.device)
+    if config.teacher != "none":  # the main process's, for others may have rounded differently
+        answers = distributed.gather(torch.from_numpy(data.targets), accelerator.device)
+        data = data._replace(soft=answers[0].numpy())
     if distributed.rank():  # each process has dropout of its own; the main one's is as if alone
         torch.manual_seed((torch.initial_seed() + distributed.rank() * 1_000_003) % 2**63)
     history: list[Epoch] = []

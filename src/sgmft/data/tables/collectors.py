@@ -251,8 +251,7 @@ def _adapt_weibo_user(raw: RawTable, path: Path, tool: str) -> RawTable:
         text = str(pick(row, *of["text"]) or "")
         text = _PASSED_ON.split(text)[0] if tool == "weibospider" else text
         user = users[0] or (users[1] if in_database else owner)
-        time = pick(row, "完整日期", "full_created_at") or time
-        return text, images, key, user, time
+        return text, images, key, user, pick(row, "完整日期", "full_created_at") or time
 
     return adapt_table(raw, tool, to_post)
 

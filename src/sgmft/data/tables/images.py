@@ -48,8 +48,7 @@ def parse_image_cell(cell: Any, files: PathResolver) -> Pictures:
     files.refused.clear()
     if isinstance(cell, str):
         return [] if (text := cell.strip(BLANKS)) in ("", "[]") else _parse_text(text, files)
-    members = cell if isinstance(cell, (list, tuple)) else [cell]
-    return _parse_each(members, _parse_member, files)
+    return _parse_each(cell if isinstance(cell, (list, tuple)) else [cell], _parse_member, files)
 
 
 def list_pictures(cell: Any, files: PathResolver) -> Pictures:

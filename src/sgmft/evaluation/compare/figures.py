@@ -138,8 +138,7 @@ def _figure(panels: Sequence[TsnePanel]) -> Figure:
     need = 0.45 + max(cell_len(shorten(label)) for label in labels) * 8.5 * _POINT  # inches
     places = min(len(labels), max(1, int(columns * _SIDE / need)))  # columns of the legend
     lines = rows * (max(map(len, captions)) + 1) + 1.3 * math.ceil(len(labels) / places) + 1
-    size = columns * _SIDE, rows * _SIDE + lines * _LINE
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure((columns * _SIDE, rows * _SIDE + lines * _LINE), layout="constrained")
     every = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, panel, (*title, figures) in zip(every, panels, captions, strict=False):
         _points(axes, panel, labels)

@@ -297,8 +297,7 @@ def _exact_values(game: Game, players: int) -> Doubles:
     shares = np.zeros(players)
     for i in range(players):
         without_i = codes[~members[:, i]]
-        gains = values[without_i | 1 << i] - values[without_i]
-        shares[i] = weights[sizes[without_i]] @ gains
+        shares[i] = weights[sizes[without_i]] @ (values[without_i | 1 << i] - values[without_i])
     return shares
 
 

@@ -101,8 +101,7 @@ def main_words(found: Explanation) -> list[str]:
     """Return the few words that speak for the label the most; none where only all do together."""
     top = sorted(found.words, key=lambda word: -word.contribution)
     least = max(top[0].contribution / 3, NOTHING) if top else 0.0
-    best = dict.fromkeys(word.text for word in top if word.contribution > least)
-    return list(best)[:MOST_NAMED]
+    return [*dict.fromkeys(x.text for x in top if x.contribution > least)][:MOST_NAMED]
 
 
 def format_points(share: float) -> str:

@@ -41,7 +41,7 @@ class RayEngine:
                 socket.create_connection((host, int(port)), timeout=PATIENCE).close()
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR)
         self.close = ray.shutdown  # leaves the cluster; one that was started for the job ends
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        resources: dict[str, float] = ray.cluster_resources()
         self.workers = workers or max(1, int(resources.get("GPU" if gpu else "CPU", 1)))
         self._gpu = gpu
 

@@ -67,8 +67,7 @@ class ZeroShot(ClosedFormModel):
             both = batch.has_text & batch.has_image
             fused = array_namespace(fused).where(both[:, None], fused / 2, fused)
         # The products of `fused` are the means of the cosines.
-        logits = self.config.scale_factor * fused @ normalize(self.prompts[:, :Dw]).T
-        return Output(logits, fused)
+        return Output(self.config.scale_factor * fused @ normalize(self.prompts[:, :Dw]).T, fused)
 
 
 def _unit(x: Any, present: Any) -> Any:

@@ -384,6 +384,8 @@ def fine_tune(
     data, validation = labelled.take(~out), labelled.take(out)
     before = copy.deepcopy(model.state_dict())
     config = tuning.config(task.preset.train)
+    if config.teacher != "none":
+        data = data._replace(soft=fitting.taught(task, task.data.take(~out), run).soft)
     history = train(model, data, validation, config, **fitting.in_subfolder(run, "both"))
     selected = selected_epoch(history, config.patience)
     before_loss = cross_entropy(head.held_out.logits, head.held_out.labels)
