@@ -343,7 +343,7 @@ def test_by_the_command_line(run, posts, store, tmp_path):
     assert sum(row["label"] == row["input_label"] for row in rows) > 110, ended.stderr
     ended = run("predict", model, table, "-o", tmp_path / "out.csv", "--features", store)
     assert "Warning: The posts have no column hour, from which" in ended.stderr
-    options = ["--methods", "gated-experts,no-attributes,text-only", "--seeds", 1]
+    options = ["--methods", "gated-experts,no-attributes,text-only", "--seeds", 1, "--workers", 1]
     ended = run("compare", table, "-o", tmp_path / "c", *named, *options, "--tables", 1)
     assert ended.returncode == 0, ended.stderr
     (result,) = json.loads((tmp_path / "c" / "results.json").read_text("utf-8"))

@@ -8,21 +8,13 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 
+from sgmft import errors
 from sgmft.data.posts import Post, require_label
 from sgmft.data.preprocessing.text import simplify
 from sgmft.data.tables import Columns, iter_posts
 from sgmft.data.tables.cells import says_nothing, to_amount, to_label
 from sgmft.data.tables.formats import is_predicted, list_tables, open_table, table_file
-from sgmft.errors import (
-    TEXTS,
-    Message,
-    SgmftError,
-    SgmftNotice,
-    SgmftWarning,
-    kind_of,
-    unwarned,
-    warn,
-)
+from sgmft.errors import TEXTS, Message, SgmftError, SgmftNotice, kind_of, warn
 
 TOLERANCE = 0.01  # of the sum of a post's probabilities
 
@@ -129,7 +121,7 @@ def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -
         if strict or not fixes:
             raise SgmftError(f"{path}: {why}. Give the fixes of the table that is read.")
         text = f"{text}; {why}"
-    warn(f"{text}.", SgmftWarning if refused else SgmftNotice)
+    warn(f"{text}.", errors.SgmftWarning if refused else SgmftNotice)
     kept = [(i, post) for i, post in enumerate(posts) if fixes.get(i) != ""]
     return [replace(x, label=fixes[i], soft=None) if i in fixes else x for i, x in kept]
 
@@ -231,7 +223,7 @@ class Source:
     def columns_seen(self) -> list[str]:
         """List the columns, also those that only some rows have; warnings wait for the posts."""
         seen = dict[str, None]()
-        with unwarned():
+        with errors.unwarned():
             for raw in (open_table(x, self.format) for x in self.tables()):
                 seen |= dict.fromkeys(raw.columns or ())
                 for row in raw.rows:

@@ -79,8 +79,7 @@ def read_traits(posts: Sequence[Post]) -> tuple[list[set[str]], Floats]:
     for name in sorted({name for _, numbers, _ in known for name in numbers}):
         own = [(traits, numbers[name]) for traits, numbers, _ in known if name in numbers]
         values = np.array([value for _, value in own])
-        edges = np.unique(np.quantile(values, FIFTHS, method="lower"))
-        place = np.searchsorted(edges, values)
+        place = np.searchsorted(np.unique(np.quantile(values, FIFTHS, method="lower")), values)
         for (traits, _), number in zip(own, place, strict=True):
             part = values[place == number]
             ends = dict.fromkeys(f"{x:g}" for x in (part.min(), part.max()))

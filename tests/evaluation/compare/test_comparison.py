@@ -6,6 +6,8 @@ import math
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,7 +28,7 @@ from sgmft.evaluation.compare.results import (
     write_predictions,
     write_runs,
 )
-from sgmft.evaluation.compare.runs import Comparison, suggest
+from sgmft.evaluation.compare.runs import Comparison, Run, suggest
 from sgmft.features.encoders.registry import ENCODERS
 from sgmft.models import registry
 from sgmft.models.registry import METHODS
@@ -208,6 +210,18 @@ def test_a_picture_is_encoded_once_for_all_cleanings(data_of, small_posts, monke
     data = data_of(small_posts, BY_LABEL, "sgmft-tokens,cleaning-paper,cleaning-none")
     assert len(data.encoded) == 3
     assert seen == [("light", 9), ("paper", 0), ("none", 0)]
+
+
+def test_finished_work_of_before_has_the_same_names():
+    """A setting that is new is in the name of a run's files only where it is used."""
+    encoded = {"x": SimpleNamespace(info={"fingerprint": "f"})}
+    data: Any = SimpleNamespace(encoded=encoded, fingerprints=["d"], attributes=())
+    rows = read_catalogue().rows
+    names = {key: Run("folder", rows[key], "x", epochs=3).name(data) for key in rows}
+    assert names["mplug"] == "mplug-seed0-ebaf7a2883"
+    assert names["sgmft-tokens"] == "sgmft-tokens-seed0-ac5c99d484"
+    assert names["gated-experts"] == "sgmft-seed0-640829f63c"  # as 0.1 called it
+    assert len(set(names.values())) == len(rows)
 
 
 def test_rows_are_tried_run_and_tested_against_the_reference(compare):

@@ -230,7 +230,9 @@ def test_an_unknown_cleaning_is_refused(name: str) -> None:
         load_encoder(name, cleaning="thorough")
 
 
-def test_texts_are_encoded_as_the_package_itself_encodes_them() -> None:
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_texts_are_encoded_as_the_package_itself_encodes_them(monkeypatch, threads) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
     package, ours = USE(threads=1), SentenceEncoder()
     draw = random.Random(0)
     pieces = package._tokenizer._pieces
@@ -239,6 +241,13 @@ def test_texts_are_encoded_as_the_package_itself_encodes_them() -> None:
     tokens = [package._tokenizer.encode(text) for text in texts]
     assert [ours._sentences._tokenizer.encode(text) for text in texts] == tokens
     np.testing.assert_array_equal(ours._sentences.encode(texts), package.encode(texts))
+
+
+def test_what_goes_wrong_in_a_thread_is_raised(monkeypatch) -> None:
+    ours = SentenceEncoder()
+    monkeypatch.setattr(ours._sentences._backend, "table", np.zeros((5, 512), np.uint8))
+    with pytest.raises(IndexError):
+        ours.encode(["在家睡觉"] * 300, tokens=False)
 
 
 # --- the weights of texts in the user's cache

