@@ -23,6 +23,8 @@ from sgmft.features.features import Batch, LabelledPosts
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.network import Network
 from sgmft.models.presets import TrainConfig
+from sgmft.training import fit
+from sgmft.training.finetune import network
 from sgmft.training.finetune.network import RawPosts, Tuned, augmentation, open_towers
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.trainer import train
@@ -246,6 +248,27 @@ def tuned_clip(families, clip_posts, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tuned") / "model"
     locator(f"hf:{families['clip']}").fit(clip_posts).save_pretrained(folder)
     return folder
+
+
+def test_a_teacher_teaches_the_head_and_then_both(clip, clip_posts, monkeypatch):
+    def watch(module: Any, name: str) -> list[Any]:
+        """The posts that a function is called with."""
+        real, seen = getattr(module, name), list[Any]()
+
+        def watched(first: Any, posts: Any, *more: Any, **options: Any) -> Any:
+            seen.append(posts)
+            return real(first, posts, *more, **options)
+
+        monkeypatch.setattr(module, name, watched)
+        return seen
+
+    heard, learned = watch(fit, "taught"), watch(network, "train")
+    settings = TOKENS | {"teacher": "linear-probe"}
+    SemanticLocator(clip, preset="tokens", settings=settings, tune=QUICK).fit(clip_posts)
+    assert len(heard) == 2 and np.array_equal(heard[0].labels, heard[1].labels)
+    (both,) = learned
+    assert len(both.labels) == len(heard[0].labels) and both.soft.max() < 1
+    assert np.array_equal(both.soft.argmax(1), both.labels)
 
 
 @pytest.mark.parametrize(
