@@ -9,6 +9,7 @@ import torch
 from models.baselines.test_every_method import task
 from sgmft.errors import SgmftError
 from sgmft.models.arrays import softmax
+from sgmft.models.gated_experts import GatedExperts
 from sgmft.models.registry import get_method
 from sgmft.training.fit import fit_network, train_on_all, train_with_validation
 
@@ -58,6 +59,20 @@ def test_the_teacher_does_not_see_validation_posts():
     first, second = (train_with_validation(x, held) for x in (work, other))
     assert same(first.model, second.model)
     assert first.selected.val_loss != second.selected.val_loss  # which goes by the labels alone
+
+
+def test_the_teacher_is_given_no_tokens(monkeypatch):
+    """All posts at once, of which they would fill the memory."""
+    real, seen = GatedExperts.fit, []
+
+    def watched(self, batch, *more):
+        seen.append((batch.text_tokens, batch.image_tokens, len(batch.text)))
+        return real(self, batch, *more)
+
+    monkeypatch.setattr(GatedExperts, "fit", watched)
+    work = task("sgmft tokens", teacher="gated-experts")
+    train_on_all(work, 1)
+    assert seen == [(None, None, len(work.data.labels))]
 
 
 @pytest.mark.parametrize("name", ["gated-experts", "linear-probe"])

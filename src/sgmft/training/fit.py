@@ -185,7 +185,8 @@ def taught(task: TrainingTask, data: LabelledFeatures, run: RunOptions) -> Label
     config, method = task.preset.train, get_method(task.preset.train.teacher)
     shared = {"seed": config.seed, "class_weights": config.class_weights}
     task = replace(task, method=method, preset=method.preset(None, shared), prompts=None)
-    found = _train(task, data, None, task.preset.train, {"on_step": run.get("on_step")})[2]
+    seen = data._replace(features=replace(data.features, words=None, regions=None))
+    found = _train(task, seen, None, task.preset.train, {"on_step": run.get("on_step")})[2]
     targets = (one_hot(data.targets, task.classes) + softmax(found.logits)) / 2
     return data._replace(soft=targets.astype(np.float32))
 
