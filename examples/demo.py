@@ -104,7 +104,7 @@ def _try(
     guidance = np.array([p.guidance for p in both])
     known = guidance.size > 0 and np.isfinite(guidance).all()
     row = {
-        "title": locator.method.title_with(locator.preset.name),
+        "title": locator.method.title_with(locator.preset),
         "evaluation": evaluation,
         "guidance": guidance.mean(0).tolist() if known else None,
         "explained": said,

@@ -57,8 +57,10 @@ def test_every_method_goes_by_its_own_name():
         assert found.name == name and get_method(name) is found
         assert found.title and found.source
         assert found.preset() == next(iter(found.presets.values()))
-    assert EXPERTS.title_with("default").startswith("Similarity-gated experts")
-    assert PAPER.title_with("paper") == "SG-MFT (arXiv 2405.05760), preset paper"
+    assert EXPERTS.title_with(EXPERTS.preset()).startswith("Similarity-gated experts")
+    assert PAPER.title_with(PRESETS["paper"]) == "SG-MFT (arXiv 2405.05760), preset paper"
+    taught = PAPER.preset("tokens", {"teacher": "linear-probe"})
+    assert PAPER.title_with(taught).endswith("preset tokens, taught by linear-probe")
 
 
 def test_an_unknown_method_names_those_there_are(monkeypatch):

@@ -84,8 +84,7 @@ def describe_locator(locator: SemanticLocator) -> dict[str, str]:
     """Return settings and versions behind a figure, for a report."""
     data = locator.training.data
     return {
-        "method": f"{locator.method.title} ({locator.method.source})",
-        "preset": locator.preset.name,
+        "method": locator.method.title_with(locator.preset),
         "encoder": f"{locator.encoder_name}, cleaning {locator.encoder_settings['cleaning']}",
         **({"features": describe_table(locator)} if locator.is_table else {}),
         "training posts": str(data.train),

@@ -88,9 +88,10 @@ class Method:
             raise SgmftError(f"The model's settings {names} are not known here.")
         return self.config(**values)
 
-    def title_with(self, preset: str) -> str:
-        """Title and source for a reader of figures, with the preset where there are several."""
-        chosen = f", preset {preset}" if len(self.presets) > 1 else ""
+    def title_with(self, preset: Preset) -> str:
+        """Title and source for a reader of figures; the preset if there are several; a teacher."""
+        chosen = f", preset {preset.name}" if len(self.presets) > 1 else ""
+        chosen += f", taught by {preset.train.teacher}" * (preset.train.teacher != "none")
         return f"{self.title} ({self.source}){chosen}"
 
     def setting_kinds(self) -> dict[str, Any]:
