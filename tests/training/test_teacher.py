@@ -30,12 +30,15 @@ def same(first, second):
     )
 
 
-@pytest.mark.parametrize("teacher", TEACHERS)
-def test_it_learns_the_mean_of_label_and_answer(teacher):
-    work = task("sgmft tokens", teacher=teacher)
+@pytest.mark.parametrize(
+    ("name", "teacher"),
+    [*(("sgmft tokens", x) for x in TEACHERS), ("low-rank attributes", "late-average")],
+)
+def test_it_learns_the_mean_of_label_and_answer(name, teacher):
+    work = task(name, teacher=teacher)
     truth = np.eye(work.classes)[work.data.labels]
     soft = ((truth + by_folds(work, teacher)) / 2).astype(np.float32)
-    alone = task("sgmft tokens")
+    alone = task(name)
     expected = train_on_all(replace(alone, data=alone.data._replace(soft=soft)), 2)
     assert same(train_on_all(work, 2), expected)
     assert not same(train_on_all(alone, 2), expected)
