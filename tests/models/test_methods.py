@@ -79,6 +79,8 @@ def test_the_first_preset_is_the_default():
     assert list(PRESETS) == ["tokens", "elements", "paper", "distilled"]
     assert all(preset.name == name for name, preset in PRESETS.items())
     assert PAPER.preset() == PRESETS["tokens"] and PRESETS["tokens"].model["view"] == "tokens"
+    taught = replace(PRESETS["tokens"].train, teacher="gated-experts")
+    assert PRESETS["distilled"] == replace(PRESETS["tokens"], name="distilled", train=taught)
     own = method(presets={name: Preset(name) for name in ("b", "a")})
     assert (own.preset().name, own.preset("a").name) == ("b", "a")
 

@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from sgmft.serving.app import create_app
 from sgmft.serving.problems import Limits
 
-EXAMPLES = {"/v1/predict": 60, "/v1/explain": 30}  # of each kind; of all other addresses 15
+EXAMPLES = {"/v1/predict": 120, "/v1/explain": 30}  # of each kind; of all other addresses 15
 ADDRESSES = [
     ("POST", "/v1/predict"),
     ("POST", "/v1/explain"),
