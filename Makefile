@@ -29,7 +29,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(PYTEST)  # a file's fixtures are made once
 
 test-all: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --hypothesis-profile thorough $(PYTEST)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

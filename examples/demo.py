@@ -27,7 +27,7 @@ from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction
 from sgmft.utils.templates import pick_language
 
-POSTS, DAMAGED = 1400, 16
+POSTS, DAMAGED = 340, 16
 # The paper's network, small enough to be trained in seconds.
 PAPER = "--method sgmft --preset elements --set width=128 --set epochs=8 --set learning_rate=0.001"
 PAPER += " --set label_smoothing=0.1"
@@ -54,7 +54,7 @@ def run(
     _run(predict, "--features", features)
     insight = "insight", folder / "model", table, "-o", folder / "insight", "--where", "split=test"
     options = "--by", "gender", "--before-after", "2024-07-01"
-    _run((*insight, *options), "--features", features, "--min-users", min(5, posts // 40))
+    _run((*insight, *options), "--features", features, "--min-users", min(5, 1 + posts // 300))
     report, good = folder / "report.html", [p for p in predictions if p.label is not None]
     write_page(
         report,

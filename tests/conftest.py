@@ -18,7 +18,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from sgmft.data.posts import Post
@@ -33,8 +33,13 @@ gc.disable()  # nothing of what is imported will go: one look at all of it takes
 
 pytest_plugins = ("clip_posts", "plugins", "recording_encoder", "small_networks", "small_tables")
 
-settings.register_profile("sgmft", deadline=None)  # other work may hold the processors
-settings.load_profile("sgmft")
+UNHURRIED = {  # other work may hold the processors
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+}
+settings.register_profile("quick", max_examples=30, derandomize=True, database=None, **UNHURRIED)
+settings.register_profile("thorough", max_examples=300, **UNHURRIED)  # make test-all
+settings.load_profile("quick")
 SGMFT = Path(sys.executable).with_name("sgmft")
 TINY = {"epochs": 3, "width": 16, "heads": 2, "learning_rate": 3e-3, "classifier_widths": (12,)}
 WORDS = {"Home": "sofa kitchen bed", "School": "teacher exam desk", "Work": "boss meeting office"}

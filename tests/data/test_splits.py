@@ -2,14 +2,13 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from sgmft.data import splits
 from sgmft.data.posts import Post
 from sgmft.data.splits import fingerprint, fold_posts, split_posts
 from sgmft.errors import SgmftError
 
-quick = settings(max_examples=60, deadline=None)
 posts_of = st.lists(
     st.builds(
         Post,
@@ -26,7 +25,6 @@ def check_partition(posts, train, held):
     assert sorted(train + held) == list(range(len(posts)))
 
 
-@quick
 @given(posts=posts_of, data=st.data(), seed=st.integers())
 def test_by_label(posts, data, seed):
     size = data.draw(st.integers(1, len(posts) - 1))
@@ -58,7 +56,6 @@ def test_labels_with_one_post_stay_in_training():
     assert split_posts([Post(label="a"), Post(label="b")], 0.5) == ([0, 1], [])
 
 
-@quick
 @given(posts=posts_of, data=st.data(), seed=st.integers())
 def test_by_user(posts, data, seed):
     size = data.draw(st.integers(1, len(posts) - 1))
@@ -116,7 +113,6 @@ def test_other_mistakes():
 rows = st.lists(st.tuples(st.text(st.characters(), max_size=5), st.none() | st.text(max_size=3)))
 
 
-@quick
 @given(rows=rows, seed=st.integers())
 def test_fingerprint_does_not_depend_on_order(rows, seed):
     shuffled = random.Random(seed).sample(rows, len(rows))

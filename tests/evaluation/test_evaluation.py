@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import (
     accuracy_score,
@@ -41,7 +41,6 @@ def random_case(seed, posts, classes):
     return probabilities, truth, labels
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 60), st.integers(2, 9))
 def test_agrees_with_scikit_learn(seed, posts, classes):
     probabilities, truth, labels = random_case(seed, posts, classes)

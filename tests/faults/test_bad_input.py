@@ -6,6 +6,7 @@ import fuzz
 import pytest
 from bad_input.contents import TARGETS
 from bad_input.engines import hypothesis, mutation
+from hypothesis import settings
 
 FOUND = sorted(path for path in (Path(__file__).parent / "found").glob("*/*"))
 
@@ -36,7 +37,8 @@ class Cases:
 @pytest.mark.parametrize("engine", [mutation, hypothesis])
 def test_bad_input(name, engine):
     cases = Cases(name)
-    engine(cases.target, cases, 200 if name in ("stills", "texts") else 60, seed=1)
+    count = (6 if name in ("stills", "texts") else 2) * settings().max_examples  # of the profile
+    engine(cases.target, cases, count, seed=1)
     assert cases.accepted and cases.refused
 
 

@@ -25,6 +25,7 @@ def compare(table, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_named_and_made_again(compare):
     folder = compare()
     wanted = comparison_of(folder)

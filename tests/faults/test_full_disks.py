@@ -38,7 +38,8 @@ def result(job, to):
     return READ.get(name, Path.read_bytes)(to / name)
 
 
-SOME = [pytest.param(x, marks=pytest.mark.slow) if x == "compare" else x for x in JOBS]
+QUICK = ("encode", "train", "predict")
+SOME = [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in JOBS]
 
 
 @pytest.mark.parametrize("job", SOME)

@@ -62,7 +62,9 @@ def finish(*processes):
     return [float(output) for output, _, _ in ended]
 
 
-@pytest.mark.parametrize("shares", [[(0, 90), (0, 90)], [(0, 61), (33, 90)]])
+@pytest.mark.parametrize(
+    "shares", [[(0, 61), (33, 90)], pytest.param([(0, 90), (0, 90)], marks=pytest.mark.slow)]
+)
 def test_the_store_is_as_one_process_would_have_written_it(tmp_path, shares):
     finish(*(start(tmp_path / "both", 5, *share) for share in shares))
     alone, chunks, encoder = encode(tmp_path / "alone", POSTS, 5)

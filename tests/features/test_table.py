@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from sgmft import SemanticLocator, read_posts
 from sgmft.data.source import Source
@@ -398,9 +398,6 @@ cells = st.one_of(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 @given(rows=st.lists(st.tuples(st.sampled_from(["p1", " p1", "p2", "", None]), *[cells] * 3)))
 def test_any_rows_are_read_or_refused_in_a_sentence(rows, tmp_path):
     path = tmp_path / "rows.parquet"

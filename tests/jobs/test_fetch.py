@@ -328,6 +328,7 @@ def test_the_command(site, tmp_path, run):
     assert len(site.seen) == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on(site, tmp_path, start):
     rows = [{"text": "a", "image": f"{site.url}/slow/{i}"} for i in range(30)]
     table, out = write_table(tmp_path / "in", rows), tmp_path / "out"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 from PIL import Image
 
 from sgmft.data.posts import Post
@@ -26,9 +26,6 @@ REASONS = ("is empty", "cut off", "is not a picture", "there is no file", "lies 
 TEXTS = ("sofa bed", "teacher exam desk", "boss", "", "  ", "=1+1 office", "@小明")
 # One user object, two documents of MongoDB, lists; `predict` needs none of these columns.
 CELLS = ("", "7", "5.01235E+15", "501234567890123000", {"$oid": "6"}, ["a", "b"], 7, None)
-EXAMPLES = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 rows_of_posts = st.lists(
     st.fixed_dictionaries(
@@ -89,7 +86,6 @@ def predict(path, model):
 
 
 @given(rows_of_posts)
-@EXAMPLES
 def test_a_label_from_what_is_left(folder, small_model, rows):
     summary, found = predict(write(folder / "posts.jsonl", rows), small_model)
     expected = list(small_model.predictions([what_is_left(row, folder) for row in rows]))
@@ -117,7 +113,6 @@ def test_a_label_from_what_is_left(folder, small_model, rows):
 
 
 @given(rows_of_posts, st.sets(st.integers(0, 7)))
-@EXAMPLES
 def test_repeated_headers_are_left_out_and_change_nothing(folder, small_model, rows, headers):
     headers = {i for i in headers if i < len(rows)}
     plain = predict(write(folder / "plain.csv", rows), small_model)[1]
@@ -134,7 +129,6 @@ def test_repeated_headers_are_left_out_and_change_nothing(folder, small_model, r
 
 
 @given(rows_of_posts, st.sets(st.sampled_from(["zero.jpg", "cut.png", "note.jpg", "gone.jpg"])))
-@EXAMPLES
 def test_a_store_never_answers_with_what_a_file_was_before(folder, rows, repaired):
     """Files are repaired between two runs: the second equals one that knows of no first."""
     place = folder / "repaired"
@@ -177,7 +171,6 @@ def same(one, other):
 
 
 @given(rows_of_posts)
-@EXAMPLES
 def test_strict_refuses_a_row_of_which_something_is_bad(folder, small_model, rows):
     path = write(folder / "strict.jsonl", rows)
     found = predict(path, small_model)[1]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from PIL import Image
 
 from chat_server import (
@@ -691,6 +691,7 @@ def test_without_the_client_one_sentence_says_what_to_install(tmp_path, monkeypa
         LanguageModel("http://127.0.0.1:1/v1", "m", LABELS, cache=tmp_path / "c")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_killed_job_goes_on_and_pays_for_nothing_twice(tmp_path):
     rows = [{"text": f"sofa {i}"} for i in range(30)]
@@ -780,7 +781,6 @@ class Sure:
             yield Prediction(post, "Home", probs, None)
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.sampled_from([0.5, 0.6, 0.7, 0.8, 0.9]), max_size=12),
     st.integers(0, 8),

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from sgmft import Post
 from sgmft.data.source import Source
@@ -158,7 +158,6 @@ def test_what_was_saved_is_read_again(tmp_path):
         HeldOutProbabilities.load(tmp_path / FILE, K)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3).filter(lambda r: sum(r) > 0),

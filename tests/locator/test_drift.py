@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from sgmft.data.source import Source
 from sgmft.errors import SgmftWarning
@@ -51,7 +51,6 @@ def test_what_does_not_matter_is_not_said(training, found):
 
 
 @given(st.text(max_size=400), st.integers(1, 3))
-@settings(max_examples=200)
 def test_a_post_has_one_value_of_each_trait(text, parts):
     names = [x.split(": ", 1)[0] for x in traits_of_post(text, parts)]
     assert names == ["parts", "script", "length"][: 3 if text else 1]

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 from loopback import problem, until
 
 from conftest import SGMFT
@@ -18,13 +18,6 @@ from sgmft.data.tables.label_studio import write_tasks
 from sgmft.errors import SgmftError
 from sgmft.serving.label_studio import LabelStudio
 
-QUIET = settings(
-    max_examples=15,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
 CHOICES = "<View><Choices name='place' toName='t'>{}</Choices></View>"
 BOMB = "<!DOCTYPE x [<!ENTITY a 'aaaaaaaaaa'>{}]><View>&z;</View>".format(
     "".join(f"<!ENTITY {y} '{f'&{x};' * 10}'>" for x, y in zip("abcdefgh", "bcdefghz", strict=True))
@@ -200,7 +193,6 @@ def test_pictures_outside_the_folder_are_missing(studio, project, sample, export
     (sample.parent / "link.png").unlink()
 
 
-@QUIET
 @given(image=st.recursive(st.text() | st.none() | st.integers(), st.lists, max_leaves=4))
 def test_whatever_stands_for_a_picture_the_text_gets_its_label(studio, project, image):
     tasks = [{"data": {"text": "三亚的海边", "image": x}} for x in (image, None)]
@@ -247,7 +239,6 @@ def test_annotations_are_kept_as_an_export(events, project, export, locator, pos
     assert "lead_time" not in export.read_text()
 
 
-@QUIET
 @given(
     st.lists(
         st.tuples(st.integers(0, 2), st.integers(1, 4), st.booleans(), st.sampled_from("ab")),
@@ -399,6 +390,7 @@ def test_an_event_without_annotations_changes_nothing(studio, export, action):
     assert not export.exists()
 
 
+@pytest.mark.slow
 def test_others_are_answered_while_a_large_export_is_written(studio, export):
     """And events that come together lose nothing."""
     export.write_text(

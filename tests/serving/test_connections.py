@@ -80,6 +80,7 @@ def test_a_body_that_comes_after_its_answer_keeps_nothing_open(brisk):
         assert status(read_slowly(client, b"a" * 100)) == 200
 
 
+@pytest.mark.slow
 def test_a_connection_in_use_stays(brisk):
     with brisk.connect() as client:
         end = time.monotonic() + 2 * LIMIT

@@ -69,6 +69,7 @@ def test_a_worker_killed_at_work_costs_at_most_its_own_request(server):
     assert server.post("/v1/predict", json=POST).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_idle_is_replaced(server):
     before = server.post("/v1/predict", json=POST).json()
     server.worker().kill()
@@ -161,6 +162,7 @@ def test_with_a_full_queue_further_requests_are_refused_at_once(tight):
         assert [one.result(SOON).status_code for one in pending] == [200, 200]
 
 
+@pytest.mark.slow
 def test_a_post_that_takes_too_long(tight):
     picture = base64.b64encode(encoded(plain(size=(5000, 5000)))).decode()
     restarts = tight.counted("sgmft_worker_restarts")
@@ -172,7 +174,7 @@ def test_a_post_that_takes_too_long(tight):
     assert tight.post("/v1/predict", json=POST).status_code == 200
 
 
-@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("number", [pytest.param("SIGTERM", marks=pytest.mark.slow), "SIGINT"])
 def test_a_signal_ends_the_server_when_all_are_answered(limited, serving, trained, number):
     server = limited if number == "SIGINT" else serving(trained, "--no-page")
     with httpx.Client() as idle, held(server, 2) as pending:

@@ -14,7 +14,6 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from sgmft.serving.app import create_app
 from sgmft.serving.problems import Limits
 
-EXAMPLES = {"/v1/predict": 120, "/v1/explain": 30}  # of each kind; of all other addresses 15
 ADDRESSES = [
     ("POST", "/v1/predict"),
     ("POST", "/v1/explain"),
@@ -45,13 +44,7 @@ def test_every_answer_is_as_the_document_says(described, method, path, mode):
     if mode is GenerationMode.NEGATIVE and method == "GET":
         pytest.skip("nothing to get wrong")
 
-    @settings(
-        max_examples=EXAMPLES.get(path, 15),
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(suppress_health_check=list(HealthCheck))
     @given(case=address.as_strategy(generation_mode=mode))
     def check(case):
         unchecked = [positive_data_acceptance]

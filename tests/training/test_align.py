@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from PIL import Image
 from torch.nn.functional import normalize
 
@@ -171,7 +171,6 @@ def sides(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(normalize(torch.randn(count, 5, generator=rng).double()) for _ in range(2))
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(0, 99))
 def test_info_nce(count, numbers, seed):
     text, image = sides(count, seed)
@@ -187,7 +186,6 @@ def test_info_nce(count, numbers, seed):
     assert float(found) == pytest.approx(total / (2 * count), abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 12), st.integers(0, 99))
 def test_recall(count, seed):
     text, image = sides(count, seed)

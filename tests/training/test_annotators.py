@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from reference_loops import dawid_skene
 from sgmft import Post
@@ -54,7 +54,6 @@ def test_estimates_are_those_of_a_slow_loop(known, monkeypatch):
 
 
 @given(answers_of)
-@settings(max_examples=30)
 def test_the_likelihood_never_falls(rows):
     table = np.array(rows)
     _, _, objectives = dawid_skene(table[:, 1:].tolist(), table[:, 0].tolist(), 3, 12)

@@ -126,6 +126,7 @@ t.run(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_killed_while_writing_a_checkpoint(tmp_path, whole):
     script = KILLED.format(folders=[str(folder) for folder in Path(__file__).parents[:2]])
     ended = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True)

@@ -45,10 +45,17 @@ def to_posts(posts: Any, *, columns: Names = None, root: Folder = None) -> list[
 def iter_given(posts: Any, columns: Names, root: Folder, optional: Roles = ()) -> Iterator[Post]:
     """Yield posts one at a time; columns for the fields that are `optional` may be missing."""
     names, items = _open(posts)
-    first = next(items, None)
-    items = items if first is None else chain([first], items)
+    ahead = list[Any]()  # up to the first that is something
+    for item in items:
+        ahead.append(item)
+        if item is not None:
+            break
+    first, items = ahead[-1] if ahead else None, chain(ahead, items)
     if isinstance(first, Post):
-        yield from items
+        for i, item in enumerate(items):
+            if not isinstance(item, Post | None):
+                raise SgmftError(TEXTS["no post"], number=i, kind=type(item).__name__)
+            yield item or Post()
         return
     if not isinstance(columns, Columns):
         for role in columns or ():
@@ -72,12 +79,15 @@ def _open(given: Any) -> tuple[list[str], Iterator[Any]]:
     if series and holds_posts([name for name in given.index if isinstance(name, str)]):
         return [], iter([given])
     if isinstance(given, Mapping) and all(map(_is_list, given.values())):
+        if len({*map(len, given.values())}) > 1:
+            counts = ", ".join(f"{len(cells)} of {name}" for name, cells in given.items())
+            raise SgmftError(f"Lists of different lengths are no table: {counts}.")
         rows = zip(*given.values(), strict=True)
         return [*given], (dict(zip(given, cells, strict=True)) for cells in rows)
     names = getattr(given, "column_names", None) or getattr(given, "columns", None)
     if names is None or isinstance(given, Mapping):
-        many = isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping))
-        return [], iter(given if many and not _is_picture(given) else [given])
+        many = isinstance(given, Iterable) and not isinstance(given, (str, Mapping))
+        return [], iter(given if many and not (_is_file(given) or _is_picture(given)) else [given])
     # of polars, Arrow, datasets, pandas; with pictures as they are stored
     ways = {"to_dicts": (), "to_pylist": (), "to_list": (), "to_dict": ("records",)}
     way = next(x for x in ways if hasattr(given, x))
@@ -115,6 +125,8 @@ def to_cell(value: Any) -> Any:
         return str(value)
     if _is_picture(value):
         return {"bytes": _to_png(value), "path": None}
+    if _is_file(value):
+        return bytes(value.read() if hasattr(value, "read") else value)
     if _is_list(value):
         return [*map(to_cell, value)]
     if isinstance(value, np.generic):
@@ -125,16 +137,27 @@ def to_cell(value: Any) -> Any:
 def _to_png(picture: Any) -> bytes:
     from PIL import Image, ImageOps
 
+    from sgmft.data.preprocessing.images import to_8_bits
+
     if isinstance(picture, np.ndarray):
+        if not picture.size:
+            return b""  # which is reported, as an empty file is
         picture = Image.fromarray(picture.squeeze(2) if picture.shape[2:] == (1,) else picture)
     upright, file = ImageOps.exif_transpose(picture), io.BytesIO()
     mode = "RGBA" if upright.has_transparency_data else "RGB"
-    upright.convert(mode).save(file, "PNG", compress_level=1)
+    to_8_bits(upright, picture.format).convert(mode).save(file, "PNG", compress_level=1)
     return file.getvalue()
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, (bytes, bytearray, memoryview)) or hasattr(value, "readinto")
 
 
 def _is_picture(value: Any) -> bool:
     if isinstance(value, np.ndarray):
+        first = value.dtype == np.uint8 and value.ndim == 3 and value.shape[0] in (3, 4)
+        if first and value.shape[2] > 4:
+            raise SgmftError(TEXTS["channels first"], shape=value.shape)
         return value.dtype == np.uint8 and value.ndim in (2, 3) and value.shape[2:] <= (4,)
     return hasattr(value, "getexif")  # of Pillow
 

@@ -1,7 +1,8 @@
 """A post: the unit everything else works on."""
 
+import unicodedata
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,26 @@ def require_label(post: Post, reason: str | None = None) -> Post:
     return post if post.label is not None or reason is None else replace(post, error=reason)
 
 
-def require_known(post: Post, known: Container[str | None]) -> Post:
-    """Return a post, with an error where its label is none of those a model has learned."""
-    error = Message("the model never learned the label {label!r}", label=post.label)
-    return post if post.error or post.label in known else replace(post, error=error)
+def require_known(post: Post, known: Collection[str | None]) -> Post:
+    """Return a post, with an error where its label is none of those a model has learned.
+
+    One that differs in Unicode's composition alone, or is a truth value in other case, is read as
+    that with a warning.
+    """
+    if post.error or post.label is None or post.label in known:
+        return post
+    same = [x for x in known if x is not None and _spelling(x) == _spelling(post.label)]
+    if len(same) != 1:
+        error = Message("the model never learned the label {label!r}", label=post.label)
+        return replace(post, error=error)
+    read = "the label {label!a} is read as the {known!a} that the model learned"
+    read = Message(read, label=post.label, known=same[0])
+    return replace(post, label=same[0], warnings=(*post.warnings, read))
+
+
+def _spelling(label: str) -> str:
+    plain = unicodedata.normalize("NFC", label)
+    return plain.casefold() if plain.casefold() in ("true", "false") else plain
 
 
 def require_columns(posts: Sequence[Post], columns: Sequence[str], flag: str = "--by") -> None:

@@ -1,9 +1,10 @@
 """Tables of posts to be read, their labels corrected or soft, and what a job tells of the rows."""
 
 import re
+import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -181,8 +182,8 @@ def warn_about_parts(posts: Iterable[Post]) -> None:
         warn(f"{counts}. The first: {found.examples[first]}.")
 
 
-def warn_about_similar_labels(labels: Iterable[str]) -> None:
-    """Warn of labels that differ in spaces, marks, case, width or script alone, naming them."""
+def warn_about_odd_labels(labels: Collection[str]) -> None:
+    """Warn of labels that differ in spaces, marks, case, width or script alone, or are none."""
     alike: dict[str, dict[str, None]] = {}
     for label in dict.fromkeys(labels):
         plain = "".join(simplify(unicodedata.normalize("NFKC", label)).casefold().split())
@@ -190,6 +191,14 @@ def warn_about_similar_labels(labels: Iterable[str]) -> None:
         alike.setdefault(key, {})[label] = None
     if groups := [" and ".join(map(repr, x)) for x in alike.values() if len(x) > 1]:
         warn(Message(TEXTS["similar labels"], labels="; ".join(groups)))
+    whole, odd = {*labels}, dict[str, str]()
+    for label in sorted(whole):
+        if not label.strip(string.punctuation + "…—？。、，"):
+            odd["marks as a label"] = label
+        elif whole & {*map(str.strip, re.split("[;|,，；、]", label))} - {label}:
+            odd["joined as a label"] = label
+    for kind, label in odd.items():
+        warn(Message(TEXTS[kind], label=label))
 
 
 def describe_errors(errors: Mapping[str, int]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sgmft.data.source import JobSummary, Source, describe_errors
-from sgmft.errors import SgmftError, warn
+from sgmft.errors import TEXTS, SgmftError, warn
 from sgmft.evaluation.compare import prepare, results
 from sgmft.evaluation.compare.catalogue import ComparisonPlan
 from sgmft.evaluation.compare.prepare import TEST, VALIDATION, ComparisonData, Split, write_splits
@@ -54,6 +54,8 @@ def compare_table(
     folder = Path(output).absolute()
     check_output(folder, _may_replace(folder), "report")
     path, earlier = folder / "data.json", None
+    asked = {"table": Path(source.table).name, "split": str(split or Split())}
+    asked |= {"answers": str(answers or {})}
     prepare.load_data.cache_clear()
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # it is damaged
         earlier = prepare.load_data(folder)
@@ -63,6 +65,9 @@ def compare_table(
                 raise SgmftError(f"{path} is damaged: leave --finished-only out to write it anew.")
             if earlier is None:
                 raise SgmftError(f"Nothing is finished in {folder}.")
+            unsaid = str(Split()), "{}"
+            if names := [x for x, y in earlier.asked.items() if asked[x] not in (y, *unsaid)]:
+                raise SgmftError(TEXTS["other options"], folder=folder, names=", ".join(names))
             data = earlier
         else:
             posts = source.read_labelled("has no label to learn from", least=2)
@@ -70,6 +75,7 @@ def compare_table(
             data = prepare.prepare_comparison(
                 posts, plan, store, split or Split(), by, answers, source.strict, on_encoded
             )
+            data = replace(data, asked=asked)
             if earlier is not None:
                 data = _with_earlier(data, earlier)
             elif path.exists():

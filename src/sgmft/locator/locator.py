@@ -304,7 +304,9 @@ class SemanticLocator(Estimator):
         is not trained or has no such label, or the post has an error or nothing to go on.
         """
         network, tokens = self._trained(), self.uses_tokens
-        (post,) = self._read(post)
+        if len(posts := [*self._read(post)]) != 1:
+            raise SgmftError(f"{len(posts)} posts were given: one is explained at a time.")
+        (post,) = posts
         own = self.labels, self.temperatures, self.attributes
         model = ExplainedModel(self.encoder, network, tokens, *own)
         cleaning = get_cleaning(self.encoder.info.cleaning)

@@ -265,7 +265,7 @@ def training_set(
         others = f", and were left out: {reasons}" if reasons else ""
         raise SgmftError(TEXTS["one label"], posts=len(names), count=len(labels), others=others)
     warn_about_singleton_labels(names)
-    source.warn_about_similar_labels(labels)
+    source.warn_about_odd_labels(labels)
     source.warn_about_parts(encoded.posts)
     place = {label: number for number, label in enumerate(labels)}
     classes = np.array([place[name] for name in names])

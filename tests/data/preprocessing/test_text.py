@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 
 import jieba
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from sgmft.data.preprocessing.text import (
     CLEANINGS,
@@ -375,7 +375,6 @@ FURNITURE = """看书 <br> &amp; &lt; b> < > ... … 全文 展开 收起d O 网
 PIECES = st.sampled_from([POST, CARD, FACE, FAMILY, " ", *MANGLED, *FURNITURE.split()])
 
 
-@settings(max_examples=400, deadline=None)
 @given(
     pieces=st.lists(PIECES, max_size=8), steps=st.sampled_from([LIGHT, replace(LIGHT, emoji=True)])
 )
@@ -384,7 +383,6 @@ def test_cleaning_twice_is_cleaning_once(pieces, steps):
     assert clean_text(once, steps) == once
 
 
-@settings(max_examples=400, deadline=None)
 @given(
     text=st.text(
         st.sampled_from("今天在家看书吃饭上学电影院的了个全展开微博abc，。！ 12"), max_size=40
@@ -396,7 +394,6 @@ def test_plain_text_loses_nothing(text):
     assert clean_text(text, LIGHT) == (kept if any(map(str.isalnum, text)) else "")
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     pieces=st.lists(st.sampled_from(["看书", "回家 ", "，吃饭", "cafe "]), min_size=1, max_size=5)
 )

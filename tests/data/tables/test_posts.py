@@ -12,7 +12,7 @@ import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import example, given, strategies as st
 from PIL import Image
 
 from sgmft.data.posts import Attachment, Post
@@ -401,7 +401,6 @@ def test_the_name_of_a_user_who_is_an_object(tmp_path, user):
 WORDS = st.sampled_from(["a.jpg", "b c.png", "é.JPG", "d/e.webp", "x,y.jpg", "无.jpg", "[1].gif"])
 
 
-@settings(max_examples=200, deadline=None)
 @given(names=st.lists(WORDS, min_size=2, max_size=4), write=st.sampled_from([repr, json.dumps]))
 def test_no_picture_of_a_list_is_lost(tmp_path_factory, names, write):
     folder = tmp_path_factory.mktemp("lists")
@@ -414,7 +413,6 @@ def test_no_picture_of_a_list_is_lost(tmp_path_factory, names, write):
         assert parse_image_cell(mark.join(plain), files) == plain
 
 
-@settings(max_examples=300, deadline=None)
 @given(cell=st.text(st.sampled_from("a.jpg[]()'\",;| \\{}x:/%b9N"), max_size=24))
 @example("9|[9]")
 @example("Na|9")

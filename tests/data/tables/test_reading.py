@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from sgmft.data.tables import (
     RawRow,
@@ -24,9 +24,6 @@ from sgmft.data.tables.cells import replace_surrogates, says_nothing, to_text
 from sgmft.errors import SgmftError, SgmftNotice, SgmftWarning
 
 CHINESE = "text,label\n在电影院看电影，爆米花真香,Cinema\n上课中,School\n"
-in_one_folder = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
 def table(tmp_path: Path, content: str | bytes, name: str = "posts.csv") -> Path:
@@ -467,7 +464,6 @@ json_values = st.recursive(
 )
 
 
-@in_one_folder
 @given(
     records=st.lists(
         st.fixed_dictionaries(

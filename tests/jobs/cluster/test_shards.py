@@ -6,7 +6,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from sgmft.data.posts import Post
 from sgmft.data.source import Source
@@ -111,7 +111,6 @@ def test_a_stopped_job_goes_on_and_ends_as_one_that_was_not(predict, out, tmp_pa
     assert predict(engine=refusing) == summary
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_a_damaged_shard_is_named_set_aside_and_written_again(model, tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("damaged")

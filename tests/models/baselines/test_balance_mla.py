@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from torch.nn.functional import cross_entropy
 
 import reference_loops
@@ -130,7 +130,6 @@ def test_the_whole_network_is_the_card(heads):
 # --- the loss, and how much of it the dominant branch learns by
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.integers(1, 6), st.floats(0, 3), st.floats(0.1, 5), st.integers(0, 1000))
 def test_the_coefficients_are_the_cards(posts, strength, spread, seed):
     generator = torch.Generator().manual_seed(seed)

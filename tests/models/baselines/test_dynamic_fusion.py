@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from reference_loops import (
     cross_entropy,
@@ -120,7 +120,6 @@ def test_the_surer_modality_weighs_more_and_both_the_same_where_they_are_alike(s
     assert (a > b) == (scores[0] > scores[1]) and (a == b) == (scores[0] == scores[1])
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     scores=st.tuples(*[st.floats(-1e4, 1e4, width=32)] * 2),
     logits=st.lists(st.tuples(*[st.floats(-1e3, 1e3, width=32)] * 2), min_size=2, max_size=5),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from reference_loops import cross_entropy, dot, linear, lists, modality_input
 from sgmft.models.baselines.unimodal_heads import UniSMMC, UniSMMCConfig, multimodal_contrast
@@ -154,7 +154,6 @@ def test_the_contrast_is_the_formula(name, tau):
         assert grad.isfinite().all()
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     posts=st.lists(st.tuples(*[st.booleans()] * 3), max_size=8),
     width=st.integers(1, 5),

@@ -218,11 +218,7 @@ def _load(picture: Opened, size: int | None) -> Image.Image:
 
 def _to_rgb(picture: Image.Image, size: int | None) -> Image.Image:
     """Squash and convert to RGB, in the order that keeps colours right."""
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        grey = np.asarray(picture)
-        if picture.format == "PNG":  # 16 bits, whichever mode this version of Pillow gives them
-            grey = grey.astype(np.uint16)
-        picture = Image.fromarray(_to_8_bits(grey))
+    picture = to_8_bits(picture, picture.format)
     if picture.has_transparency_data:
         seen = squash(picture.convert("RGBA"), size)
         return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
@@ -236,7 +232,17 @@ def squash(picture: Image.Image, size: int | None) -> Image.Image:
     return picture.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _to_8_bits(values: npt.NDArray[np.generic]) -> Pixels:
+def to_8_bits(picture: Image.Image, format: str | None) -> Image.Image:
+    """Return a picture of a file of that format; grey values of more than 8 bits are scaled."""
+    if picture.mode != "F" and not picture.mode.startswith("I"):
+        return picture
+    grey = np.asarray(picture)
+    if format == "PNG":  # 16 bits, whichever mode this version of Pillow gives them
+        grey = grey.astype(np.uint16)
+    return Image.fromarray(_scale(grey))
+
+
+def _scale(values: npt.NDArray[np.generic]) -> Pixels:
     """Scale grey values of 16-bit, 32-bit or float pixels to 0..255.
 
     Unsigned 16-bit ones are of the full range. Others do not say what white is: 1, 255 or 65535 for

@@ -12,7 +12,17 @@ from sgmft.errors import TEXTS, Message
 MAX_DEPTH = 100  # of lists and objects in a record: deeper could be read, but not written again
 
 NO_LABEL = frozenset({"na", "n/a", "nan", "nat", "null", "<na>", "\\n", "undefined"})
-NO_LABEL |= {"#n/a", "#ref!", "#value!", "#name?", "#div/0!"}  # of Excel
+NO_LABEL |= {"nil", "(null)", "[null]", "''", '""'}
+NO_LABEL |= {
+    "#n/a",
+    "#n/a n/a",
+    "#ref!",
+    "#value!",
+    "#name?",
+    "#div/0!",
+    "#num!",
+    "#null!",
+}  # Excel
 NOTHING = NO_LABEL | {"none", "无", "無"}  # None and 无 may be labels
 BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b\u200e\u202a\u202c"
 

@@ -133,10 +133,11 @@ def _iter_records(file: _File) -> Iterator[tuple[int, list[str], bool]]:
 
 
 def _iter_rows(file: _File, columns: list[str], header: int) -> Iterator[RawRow]:
-    width = len(columns)
+    width, short = len(columns), list[int]()
     for number, cells, unclosed in _iter_records(file):
         if number <= header or not cells:  # a blank line is counted, and is no record
             continue
+        short += [number] * (len(cells) < width and not unclosed and any(cells))
         values: dict[str, Any] = dict.fromkeys(columns) | dict(zip(columns, cells, strict=False))
         if surplus := any(cells[width:]):
             names = number_columns(file.path, [*columns, *[""] * (len(cells) - width)])
@@ -150,3 +151,6 @@ def _iter_rows(file: _File, columns: list[str], header: int) -> Iterator[RawRow]
             values = {name: value and replace_surrogates(value) for name, value in values.items()}
             error = DAMAGED
         yield RawRow(number, values, error)
+    if short:
+        about = {"name": file.path.name, "count": len(short), "row": short[0]}
+        warn(Message(TEXTS["short rows"], **about))

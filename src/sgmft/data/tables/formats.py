@@ -268,7 +268,9 @@ def _members(path: Path, kind: TableFormat | None, tools: Sequence[Collector]) -
         names = [x for x in usable if x in others]
         names = names or [x for x in usable if len(find_columns(members[x], IDS)) < 2]
         names = names or (others or [*members])[:1]
-        _say_left(path, [path / x for x in usable if x not in names])
+        roles = ("label", "image")  # of posts elsewhere, perhaps
+        held = [x for x in others if any(find_role([x, *members[x]], role) for role in roles)]
+        _say_left(path, [path / x for x in {*usable, *held} if x not in names])
     return [path / name for name in names] or [path]
 
 

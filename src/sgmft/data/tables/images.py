@@ -172,7 +172,7 @@ def _parse_member(member: Any, files: PathResolver) -> Pictures:
         data = member.get("bytes")
         path = next((x for key in _PATHS if isinstance(x := member.get(key), str)), None)
         name = Path(path).name if isinstance(path, str) else "picture"
-        if isinstance(data, bytes) and data:
+        if isinstance(data, bytes) and (data or path is None):
             return [Attachment(data, name)]
         if isinstance(path, str):
             return [path]

@@ -12,7 +12,14 @@ from typing import Any, TextIO
 
 from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat
 from sgmft.data.tables.cells import MAX_DEPTH, is_deep, replace_surrogates, to_json
-from sgmft.data.tables.columns import COMMENTS, USUAL, find_columns, find_role, holds_posts
+from sgmft.data.tables.columns import (
+    COMMENTS,
+    USUAL,
+    find_columns,
+    find_role,
+    holds_posts,
+    number_columns,
+)
 from sgmft.data.tables.encoding import detect_encoding, detect_utf16, has_undecoded
 from sgmft.data.tables.label_studio import find_post, flatten, is_task, local_path
 from sgmft.errors import TEXTS, Message, SgmftError, SgmftNotice, raising, warn
@@ -96,6 +103,16 @@ class JsonLinesWriter:
         self._file.flush()
 
 
+def _number_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; a key that comes again gets a number, as a column of that name does."""
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    names, cells = zip(*pairs, strict=True)
+    return dict(zip(number_columns(Path("JSON"), names), cells, strict=True))
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_number_keys)
 _WRAPS = ("_source", "properties", "row", "post", "node", "mblog")
 _GAP = re.compile(r"[\s,]*")
 JSON_LINES = TableFormat((".jsonl", ".ndjson"), open_json_lines, JsonLinesWriter)
@@ -124,7 +141,7 @@ def _iter_lines(stream: TextIO, name: str) -> Iterator[RawRow]:
 def _parse_line(number: int, line: str) -> list[RawRow]:
     """Return the record of a line, or those of a page, which has one list of posts and no text."""
     try:
-        value: Any = None if (damaged := has_undecoded(line)) else _unwrap(json.loads(line))
+        value: Any = None if (damaged := has_undecoded(line)) else _unwrap(_DECODER.decode(line))
         if (reason := _reject(value)) is None:
             lists = {} if {"text", "id"} & value.keys() else _find_usable(value)
             pages = {name: x for name, x in lists.items() if holds_posts(_unwrap(x[0]))}
@@ -145,7 +162,7 @@ def _parse_all(text: str) -> Any:
     """Return the value of a JSON text; the records of all where several follow each other."""
     items, at = list[Any](), 0
     while at < len(text) or not items:
-        value, end = json.JSONDecoder().raw_decode(text, at)
+        value, end = _DECODER.raw_decode(text, at)
         at = next(gap.end() for gap in _GAP.finditer(text, end))
         if not items and at == len(text):
             return value

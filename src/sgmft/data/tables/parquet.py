@@ -17,7 +17,10 @@ from sgmft.data.tables.columns import find_role, number_columns
 
 GROUP_ROWS = 4096  # rows per row group; they wait in memory until so many have come
 _DAMAGED = "a damaged Parquet file", "write it again"
-_BATCH_ROWS, _BATCH_BYTES = 1024, 64 * 1024 * 1024  # read at once
+_BATCH_ROWS, _BATCH_BYTES = (
+    64,
+    64 * 1024 * 1024,
+)  # read at once; a cell may be packed a thousandfold
 _EMPTY = {pa.null(): pa.string(), pa.list_(pa.null()): pa.list_(pa.string())}  # without values yet
 _MAX_EXACT = 2**53  # larger integers may change when they become doubles
 

@@ -11,6 +11,7 @@ from typing import Any
 from openpyxl import Workbook, load_workbook
 from openpyxl.cell import WriteOnlyCell
 from openpyxl.utils import column_index_from_string
+from openpyxl.utils.escape import unescape
 
 from sgmft.data.tables.base import RawRow, RawTable, open_member, parsing
 from sgmft.data.tables.cells import is_missing, to_json
@@ -21,6 +22,8 @@ MAX_ROWS, MAX_CELL = 2**20, 2**15 - 1  # of a sheet, and UTF-16 units of a cell:
 MAX_UNPACKED = 2**31  # bytes
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _DAY = re.compile(r'(?i)\S+ 00:00:00 (?:"[^"]*"|\[[^]]*\]|\\.|[^hs"\\[])*')  # and its format
+_LITERAL = re.compile("_(?=x[0-9A-Fa-f]{4}_)")  # would be read as the escape of a character
+_FORMULA = re.compile(rb"<f\b[^>]*(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v></v>)?\s*</c>")  # without value
 _EXACT = 10**15  # Excel keeps 15 digits of a number
 
 
@@ -74,6 +77,7 @@ class XlsxWriter:
         if value is None or (isinstance(value, (int, float)) and abs(value) < _EXACT):
             return value
         text = to_json(value) if isinstance(value, (list, dict)) else str(value)
+        text = _LITERAL.sub("_x005F_", text)
         units = text.encode("utf-16-le", "surrogatepass")
         fits = _NO_XML.sub("\ufffd", units[: 2 * MAX_CELL].decode("utf-16-le", "ignore"))
         self._changed += fits != text
@@ -95,15 +99,18 @@ def _open(file: Path) -> Iterator[Any]:
 def _iter_cells(sheet: Any, merged: bool = False) -> Iterator[tuple[int, list[Any]]]:
     """Yield rows with their numbers; with `merged`, cells of one column that are have one value."""
     sheet.reset_dimensions()  # which some programs write wrong
-    end = b""  # of what openpyxl reads, too, but passes over in a workbook that is only read
+    end, lost = b"", False  # what openpyxl reads, but passes over in a workbook that is only read
     with sheet._get_source() as source:
         while merged and (part := source.read(2**20)):
+            lost = lost or _FORMULA.search(end[-(2**15) :] + part) is not None
             end = (end + part)[-(2**21) :]
+    if lost:
+        warn(Message(TEXTS["formulas"], name=sheet.title))
     starts, held = defaultdict[int, list[Any]](list), dict[int, tuple[int, Any]]()
     for name, top, bottom in re.findall(rb'<mergeCell ref="([A-Z]+)(\d+):\1(\d+)"', end):
         starts[int(top)].append((column_index_from_string(name.decode()) - 1, int(bottom)))
     for number, row in enumerate(sheet.iter_rows(max_row=MAX_ROWS), 1):
-        cells = [cell.value for cell in row]
+        cells = [unescape(x.value) if isinstance(x.value, str) else x.value for x in row]
         for i, cell in enumerate(row):  # openpyxl makes midnights of days
             if cell.data_type == "d" and _DAY.fullmatch(f"{cell.value} {cell.number_format}"):
                 cells[i] = cell.value.date()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.errors import TEXTS, SgmftError, SgmftNotice, check_name, raising, warn
 from sgmft.features.encoders.base import TABLE
 from sgmft.models.fusions import FUSIONS
@@ -114,11 +115,14 @@ def _check(made: Row | TablePlan, known: Catalogue) -> None:
         method = get_method(made.method)
         method.preset(made.preset, made.settings)
         method.pick_encoder(made.encoder)
+        get_cleaning(made.cleaning or "light")
         keys = [made.like] if made.like else []
     else:
         keys = [*made.rows, made.reference]
     for key in keys:
         check_name(key, known.rows, "There is no row")
+    if isinstance(made, Row) and made.like and known.rows[made.like].like is not None:
+        raise SgmftError(f"like: {made.like!r} has no trials of its own; name a row that has.")
 
 
 FACTORS = (1.0, 3.0, 1 / 3, 10.0, 0.1, 30.0, 1 / 30)  # of the learning rate, trial by trial

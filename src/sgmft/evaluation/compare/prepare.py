@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
@@ -9,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sgmft.data.posts import Post, raise_first_error, require_columns, require_known, require_label
-from sgmft.data.source import JobSummary
+from sgmft.data.source import JobSummary, describe_errors
 from sgmft.data.splits import fold_posts, split_posts
 from sgmft.data.tables import open_table, open_writer
 from sgmft.data.tables.cells import to_text
-from sgmft.errors import TEXTS, SgmftError, check_name, raising, unwarned
+from sgmft.errors import TEXTS, Message, SgmftError, check_name, raising, unwarned, warn
 from sgmft.evaluation.compare.catalogue import ComparisonPlan, Row
 from sgmft.features.attributes import AttributeReader, read_cell, to_number
 from sgmft.features.encode import encode_posts
@@ -37,7 +38,7 @@ class Split:
     test: tuple[str, str] | None = None  # (column, value) of the test posts; None draws them
     by: str = "auto"  # "label", "user", or "auto": by user where the posts name two users or more
     folds: int | None = None  # K; each post is a test post in one of them
-    size: float | None = None  # share of test posts, without folds; `TEST_SIZE` by default
+    size: float | None = None  # share or number of test posts, without folds; else `TEST_SIZE`
     repeats: int = 1  # how often they are drawn, with seeds from `seed` on
     seed: int = 0
     file: str | Path | None = None  # a table of id, split and role; see `write_splits`
@@ -91,36 +92,51 @@ def _draw(posts: Sequence[Post], split: Split) -> Iterator[tuple[str, list[str]]
     for seed in range(split.seed, split.seed + split.repeats):
         if split.test is not None:
             column, value = split.test
+            check_name(column, {x: None for post in posts for x in post.row}, "--test: no column")
             tests.append([i for i, x in enumerate(posts) if str(x.row.get(column, "")) == value])
         elif split.folds is not None:
             tests += fold_posts(posts, split.folds, seed, _split_by(posts, split))
         else:
-            size = TEST_SIZE if split.size is None else split.size
+            size = split.size or TEST_SIZE
+            size = int(size) if size >= 1 and size.is_integer() else size  # of posts
             tests.append(split_posts(posts, size, seed, _split_by(posts, split))[1])
     for number, test in enumerate(map(set, tests), 1):
         yield str(number), [TEST if i in test else TRAIN for i in range(len(posts))]
 
 
 def _read_splits(path: str | Path, posts: Sequence[Post]) -> Iterator[tuple[str, list[str]]]:
-    """Yield a split's name and its posts' roles; without these, `fold` has its test posts."""
+    """Yield a split's name and its posts' roles; without these, `fold` has its test posts.
+
+    A column `split` of roles alone, as many have it, is read as that of roles.
+    """
     known, splits = {post.id or post.place for post in posts}, dict[str, dict[str, str]]()
-    elsewhere = dict[str, str]()
-    for row in open_table(path).rows:
+    tested, rows = dict[str, str](), [*open_table(path).rows]
+    alone = {str(row.values.get("split")) for row in rows} <= {*ROLES}
+    for row in rows:
         where, cells = f"{path}, row {row.number}", {k: to_text(x) for k, x in row.values.items()}
+        if alone and "role" not in cells and "fold" not in cells:
+            cells["role"] = cells.pop("split")
         name, role = cells.get("id", ""), cells.get("role", TEST)
+        if "" in (cells.get("split"), cells.get("fold")):
+            raise SgmftError(f"{where}: {name} has an empty cell where its split is named.")
         if row.error or name not in known:
             raise SgmftError(f"{where}: {row.error or f'no post has the id {name!r}'}.")
         check_name(role, ROLES, f"{where}: {name} has the role")
-        own = splits.setdefault(cells.get("split", cells.get("fold", "1")), {})
+        split = cells.get("split", cells.get("fold", "1"))
+        own = splits.setdefault(split, {})
         if own.setdefault(name, role) != role:
             raise SgmftError(f"{where}: {name} has another role in this split, further up.")
-        elsewhere |= {} if "role" in cells else {name: TRAIN}
+        if "role" not in cells and tested.setdefault(name, split) != split:
+            text = "{where}: {name} is in the fold {fold}, too; name its role in each."
+            raise SgmftError(text, where=where, name=name, fold=tested[name])
     if not splits:
         raise SgmftError(f"{path} has no rows: it needs the columns id, split and role.")
     for split, own in splits.items():
-        roles = [(elsewhere | own).get(x.id or x.place, x.place) for x in posts if x.error is None]
+        own = dict.fromkeys(tested, TRAIN) | own
+        roles = [own.get(x.id or x.place, x.place) for x in posts if x.error is None]
         if missing := [x for x in roles if x not in ROLES]:
-            raise SgmftError(f"{path} has no role for the post of {missing[0]} in split {split}.")
+            some = f"{len(missing)} posts, the first of {missing[0]}, in split {split}"
+            raise SgmftError(f"{path} has no role for {some}.")
         yield split, roles
 
 
@@ -134,6 +150,7 @@ def write_splits(path: Path, places: Places, divisions: Sequence[Division]) -> N
 
 
 def _split_by(posts: Sequence[Post], split: Split) -> str:
+    check_name(split.by, ("auto", "label", "user"), "Posts cannot be split by")
     users = {post.user for post in posts if post.user is not None}
     return split.by if split.by != "auto" else "user" if len(users) > 1 else "label"
 
@@ -192,6 +209,7 @@ class ComparisonData:
     attributes: list[dict[str, str]] = field(default_factory=list)  # of each post, by column
     costs: dict[str, str] = field(default_factory=dict)  # in words, of answers by `sgmft label`
     sure: dict[str, list[float]] = field(default_factory=dict)  # how probable answers say they are
+    asked: dict[str, str] = field(default_factory=dict)  # the table, split and answers, as options
 
     @cached_property
     def fingerprints(self) -> list[str]:
@@ -235,6 +253,9 @@ def prepare_comparison(
     """
     posts = [require_label(post, "has no label to learn from") for post in posts]
     readable = [post for post in posts if post.error is None]
+    if len(readable) < 2:
+        reasons = describe_errors(JobSummary.of(posts).errors)
+        raise SgmftError(f"{len(readable)} posts can be used, and two are needed: {reasons}.")
     # A mistake in the split is reported now, not after an hour of encoding.
     seen = {readable[i].label for division in divide(posts, split) for i in division.train}
     posts = [require_known(post, seen) for post in posts]
@@ -249,11 +270,20 @@ def prepare_comparison(
         raise_first_error(posts)
     good = [i for i, post in enumerate(posts) if post.error is None]
     usable = [posts[i] for i in good]
+    for name, (given, *_) in outside.items():
+        other = Counter(x for i in good if (x := given[i]) not in seen)
+        if sum(other.values()) == len(good):
+            raise SgmftError(TEXTS["no answers"], name=name, some=", ".join([*other][:3]))
+        if others := [x for x in other if x]:
+            some = {"name": name, "count": sum(other[x] for x in others), "some": others[:3]}
+            warn(Message(TEXTS["other answers"], **some))
     divisions, labels = divide(posts, split), sorted({str(post.label) for post in usable})
     for division in divisions:
         if missing := set(labels) - {str(usable[i].label) for i in division.train}:
             where = f" in split {division.name}" if len(divisions) > 1 else ""
-            raise SgmftError(f"No training post has the label {', '.join(sorted(missing))}{where}.")
+            hint = " Add --split-by label." if _split_by(usable, split) == "user" else ""
+            names = ", ".join(sorted(missing))
+            raise SgmftError(f"No training post has the label {names}{where}.{hint}")
     if len(labels) < 2:
         raise SgmftError(TEXTS["few labels to compare"], posts=len(usable), labels=len(labels))
     summary = JobSummary.of(posts)
@@ -340,9 +370,11 @@ def _read_answers(
     if not any(answers):
         some = next(iter(found), "nothing")
         raise SgmftError(f"{source} has no label for any of the posts: its ids are like {some!r}.")
-    sure = (to_number(said.get(post.id or post.place, "")) for post in posts)
-    costs = _describe_costs([row.values for row in rows])
-    return answers, [x if 0 < x <= 1 else 0.0 for x in sure], costs
+    sure = [to_number(x) if (x := said.get(post.id or post.place)) else 0.0 for post in posts]
+    for name, x in said.items():
+        if x and not 0 <= to_number(x) <= 1:
+            raise SgmftError(f"{source}: the probability {x!r} of {name} is no number from 0 to 1.")
+    return answers, sure, _describe_costs([row.values for row in rows])
 
 
 def _describe_costs(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -185,11 +185,12 @@ def write_runs(comparison: Comparison, tables: Tables, path: Path, log: Any = No
     with open_writer(path, ("row", "split", "seed", "metric", "value")) as writer:
         for key, line in shown.items():
             every = {x: y.runs for x, y in vars(line.summary).items() if isinstance(y, Estimate)}
+            every |= line.summary.by_run if line.summary else {}
             found = comparison.found.get(key, ())
             for i, seed in enumerate(finished_seeds(found)):
                 for j, division in enumerate(comparison.data.divisions):
                     run = {"row": key, "split": division.name, "seed": seed}
-                    figures = {x: y[i][j] for x, y in every.items() if y}
+                    figures = {x: y[i][j] for x, y in every.items() if y and y[i][j] == y[i][j]}
                     writer.write([{**run, "metric": x, "value": y} for x, y in figures.items()])
                     if log is not None:
                         chosen = found[j].runs[seed]["settings"] if found else {}

@@ -242,7 +242,12 @@ class Comparison:
         kinds = method.setting_kinds()
         own = {x.name: x.default for x in fields(method.config) if x.name in kinds}
         solved = issubclass(method.network, ClosedFormModel)  # without epochs
-        return {**own, **preset.model, **({} if solved else asdict(preset.train))}
+        train = {
+            k: x for k, x in asdict(preset.train).items() if not solved or k == "class_weights"
+        }
+        reads = {"attributes": ", ".join(self.plan.attributes)}
+        read = self.plan.attributes and self._run(row, 0).reads_attributes
+        return {**own, **preset.model, **train, **(reads if read else {})}
 
     def _stages(self) -> Iterator[list[Run]]:
         """Yield what can be run at once, each list after what the one before found is kept."""

@@ -15,7 +15,7 @@ from scipy import special
 
 from sgmft.evaluation import metrics
 from sgmft.evaluation.calibration import BINS, bin_index
-from sgmft.models.arrays import Doubles, Integers, Reals
+from sgmft.models.arrays import Doubles, Flags, Integers, Reals
 
 FLIPS = 10_000  # random sign flips behind each p-value, beside the observed signs
 Groups = Mapping[str, Sequence[str]]  # column -> value of each post
@@ -67,10 +67,11 @@ class Summary:
     groups: Mapping[str, Mapping[str, metrics.Group]] = field(default_factory=dict)  # largest first
     splits: int = 1  # J
     confusion: Sequence[Sequence[int]] = ()  # by true and predicted label; the last are of none
-    # means over runs; not of a row that gives no probabilities, but for the first
+    # means over runs; NaN where a row gives no probabilities, but for the first
     balanced_accuracy: float = math.nan  # mean recall of the labels with test posts
     log_loss: float = math.nan  # of the true label, in nats
     auroc: float = math.nan  # mean over these labels, each against the rest
+    by_run: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)  # (S, J) of each
 
 
 def summarise(
@@ -131,13 +132,26 @@ def summarise(
     error, accuracy, macro_f1, *_ = (Estimate(a, b, c, d, x) for (a, b, c, d), x in each)
     confusion = np.sum(confusions, axis=0).tolist()
     common = accuracy, macro_f1, error, scores, by_group, len(masks), confusion
-    balanced = metrics.balanced_accuracy(scores)
-    areas = [x for run in probs if (x := metrics.area_under_roc(run, true)) is not None]
-    if outputs > classes or not areas:
-        return Summary(runs, posts, *common, balanced)
-    likely = np.maximum(probs[:, np.arange(posts), true], np.finfo(np.float64).eps)
-    loss = -float(np.log(likely).mean())
-    return Summary(runs, posts, *common, balanced, loss, float(np.mean(areas)))
+    each_run = _by_run(probs, true, masks.astype(bool), graded=outputs == classes)
+    known = (x[np.isfinite(x)] for x in each_run)
+    balanced, loss, area = (float(x.mean()) if len(x) else math.nan for x in known)
+    names = "balanced_accuracy", "log_loss", "auroc"
+    by_name = dict(zip(names, each_run.tolist(), strict=True))
+    return Summary(runs, posts, *common, balanced, loss, area, by_name)
+
+
+def _by_run(probs: Doubles, true: Integers, masks: Flags, graded: bool) -> Doubles:
+    """(3, S, J): balanced accuracy, and if graded log loss and AUROC; NaN where there is none."""
+    found = np.full((3, len(probs), len(masks)), math.nan)
+    for j, mask in enumerate(masks):
+        own = true[mask]
+        for s, run in enumerate(probs[:, mask]):
+            right = run.argmax(axis=1) == own
+            found[0, s, j] = np.mean([right[own == k].mean() for k in np.unique(own)])
+            if graded and (area := metrics.area_under_roc(run, own)) is not None:
+                likely = np.maximum(run[np.arange(len(own)), own], np.finfo(np.float64).eps)
+                found[1:, s, j] = -np.log(likely).mean(), area
+    return found
 
 
 def difference(
@@ -182,13 +196,15 @@ def resampled_t(figures: Doubles, ratio: float) -> tuple[float, float, float]:
 
     The corrected resampled t-test of Nadeau and Bengio (2003). Splits share training posts, so that
     their figures vary together: the variance of the mean is (1/J + test posts / training posts)
-    times that of the figures. t has J - 1 degrees of freedom.
+    times that of the figures. t has J - 1 degrees of freedom. Figures that are all the same, but
+    not 0, do not tell how they vary: the interval is -1 to 1 then, and p 1.
     """
     splits, mean = len(figures), float(figures.mean())
     error = math.sqrt((1 / splits + ratio) * figures.var(ddof=1))
     reach = float(special.stdtrit(splits - 1, 0.975)) * error
-    p = 2 * float(special.stdtr(splits - 1, -abs(mean) / error)) if error else float(mean == 0)
-    return mean - reach, mean + reach, p
+    if not error:
+        return (mean, mean, 1.0) if mean == 0 else (-1.0, 1.0, 1.0)
+    return mean - reach, mean + reach, 2 * float(special.stdtr(splits - 1, -abs(mean) / error))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,7 +1,6 @@
 """A table from the page, with its zip of pictures: labelled, summarised, and shown in part."""
 
 import asyncio
-import csv
 import lzma
 import shutil
 import tempfile
@@ -24,6 +23,7 @@ from sgmft.data.posts import MediaFile, Post
 from sgmft.data.preprocessing.images import count_pixels
 from sgmft.data.source import JobSummary, Source
 from sgmft.data.tables import Columns, open_table
+from sgmft.data.tables.csv import CSV
 from sgmft.data.tables.images import names_pictures
 from sgmft.data.tables.posts import USUAL_COLUMNS, recognize_columns
 from sgmft.errors import Message, SgmftError, join_messages, raising
@@ -98,7 +98,7 @@ RATIO = 100  # of a file's size to its packed size; pictures are packed already
 SMALL = 1024 * 1024  # bytes of a file whose ratio does not matter
 _DAMAGE: tuple[type[Exception], ...] = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 _DAMAGE += OSError, NotImplementedError, UnicodeError  # the latter of ways of packing, and names
-_TOO_LARGE = "The zip is too large unpacked. Pack smaller or fewer pictures."
+_TOO_LARGE = "The file is too large unpacked. Pack smaller or fewer pictures, or give a .csv."
 
 
 def safe_name(name: str) -> str:
@@ -112,9 +112,8 @@ def columns_html(language: Language, home: Path, name: str, table: BinaryIO) -> 
     """Return as HTML the choice of columns for a table's beginning, and what is recognised."""
     with tempfile.TemporaryDirectory(prefix="columns-", dir=home) as folder:
         path = Path(folder) / safe_name(name)
-        with path.open("wb") as file:
-            shutil.copyfileobj(table, file)
         try:
+            _keep(table, path)
             tool, columns, roles = recognize_columns(path)
         except SgmftError as error:
             raise TableRefused(language.translate(str(error), hidden=f"{folder}/")) from None
@@ -239,8 +238,7 @@ class TableJob:
             unpack(self.pictures, folder, 2 * self.engine.limits.upload)
         source = folder / self.name
         source.unlink(missing_ok=True)
-        with source.open("wb") as file:
-            shutil.copyfileobj(self.table, file)
+        _keep(self.table, source)
         self._total = sum(1 for _ in open_table(source).rows)
         self._on_progress(0, self._total)
         table, context = Source(str(source), self.columns), copy_context()
@@ -248,8 +246,7 @@ class TableJob:
         return context.run(predict_table, table, done, self, abstain=self.rules)
 
     def _html(self, summary: JobSummary, done: Path, folder: Path) -> str:
-        with done.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(islice(csv.DictReader(file), SHOWN))
+        rows = [x.values for x in islice(CSV.read(done).rows, SHOWN)]
         names = dict.fromkeys([*FIRST, *(name for row in rows for name in row)])
         columns = [x for x in names if x[:2] != "p_" and any(row.get(x) for row in rows)]
         pairs = zip(rows, self._first, strict=True)
@@ -301,11 +298,25 @@ def _checked(entry: zipfile.ZipInfo) -> PurePosixPath | None:
         raise SgmftError("The zip has a link in place of a file: {name}.", name=name[:100])
     if entry.flag_bits & 0x1:
         raise SgmftError("The zip has a password: pack it without one ({name}).", name=name[:100])
-    if entry.file_size > max(SMALL, RATIO * entry.compress_size):
-        raise SgmftError(_TOO_LARGE)
+    _check_ratio(entry)
     if entry.is_dir() or not path.parts or path.parts[0] == "__MACOSX":
         return None
     return path
+
+
+def _check_ratio(entry: zipfile.ZipInfo) -> None:
+    if entry.file_size > max(SMALL, RATIO * entry.compress_size):
+        raise SgmftError(_TOO_LARGE)
+
+
+def _keep(table: BinaryIO, path: Path) -> None:
+    """Write a visitor's table to a file; SgmftError where a workbook would unpack to far more."""
+    with path.open("wb") as file:
+        shutil.copyfileobj(table, file)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            for entry in packed.infolist():
+                _check_ratio(entry)
 
 
 def _name(entry: zipfile.ZipInfo) -> str:
