@@ -166,3 +166,52 @@ def test_a_dataset_keeps_pictures_as_files_and_labels_as_names(tmp_path):
     one, other = to_posts(datasets.Dataset.from_dict(cells, datasets.Features(kinds)))
     assert np.array_equal(pixels(one), np.asarray(RED)) and one.label == "Work"
     assert other.images == (tmp_path / "red.png",) and other.label is None
+
+
+@pytest.mark.parametrize(
+    "some", [[None, "a"], [None, {"text": "a"}], np.array([None, "a"], object)]
+)
+def test_what_is_missing_first_keeps_its_place(some):
+    missing, post = to_posts(some)
+    assert missing.error is not None and (post.text, post.error) == ("a", None)
+
+
+def test_a_missing_post_among_posts_keeps_its_place():
+    assert to_posts([None, POSTS[0], None]) == [Post(), POSTS[0], Post()]
+    with pytest.raises(SgmftError, match="Post 1 cannot be made of the int"):
+        to_posts([POSTS[0], 5])
+
+
+@pytest.mark.parametrize(
+    ("values", "format"),
+    [
+        (np.arange(0, 60_000, 100, np.uint16).reshape(20, 30), "PNG"),
+        (np.arange(0, 60_000, 100, np.int32).reshape(20, 30), "TIFF"),
+        (np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30), "TIFF"),
+    ],
+)
+def test_greys_of_more_than_8_bits_are_those_of_the_file(tmp_path, values, format):
+    path = tmp_path / "grey"
+    Image.fromarray(values).save(path, format)
+    with Image.open(path) as picture:
+        (opened,) = to_posts([picture])
+    expected = decode_image(path.read_bytes(), "grey", None)
+    assert np.array_equal(pixels(opened), expected) and expected.std() > 50
+
+
+def test_a_picture_in_a_file_or_a_buffer_is_one_post(tmp_path):
+    RED.save(tmp_path / "red.png")
+    data = (tmp_path / "red.png").read_bytes()
+    with (tmp_path / "red.png").open("rb") as file:
+        for given in (file, io.BytesIO(data), bytearray(data), memoryview(data)):
+            (post,) = to_posts(given)
+            assert post.images[0].data == data
+
+
+def test_what_is_no_picture_or_no_table_is_refused_in_a_sentence():
+    with pytest.raises(SgmftError, match=r"shape \(3, 9, 8\) has its channels first"):
+        to_posts(np.zeros((3, 9, 8), np.uint8))
+    with pytest.raises(SgmftError, match="different lengths are no table: 2 of text, 1 of image"):
+        to_posts({"text": ["a", "b"], "image": [None]})
+    good, empty = to_posts([np.zeros((9, 8, 3), np.uint8), np.zeros((0, 0, 3), np.uint8)])
+    assert good.error is None and empty.images[0].data == b""

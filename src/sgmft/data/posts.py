@@ -86,8 +86,8 @@ def require_known(post: Post, known: Collection[str | None]) -> Post:
     if len(same) != 1:
         error = Message("the model never learned the label {label!r}", label=post.label)
         return replace(post, error=error)
-    read = "the label {label!a} is read as the {known!a} that the model learned"
-    read = Message(read, label=post.label, known=same[0])
+    text = "the label {label} is read as the {known} that the model learned"
+    read = Message(text, label=ascii(post.label), known=ascii(same[0]))
     return replace(post, label=same[0], warnings=(*post.warnings, read))
 
 

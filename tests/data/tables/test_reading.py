@@ -234,7 +234,7 @@ def test_a_table_that_may_not_be_read(tmp_path, monkeypatch, suffix):
         return real(file, *args, **options)
 
     monkeypatch.setattr(io, "open", refuse)
-    monkeypatch.setattr(pq, "read_schema", refuse)
+    monkeypatch.setattr(pq, "read_metadata", refuse)
     with pytest.raises(SgmftError, match=rf"posts\.{suffix} cannot be read: Permission denied"):
         read_posts(path)
 

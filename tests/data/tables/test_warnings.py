@@ -4,10 +4,12 @@ import json
 import warnings
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, strategies as st
 
-from sgmft.data.posts import Post, require_label
+from sgmft.data.posts import Post, require_known, require_label
 from sgmft.data.source import JobSummary, Source, warn_about_odd_labels
 from sgmft.data.tables import Columns, iter_posts, read_posts
 from sgmft.errors import Message, SgmftError, SgmftWarning, join_messages, make_printable
@@ -224,3 +226,43 @@ def test_one_bad_name_costs_the_others_nothing(tmp_path, cell, left):
     assert post.error is None and [x.name for x in post.images] == left
     parts = cell if isinstance(cell, list) else cell.split("|")
     assert len(post.warnings) == len(parts) - len(left)
+
+
+def test_labels_that_seem_to_be_none_or_several_are_told():
+    with pytest.warns(SgmftWarning, match="'-' is learned as a label like any other") as said:
+        warn_about_odd_labels(["Home", "-", "School;Home", "+1"])
+    assert "'School;Home', which joins labels" in str(said[1].message) and len(said) == 2
+
+
+def test_rows_that_are_cut_off_are_counted(tmp_path):
+    path = write(
+        tmp_path / "p.csv", "id,text,image,label", "1,a,,Home", "2,b", "", "3,c,,Work", "4"
+    )
+    with pytest.warns(SgmftWarning, match=r"p\.csv: 2 rows have fewer cells .* in row 3"):
+        posts = list(read_posts(path))
+    assert [post.text for post in posts] == ["a", "b", "c", ""]
+
+
+def test_a_key_that_comes_twice_loses_nothing(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"text": "a", "text": "b", "label": "Home"}\n', "utf-8")
+    with pytest.warns(SgmftWarning, match="with the name of an earlier one are read as text 2"):
+        (post,) = read_posts(path)
+    assert post.row == {"text": "a", "text 2": "b", "label": "Home"} and post.text == "a"
+
+
+def test_a_label_in_another_spelling_is_the_models():
+    composed, apart, true = "Caf\u00e9", "Cafe\u0301", Post("a", label="TRUE")
+    found = require_known(Post("a", label=composed), [apart, "Home"])
+    assert found.label == apart and "is read as" in found.warnings[0]
+    assert require_known(true, ["true", "false"]).label == "true"
+    assert require_known(Post("a", label="home"), ["Home"]).error is not None
+    assert require_known(true, ["True", "true"]).error is not None  # either
+
+
+def test_a_column_that_unpacks_to_far_more_is_refused(tmp_path):
+    path = tmp_path / "p.parquet"
+    table = pa.table({"text": ["a" * (80 * 2**20)]})
+    pq.write_table(table, path, compression="zstd", use_dictionary=False)
+    with pytest.raises(SgmftError, match=r"p\.parquet has a column that unpacks to 80 MiB"):
+        list(read_posts(path))

@@ -278,3 +278,33 @@ def test_what_a_database_says_is_not_done(tmp_path: Path) -> None:
         "SELECT text FROM n",
     )
     assert [post.text for post in read_posts(path)] == ["a"], "a view is no table"
+
+
+def test_escaped_characters_are_read_and_written(tmp_path: Path) -> None:
+    """Excel writes a carriage return as _x000D_, and those letters as _x005F_x000D_."""
+    path = workbook(tmp_path / "p.xlsx", posts=[["text"], ["one_x000D_\ntwo"], ["_x005F_x000D_"]])
+    assert [post.text for post in read_posts(path)] == ["one\r\ntwo", "_x000D_"]
+    with open_writer(tmp_path / "out.xlsx", ["text"]) as writer:
+        writer.write([{"text": "_x000D_"}])
+    assert [post.text for post in read_posts(tmp_path / "out.xlsx")] == ["_x000D_"]
+
+
+def test_formulas_without_a_value_are_told(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "p.xlsx", posts=[["text", "id"], ['="at"&" home"', "a"], ["b", "c"]])
+    with pytest.warns(SgmftWarning, match="Sheet posts: formulas without a stored value"):
+        missing, post = read_posts(path)
+    assert missing.error is not None and post.text == "b"
+
+
+def test_tables_beside_the_posts_are_named(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "p.db",
+        "CREATE TABLE posts (id, text)",
+        "CREATE TABLE images (post_id, path)",
+        "CREATE TABLE likes (post_id, user)",
+        "INSERT INTO posts VALUES (1, 'a')",
+        "INSERT INTO images VALUES (1, 'a.jpg')",
+        "INSERT INTO likes VALUES (1, 'b')",
+    )
+    with pytest.warns(SgmftWarning, match=r"p\.db: images not read"):
+        assert [post.text for post in read_posts(path)] == ["a"]

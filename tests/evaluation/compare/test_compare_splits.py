@@ -107,3 +107,24 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path, change, message):
 def test_ways_that_exclude_each_other(options, names):
     with pytest.raises(SgmftError, match=f"{names} do not go together"):
         Split(**options)
+
+
+def test_a_column_split_of_roles_is_read_as_roles(tmp_path):
+    rows = [f"{post.id},{role}" for post, role in zip(POSTS, ROLES, strict=True)]
+    split = write_rows(tmp_path / "one.csv", "id,split", *rows)
+    assert divide(POSTS, split) == [Division("1", ROLES)]
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [("p39,", "row 41: p39 has an empty cell"), ("p3,9", "row 41: p3 is in the fold 3, too")],
+)
+def test_folds_that_contradict_each_other_are_refused(tmp_path, last, message):
+    rows = [f"{post.id},{i % 4}" for i, post in enumerate(POSTS[:-1])]
+    with pytest.raises(SgmftError, match=message):
+        divide(POSTS, write_rows(tmp_path / "folds.csv", "id,fold", *rows, last))
+
+
+def test_a_size_may_be_a_number_of_posts():
+    (found,) = divide(POSTS, Split(size=12.0, by="label"))
+    assert len(found.where("test")) == 12

@@ -289,6 +289,15 @@ def test_figures_of_several_splits_are_means_over_splits_and_seeds():
         expected = (values.mean(), values.std(ddof=1), max(low, 0), min(high, 1))
         assert astuple(estimate)[:4] == pytest.approx(expected)
         assert np.array(estimate.runs) == pytest.approx(values)
+    scored = [[(run[part], truth[part]) for part in parts] for run in row]
+    for name, figure in {
+        "balanced_accuracy": lambda x, y: balanced_accuracy_score(y, x.argmax(1)),
+        "log_loss": lambda x, y: log_loss(y, x, labels=range(3)),
+        "auroc": lambda x, y: roc_auc_score(y, x, multi_class="ovr", labels=range(3)),
+    }.items():
+        values = np.array([[figure(*of) for of in run] for run in scored])
+        assert np.array(summary.by_run[name]) == pytest.approx(values)
+        assert getattr(summary, name) == pytest.approx(values.mean())
     assert (summary.seeds, summary.splits, summary.posts) == (2, 3, 90)
     found = difference(row, reference, truth, splits)
     gaps = (row.argmax(2) == truth).mean(0) - (reference.argmax(2) == truth).mean(0)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from sgmft.data.tables.base import RawRow, RawTable, parsing
 from sgmft.data.tables.cells import to_json
 from sgmft.data.tables.columns import find_role, number_columns
+from sgmft.errors import TEXTS, SgmftError
 
 GROUP_ROWS = 4096  # rows per row group; they wait in memory until so many have come
 _DAMAGED = "a damaged Parquet file", "write it again"
@@ -21,6 +22,7 @@ _BATCH_ROWS, _BATCH_BYTES = (
     64,
     64 * 1024 * 1024,
 )  # read at once; a cell may be packed a thousandfold
+_MAX_RATIO = 200  # of a column's size to its packed one: no posts pack as well
 _EMPTY = {pa.null(): pa.string(), pa.list_(pa.null()): pa.list_(pa.string())}  # without values yet
 _MAX_EXACT = 2**53  # larger integers may change when they become doubles
 
@@ -28,7 +30,13 @@ _MAX_EXACT = 2**53  # larger integers may change when they become doubles
 def open_parquet(path: Path) -> RawTable:
     """Open a Parquet file; classes of Hugging Face's `ClassLabel` by their names."""
     with parsing(path, *_DAMAGED):
-        schema = pq.read_schema(path)
+        about = pq.read_metadata(path)
+        schema = about.schema.to_arrow_schema()
+        for group in map(about.row_group, range(about.num_row_groups)):
+            for column in map(group.column, range(about.num_columns)):
+                size = column.total_uncompressed_size
+                if size > max(_BATCH_BYTES, _MAX_RATIO * column.total_compressed_size):
+                    raise SgmftError(TEXTS["unpacks to more"], path=path, size=size / 2**20)
     columns = number_columns(path, schema.names)
     classes = () if find_role(columns, "label") else tuple(_class_names(schema))
     labels = classes if len(classes) == 1 else ("label",)
