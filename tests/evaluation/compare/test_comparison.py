@@ -15,8 +15,8 @@ import pytest
 from sklearn.metrics import f1_score
 
 from sgmft import SemanticLocator
-from sgmft.data.posts import Post
-from sgmft.errors import SgmftError
+from sgmft.data.posts import BAD_LABEL, Post
+from sgmft.errors import Message, SgmftError, SgmftWarning
 from sgmft.evaluation.compare import runs
 from sgmft.evaluation.compare.catalogue import make_plan, read_catalogue
 from sgmft.evaluation.compare.prepare import Split, load_data, load_features, prepare_comparison
@@ -606,3 +606,30 @@ def test_answers_that_do_not_fit_are_refused(data_of, small_posts, tmp_path, tex
         file.write_text(text)
     with pytest.raises(SgmftError, match=message):
         data_of(small_posts, BY_LABEL, answers={"gpt": str(file)})
+
+
+def test_answers_that_are_no_label_at_all_are_refused_and_some_are_told(data_of, small_posts):
+    numbered = enumerate(small_posts)
+    rows = [{"mine": x.label.lower(), "some": x.label if i % 2 else "?"} for i, x in numbered]
+    posts = [replace(x, row=row) for x, row in zip(small_posts, rows, strict=True)]
+    with pytest.raises(SgmftError, match=r"none of its answers is a label of the posts; .* home"):
+        data_of(posts, BY_LABEL, answers={"mine": "mine"})
+    with pytest.warns(SgmftWarning, match="18 answers are none of the labels"):
+        data_of(posts, BY_LABEL, answers={"some": "some"})
+
+
+def test_a_probability_of_an_answer_that_is_none_is_refused(data_of, small_posts, tmp_path):
+    (tmp_path / "gpt.csv").write_text("id,label,probability\np1,Home,95%\n", "utf-8")
+    with pytest.raises(SgmftError, match="the probability '95%' of p1 is no number from 0 to 1"):
+        data_of(small_posts, BY_LABEL, answers={"gpt": str(tmp_path / "gpt.csv")})
+
+
+def test_posts_of_which_none_can_be_used_are_refused_with_the_reasons(data_of):
+    posts = [Post("a", warnings=(Message(BAD_LABEL, reason="an object"),)) for _ in range(3)]
+    with pytest.raises(SgmftError, match="0 posts can be used, and two are needed: 3 x label: an"):
+        data_of(posts, BY_LABEL)
+
+
+def test_settings_hold_class_weights_and_attributes(compare, small_posts):
+    comparison = compare("linear-probe", small_posts, seeds=1, balanced=True)
+    assert comparison.settings(comparison.plan.known["linear-probe"])["class_weights"] is True

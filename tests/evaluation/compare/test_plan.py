@@ -219,6 +219,11 @@ def test_rows_and_tables_of_a_users_own(tmp_path):
         ),
         ("[rows.a]\nsettings.gates = 'x'\n", "row a: gated-experts has no setting 'gates'"),
         ("[rows.a]\nlike = 'elephants'\n", "row a: There is no row 'elephants': .* 'elements'?"),
+        (
+            "[rows.a]\nmethod = 'unis-mmc'\nlike = 'a'\n",
+            "row a: like: 'a' has no trials of its own",
+        ),
+        ("[rows.a]\ncleaning = 'papr'\n", "row a: .*no cleaning 'papr'"),
         ("[rows.a]\ntable = '8'\n", "Row a: there is no table '8'"),
         ("[tables.7]\nrows = ['gated']\n", "table 7: There is no row 'gated'"),
         ("[rows.a]\nencoder = 'cnn'\n", "row a: The encoder 'cnn' gives words"),
