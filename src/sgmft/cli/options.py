@@ -40,10 +40,9 @@ def read_config(context: Context, path: str | None) -> str | None:
             value = [f"{name}={_as_typed(x)}" for name, x in value.items()]
         several = value if isinstance(value, list) else [value]
         found[option.name] = [*map(_as_typed, several)] if option.multiple else _as_typed(value)
-        try:
+        # what it raises is of Typer's own kind, which no version of it makes public
+        with raising(f"{path}: {key} = {value!r}: {{error}}", Exception):
             option.process_value(context, found[option.name])
-        except Exception as error:  # of Typer's own kind, which no version of it makes public
-            raise SgmftError(f"{path}: {key} = {value!r}: {error}") from None
     return path
 
 

@@ -30,8 +30,9 @@ def to_posts(posts: Any, *, columns: Names = None, root: Folder = None) -> list[
 
     Args:
         posts: one or many: a DataFrame of pandas or polars, an Arrow table, a `datasets.Dataset`,
-            dicts, a dict of lists; texts; pictures of Pillow, arrays of uint8, bytes or paths; a
-            list with a text and pictures for each post; or posts, which stay as they are.
+            dicts, a dict of lists; texts; pictures of Pillow, arrays of uint8 (height, width,
+            channels), bytes, open files or paths; a list with a text and pictures for each post; or
+            posts, which stay as they are.
         columns: which column holds what, where names do not tell: `Columns`, or a dict such as
             {"text": "tweet"}.
         root: the folder from which relative paths of pictures start; by default the working folder.

@@ -34,8 +34,7 @@ def soften(post: Post) -> Post:
             raise ValueError("a label is named twice, or not at all")
     except ValueError as error:
         return replace(post, error=Message("probabilities: {reason}", reason=str(error)))
-    total = sum(soft.values())
-    if abs(total - 1) > TOLERANCE + 1e-9:
+    if abs((total := sum(soft.values())) - 1) > TOLERANCE + 1e-9:
         reason = Message("the probabilities of its labels sum to {total:.3f}, not 1", total=total)
         return replace(post, error=reason)
     soft = {name: p / total for name, p in soft.items()}
@@ -52,8 +51,7 @@ def read_soft_labels(posts: Sequence[Post], keep: bool = False) -> list[Post]:
         cells = {} if keep and post.label else post.row
         soft = {x[2:]: y for x, y in cells.items() if x[:2] == "p_" and not says_nothing(y)}
         read.append(soften(replace(post, soft=soft or None)))
-    softened = [post.soft for post in read if post.soft and post.error is None]
-    if not softened:
+    if not (softened := [post.soft for post in read if post.soft and post.error is None]):
         bad = next((f", as {post.place}: {post.error}" for post in read if post.error), "")
         raise SgmftError(TEXTS["no soft labels"], bad=bad)
     pairs = zip(posts, read, strict=True)
@@ -90,10 +88,8 @@ def apply_fixes(posts: Sequence[Post], path: str | None, strict: bool = False) -
         try:
             name, old, new = (to_label(cells[x]).strip() for x in FIX_COLUMNS)
         except (KeyError, ValueError) as error:
-            why = (
-                row.error or f"the columns {', '.join(FIX_COLUMNS)} are needed, with one text each"
-            )
-            raise SgmftError(f"{path}, row {row.number}: {why}.") from error
+            needed = f"the columns {', '.join(FIX_COLUMNS)} are needed, with one text each"
+            raise SgmftError(f"{path}, row {row.number}: {row.error or needed}.") from error
         found = (name[:1] == "0" and known.get(name)) or numbers.get(plain_number(name), [])
         if len(same := [x for x in labels if plain_number(x) == plain_number(new)]) == 1:
             restored[new] = same[0]
@@ -144,8 +140,7 @@ class JobSummary:
     ) -> "JobSummary":
         """Return that of some posts, of the reasons why some have no label, and of traits."""
         posts = list(posts)
-        warned: Counter[str] = Counter()
-        examples: dict[str, str] = {}
+        warned, examples = Counter[str](), dict[str, str]()
         for post in posts:
             for reason in post.warnings if post.error is None else (post.error,):
                 kind = kind_of(reason)
@@ -169,14 +164,12 @@ class JobSummary:
 
 def count_errors(posts: Iterable[Post]) -> dict[str, int]:
     """Count the posts that carry each kind of error, see `kind_of`, the most frequent first."""
-    kinds = Counter(kind_of(post.error) for post in posts if post.error is not None)
-    return dict(kinds.most_common())
+    return dict(Counter(kind_of(x.error) for x in posts if x.error is not None).most_common())
 
 
 def warn_about_parts(posts: Iterable[Post]) -> None:
     """Warn of posts that are used without something that cannot be read, with counts."""
-    found = JobSummary.of(post for post in posts if post.warnings)
-    if found.posts:
+    if (found := JobSummary.of(post for post in posts if post.warnings)).posts:
         first = next(iter(found.warnings))
         counts = f"{found.posts} posts have a warning: {describe_errors(found.warnings)}"
         warn(f"{counts}. The first: {found.examples[first]}.")
@@ -241,11 +234,9 @@ class Source:
 
     def read_posts(self) -> list[Post]:
         """Read all posts; SgmftError where there are none."""
-        posts = list(self.iter_posts())
-        if not posts:
+        if not (posts := list(self.iter_posts())):
             chosen = " and ".join(f"{key}={value}" for key, value in self.where.items())
-            rows = f"rows with {chosen}" if chosen else "rows"
-            raise SgmftError(f"{self.table} has no {rows}.")
+            raise SgmftError(f"{self.table} has no rows{f' with {chosen}' if chosen else ''}.")
         return posts
 
     def read_labelled(

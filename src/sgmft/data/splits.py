@@ -74,8 +74,7 @@ def _by_label(posts: Sequence[Post], count: int, random: Random) -> set[int]:
     random.shuffle(order)
     while (missing := count - sum(quota.values())) > 0:
         order.sort(key=lambda label: quota[label] - shares[label])
-        open_labels = [label for label in order if quota[label] < room[label]]
-        for label in open_labels[:missing]:
+        for label in [x for x in order if quota[x] < room[x]][:missing]:
             quota[label] += 1
     return {i for label, some in members.items() for i in random.sample(some, quota[label])}
 
@@ -84,21 +83,18 @@ def _by_user(posts: Sequence[Post], count: int, random: Random) -> set[int]:
     members: dict[Hashable, list[int]] = {}
     for i, post in enumerate(posts):
         members.setdefault(i if post.user is None else post.user, []).append(i)
-    users = sum(isinstance(key, str) for key in members)
-    if users < 2:
+    if (users := sum(isinstance(key, str) for key in members)) < 2:
         raise SgmftError(TEXTS["few users"], count=users)
     groups = list(members.values())
     fraction = count / len(posts)
     expected = {label: n * fraction for label, n in Counter(post.label for post in posts).items()}
-    best: set[int] = set()
-    best_score = (float("inf"), float("inf"))
+    best, best_score = set[int](), (float("inf"), float("inf"))
     for _ in range(min(_TRIES, _MAX_STEPS // len(posts) + 1)):
         random.shuffle(groups)
         held = {i for group in _fill(groups, count, len(posts)) for i in group}
         labels = Counter(posts[i].label for i in held)
         unbalance = sum(abs(labels[label] - n) for label, n in expected.items())
-        score = (abs(len(held) - count), unbalance)
-        if score < best_score:
+        if (score := (abs(len(held) - count), unbalance)) < best_score:
             best, best_score = held, score
     return best
 

@@ -218,8 +218,7 @@ def accuracy_and_f1(counts: Integers, rows: Integers, columns: Integers, classes
 
 
 def _interval(value: float, draws: Doubles) -> Interval:
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Interval(float(value), float(low), float(high))
+    return Interval(float(value), *np.percentile(draws, [2.5, 97.5]).tolist())
 
 
 def count_confusions(true: Integers, predicted: Integers, classes: int) -> Integers:

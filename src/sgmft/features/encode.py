@@ -172,8 +172,7 @@ def encode_windows(
             texts = split_windows(chunk.posts[i].text, get_cleaning(encoder.info.cleaning), window)
             made = [prepare_post(Post(x), encoder.info) for x in texts] if len(texts) > 1 else []
             windows.append([part for part in made if isinstance(part, PreparedPost)])
-        new = {part.key: part for some in windows for part in some}
-        if not new:
+        if not (new := {part.key: part for some in windows for part in some}):
             yield chunk
             continue
         found = {} if store is None else store.find(sorted(new))
@@ -321,9 +320,8 @@ def encode_prepared(
     """Encode prepared posts, by key; equal texts and images once, images of `seen` not at all."""
     texts = list(dict.fromkeys(post.text for post in posts if post.text))
     digests = [[_digest(image) for image in post.images] for post in posts]
-    different: dict[bytes, Any] = {}
-    for post, own in zip(posts, digests, strict=True):
-        different |= zip(own, post.images, strict=True)
+    pairs = zip(posts, digests, strict=True)
+    different = {x: y for post, own in pairs for x, y in zip(own, post.images, strict=True)}
     images: Any = [*different.values()]
     if size := encoder.info.image_size:
         images = np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8)

@@ -183,9 +183,8 @@ class Features:
         words, text_mask = self.words.pad(rows)
         regions, image_mask = self.regions.pad(rows)
         index = np.arange(regions.shape[1]) // max(1, self.regions_per_image)
-        words, regions = words.astype(np.float32), regions.astype(np.float32)
-        tokens = words, text_mask, regions, image_mask, np.tile(index, (len(regions), 1))
-        return Batch(*batch[:4], *tokens, *batch[9:])
+        seen = regions.astype(np.float32), image_mask, np.tile(index, (len(regions), 1))
+        return Batch(*batch[:4], words.astype(np.float32), text_mask, *seen, *batch[9:])
 
 
 class BatchSource(Protocol):

@@ -209,9 +209,8 @@ def text_column(values: Iterable[str]) -> pa.Array:
 def _column(values: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.Array:
     """Return N lists of numbers, or rows of equal width, as a column: `pa.array` imports pandas."""
     known = [x for x in values if x is not None]
-    missing = len(known) < len(values)
     bits = np.packbits([x is not None for x in values], bitorder="little")
-    buffers = [pa.py_buffer(bits) if missing else None]
+    buffers = [pa.py_buffer(bits) if len(known) < len(values) else None]
     rows = kind if pa.types.is_fixed_size_list(kind) else kind.value_type
     number, parts = rows, known
     if pa.types.is_fixed_size_list(rows):

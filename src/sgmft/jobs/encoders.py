@@ -121,8 +121,7 @@ def _compare(rows: Rows, others: Rows, most: float = 1e-3) -> str:
             if one is not None and other is not None:
                 norms = np.linalg.norm(one) * np.linalg.norm(other)
                 cosines.append(float(np.vdot(one, other) / norms))
-    least = float(np.min(cosines))
-    if not least >= 1 - most:
+    if not (least := float(np.min(cosines))) >= 1 - most:
         raise ValueError(f"a cosine of {least:.4f} to features that should be the same")
     return f"cosines of at least {least:.7f}"
 

@@ -52,8 +52,7 @@ def evaluate_table(
         predictions.append(prediction)
         on_predicted(len(predictions))
     summary = JobSummary.of(p.post for p in predictions)
-    good = [p for p in predictions if p.probabilities is not None]
-    if not good:
+    if not (good := [p for p in predictions if p.probabilities is not None]):
         why = f"No row of {source.table} can be evaluated: {describe_errors(summary.errors)}"
         refusal = NoUsableRowError(f"{why}. The model's labels: {', '.join(locator.labels[:20])}.")
         refusal.summary = summary

@@ -33,8 +33,7 @@ def explain_table(
     for a post that cannot be explained. Returns the posts read, and a sentence for each
     explanation, of several behind the post's id or row; one more where the table has more posts.
     """
-    path = Path(output)
-    if path.suffix.lower() not in (".html", ".json"):
+    if (path := Path(output)).suffix.lower() not in (".html", ".json"):
         raise SgmftError(f"{output} must end in .html for a page, or in .json for the numbers.")
     source.refuse_overwriting(path)
     if label is not None:

@@ -93,8 +93,7 @@ class _Pictures:
         async def work() -> None:
             nonlocal started, size
             for address in addresses:  # shared by all workers
-                key = _key(address)
-                if key in seen:
+                if (key := _key(address)) in seen:
                     continue
                 seen.add(key)
                 try:

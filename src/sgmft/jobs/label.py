@@ -223,8 +223,7 @@ class LanguageModel:
         own, unsure = item
         post = own.post
         if unsure:
-            other = self.ask(post)
-            if other.error is None:
+            if (other := self.ask(post)).error is None:
                 return other._replace(more={"source": "llm", **(other.more or {})})
             post = replace(post, warnings=(*post.warnings, other.error))
         return own._replace(post=post, more={"source": "model"})
@@ -304,9 +303,8 @@ class LanguageModel:
 
     def _cached(self, key: str) -> Any:
         """Return the reply of a key; None where there is none, or what is no reply."""
-        found = self._query("SELECT reply FROM replies WHERE key = ?", key)
         with suppress(ValueError, TypeError, LookupError, AttributeError):
-            reply = json.loads(found[0])
+            reply = json.loads(self._query("SELECT reply FROM replies WHERE key = ?", key)[0])
             if isinstance(reply["text"], str) and {"cut", "mass", *COSTS} <= reply.keys():
                 return reply
         return None
@@ -407,8 +405,7 @@ class LanguageModel:
         full = answer.upper() in self._codes and len(answer) >= self.max_tokens
         whole = full or not reply["cut"]
         with suppress(ValueError):
-            found = json.loads(answer, object_pairs_hook=tuple)
-            if isinstance(found, tuple):
+            if isinstance(found := json.loads(answer, object_pairs_hook=tuple), tuple):
                 ((name, label),) = found
                 whole, answer = True, label if (name, type(label)) == ("label", str) else ""
         marked, bare = answer.casefold(), answer.strip(_MARKS).casefold()

@@ -42,8 +42,7 @@ class ModelFolder:
 
     def digest(self) -> str:
         """Return a digest of the folder's files; of a hub repository, of its name."""
-        folder = Path(self.folder)
-        if not folder.is_dir():
+        if not (folder := Path(self.folder)).is_dir():
             return digest_of({"name": self.folder})
         files = (x for x in folder.iterdir() if x.name != "README.md" and x.name[0] != ".")
         return digest_of(file_digests(files))

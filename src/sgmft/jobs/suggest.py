@@ -3,6 +3,7 @@
 import heapq
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -196,8 +197,7 @@ def choose_posts(
     space = _space(features)  # (N, D)
     known = np.zeros(len(space), bool)
     known[list(covered)] = True
-    pool = np.flatnonzero(~known)
-    if len(pool) > POOL:
+    if len(pool := np.flatnonzero(~known)) > POOL:
         pool = np.sort(np.random.default_rng(seed).choice(pool, POOL, replace=False))
     if not len(pool):
         return []
@@ -228,8 +228,7 @@ def _greedy(alike: Floats, weights: Reals, reached: Floats, count: int, near: fl
         _, i = heapq.heappop(queue)
         if stopped[i]:
             continue
-        found = (-gain(i), i)
-        if queue and found > queue[0]:
+        if queue and (found := (-gain(i), i)) > queue[0]:
             heapq.heappush(queue, found)
             continue
         chosen.append(i)
@@ -257,13 +256,11 @@ def margin_uncertainty(probabilities: Floats) -> Floats:
 
 
 def _holds_labels(output: str | Path) -> bool:
-    if str(output) == "-" or not Path(output).is_file():
-        return False
-    try:
-        posts = iter_posts(output, allow_outside=True)
+    there = str(output) != "-" and Path(output).is_file()
+    with suppress(SgmftError):  # it is no table
+        posts = iter_posts(output, allow_outside=True) if there else ()
         return any(post.label is not None or post.row.get(CONTROL) for post in posts)
-    except SgmftError:  # it is no table
-        return False
+    return False
 
 
 def table_folder(table: str) -> Path:

@@ -66,10 +66,9 @@ def shifts(training: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
     Of each trait that share is named that has grown most. A trait counts from 30 posts on.
     """
     traits = defaultdict[str, dict[str, list[int]]](dict)
-    for side, counts in enumerate((training, found)):
-        for key, count in counts.items():
-            trait, value = key.split(": ", 1)
-            traits[trait].setdefault(value, [0, 0])[side] += count
+    for key in {**training, **found}:
+        trait, value = key.split(": ", 1)
+        traits[trait][value] = [training.get(key, 0), found.get(key, 0)]
     moved = list[str]()
     for values in traits.values():
         table = np.array([*values.values()], float)

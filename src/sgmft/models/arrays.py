@@ -46,8 +46,7 @@ class ArrayModule:
         if {name: tuple(x.shape) for name, x in state.items()} != shapes:
             raise ValueError("the state is of another model")
         for name, x in state.items():
-            owner, last = self.owner(name)
-            setattr(owner, last, x)
+            setattr(*self.owner(name), x)
 
     def owner(self, name: str) -> tuple["ArrayModule", str]:
         """Return the part that has the array of this dotted name, and its name there."""
@@ -97,8 +96,7 @@ def most_probable(labels: Any) -> Any:
 def normalize(x: Any) -> Any:
     """Scale vectors along the last axis to unit length; one of zeros stays so."""
     xp = array_namespace(x)
-    length = xp.sqrt(xp.sum(x * x, axis=-1, keepdims=True))
-    return x / xp.clip(length, min=1e-12)
+    return x / xp.clip(xp.sqrt(xp.sum(x * x, axis=-1, keepdims=True)), min=1e-12)
 
 
 def cross_entropy(logits: Any, labels: Any, weights: Any = None) -> float:

@@ -95,15 +95,13 @@ class InterpolationAttention(nn.Module):
         cross_t, cross_v = cross_heads(self.heads, qkv_t, qkv_v, text_mask, image_mask)  # eq. 9
         if self.heads.element_width is None:
             gate = gate[:, None, :]  # (B, 1, D), the same for every token
-        attend = self.heads.attend
-        self_t = self.text_self(attend(*qkv_t, text_mask))  # (B, n, D): eq. 8, 10
-        self_v = self.image_self(attend(*qkv_v, image_mask))  # (B, m, D)
+        self_t = self.text_self(self.heads.attend(*qkv_t, text_mask))  # (B, n, D): eq. 8, 10
+        self_v = self.image_self(self.heads.attend(*qkv_v, image_mask))  # (B, m, D)
         mixed_t = self.text_cross(cross_t) * gate + self_t * (1 - gate)  # (B, n, D): eq. 11, 12
         mixed_v = self.image_cross(cross_v) * gate + self_v * (1 - gate)  # (B, m, D)
-        return (
-            self.text_norm(self.dropout(mixed_t) + text),  # (B, n, D): eq. 13
-            self.image_norm(self.dropout(mixed_v) + image),  # (B, m, D)
-        )
+        text = self.text_norm(self.dropout(mixed_t) + text)  # (B, n, D): eq. 13
+        image = self.image_norm(self.dropout(mixed_v) + image)  # (B, m, D)
+        return text, image
 
 
 class CrossAttention(nn.Module):

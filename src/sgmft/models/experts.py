@@ -38,8 +38,7 @@ def draw_folds(labels: Labels, folds: int, rng: RandomState) -> Integers:
 def permutation(number: int, rng: RandomState) -> Integers:
     """Draw an order of 0..number-1, the one that `torch.randperm` draws with the same seed."""
     order = np.arange(number)
-    draws = rng.randint(0, 2**32, max(0, number - 1), np.uint32).tolist()
-    for i, draw in enumerate(draws):
+    for i, draw in enumerate(rng.randint(0, 2**32, max(0, number - 1), np.uint32).tolist()):
         other = i + draw % (number - i)
         order[i], order[other] = order[other], order[i]
     return order
@@ -54,6 +53,7 @@ def evidence(log_probabilities: Any, prior: Any) -> Any:
 class Expert(ArrayModule, ABC):
     """log p(y | x) by a penalised logistic regression."""
 
+    learned = ("weight", "bias")
     penalties: tuple[float, ...]
     weight: Any  # (K, D)
     bias: Any  # (K,)
@@ -91,8 +91,7 @@ class Expert(ArrayModule, ABC):
         weights = np.ones(len(labels)) if weights is None else weights
         report(0, number)
         with ThreadpoolController().limit(limits=1, user_api="blas"):  # see `logistic`
-            left_out = [fold == f for f in np.unique(fold)]
-            if len(left_out) < 2:
+            if len(left_out := [fold == f for f in np.unique(fold)]) < 2:
                 found = self.regressions(x, labels, weights).solve(self.penalties[0])
                 self._load_solution(found[0])
                 report(number, number)
@@ -102,8 +101,7 @@ class Expert(ArrayModule, ABC):
             for tried, penalty in enumerate(self.penalties, 1):
                 log_probs = _predict_held_out(fit(penalty, True)[1], left_out, x)
                 own = (log_probs * arrays.one_hot(labels, len(self.bias))).sum(-1)
-                loss = -float(np.average(own, weights=weights))
-                if loss >= least:
+                if (loss := -float(np.average(own, weights=weights))) >= least:
                     break
                 least, best = loss, penalty
                 if tried < number:
@@ -167,7 +165,6 @@ class Standardizer(ArrayModule):
 class DenseExpert(Expert):
     """On standardised features (N, width)."""
 
-    learned = ("weight", "bias")
     penalties = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 
     def __init__(self, width: int, classes: int) -> None:
@@ -227,7 +224,6 @@ class NgramExpert(Expert):
     scikit-learn's smoothing). N-grams of fewer than two training posts are not counted.
     """
 
-    learned = ("weight", "bias")
     arrays_only = True
     penalties = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 
@@ -263,8 +259,7 @@ class NgramExpert(Expert):
 
     def _weights(self, x: Array) -> tuple[Integers, Integers, Floats]:
         """The entries of the TF-IDF matrix (B, V) that are not 0: row, column, value."""
-        size = len(self.vocabulary)
-        if not size:
+        if not (size := len(self.vocabulary)):
             return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
         place = np.minimum(np.searchsorted(self.vocabulary, x), size - 1)
         row, at = np.nonzero(self.vocabulary[place] == x)  # padding is no n-gram's number

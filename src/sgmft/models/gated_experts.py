@@ -53,7 +53,8 @@ class GatedExperts(ClosedFormModel):
 
     def __init__(self, config: GatedExpertsConfig) -> None:
         super().__init__(config)
-        t, v, classes = config.text_width, config.image_width, config.classes
+        t, v, a = config.text_width, config.image_width, config.attributes_width
+        classes = config.classes
         self.text, self.image = DenseExpert(t, classes), DenseExpert(v, classes)
         self.uses_ngrams = config.lexical
         self.lexical = NgramExpert(config.vocabulary_size, classes) if config.lexical else None
@@ -64,10 +65,8 @@ class GatedExperts(ClosedFormModel):
         self.image_pool = ProductPool(1)
         kind = config.gate == "similarity", config.joint, config.power, together > 0
         self.pool = SimilarityGatedPool(*kind)
-        self.attributes = self.attribute_pool = None
-        if config.attributes_width:
-            self.attributes = DenseExpert(config.attributes_width, classes)
-            self.attribute_pool = ProductPool(1)
+        self.attributes = DenseExpert(a, classes) if a else None
+        self.attribute_pool = ProductPool(1) if a else None
         self.prior: Any = np.zeros(classes, np.float32)  # (K,) log p(y)
         self.known: Any = np.zeros(2, bool)  # whether any training post had a text, an image
 
@@ -100,11 +99,9 @@ class GatedExperts(ClosedFormModel):
                 self.config = replace(self.config, vocabulary_size=len(self.lexical.vocabulary))
             text[t] = pooled(self.text_pool, held_out, t)
         if v.any():
-            by_image = learn(self.image, batch.image[v], v, "image")
-            image[v] = pooled(self.image_pool, [by_image], v)
-        for expert in (self.joint, self.together):
-            if expert is not None:
-                expert.bias = self.prior.copy()  # no evidence, unless there are posts to learn from
+            image[v] = pooled(self.image_pool, [learn(self.image, batch.image[v], v, "image")], v)
+        for expert in filter(None, (self.joint, self.together)):
+            expert.bias = self.prior.copy()  # no evidence, unless there are posts to learn from
         if self.together is not None and (has := batch.has_joint).any():
             joint[1][has] = learn(self.together, batch.joint[has], has, "together")
         if both.any():
@@ -130,8 +127,7 @@ class GatedExperts(ClosedFormModel):
             own = self.together.forward(batch.joint)
             joint.append(xp.where(batch.has_joint[:, None], own, self.prior))
         if self.lexical is not None:  # n-grams are arrays, and so what is read from them
-            lexical = self.lexical.forward(ngrams_of(batch))
-            experts.append(xp.asarray(lexical, device=batch.text.device))
+            experts.append(xp.asarray(self.lexical.forward(ngrams_of(batch)), device=text.device))
         text = self.text_pool.forward([evidence(x, self.prior) for x in experts], self.prior)
         image = self.image_pool.forward([evidence(image, self.prior)], self.prior)
         output = self._combine(batch, text, image, joint)
@@ -141,7 +137,7 @@ class GatedExperts(ClosedFormModel):
         logits = self.attribute_pool.forward([known], output.logits)
         return output._replace(logits=logits, fused=xp.concat([output.fused, known], axis=-1))
 
-    def _dense(self, text: Any, image: Any) -> tuple[Any, Any, Any]:
+    def _dense(self, text: Any, image: Any) -> Sequence[Any]:
         """Log-probabilities (B, K) by the experts on text, image and both, read once for two."""
         xp = arrays.array_namespace(text)
         if self.joint is None:
@@ -155,8 +151,7 @@ class GatedExperts(ClosedFormModel):
             logits = x @ xp.concat([weight, share]).T
             own.append(logits[:, : len(weight)] + bias)
             both = both + logits[:, len(weight) :]
-        by_text, by_image, by_both = map(arrays.log_softmax, (*own, both))
-        return by_text, by_image, by_both
+        return [arrays.log_softmax(x) for x in (*own, both)]
 
     def _combine(self, batch: Batch, text: Any, image: Any, joint: Sequence[Any]) -> Output:
         """Pool the log-probabilities (B, K) of the modalities that a post has."""
@@ -197,11 +192,10 @@ class ProductPool(ArrayModule):
         self, experts: Sequence[Floats], prior: Floats, labels: Labels, weights: Weights = None
     ) -> None:
         """Find the powers under which the labels (N,), by their weights (N,), are most likely."""
-        start = -math.log(len(experts))
 
         def loss() -> tuple[float, dict[str, Any]]:
             logits = self.forward(experts, prior)
-            weight, far = np.exp(self.log_weight), self.log_weight - start
+            weight, far = np.exp(self.log_weight), self.log_weight + math.log(len(experts))
             error = _error(logits, labels, weights)
             slope = [w * np.vdot(error, x) for w, x in zip(weight, experts, strict=True)]
             slopes = {"log_weight": np.array(slope) + 2 * far / len(labels)}
@@ -339,8 +333,7 @@ class SimilarityGatedPool(ArrayModule):
         if self.power == 0:
             return of_text * of_image * (text - image), 0.0
         power = self.power if self.log_power is None else np.exp(self.log_power)
-        difference = score + power * (text - image)
-        share = np.exp(log_sigmoid(difference))  # of the text in m
+        share = np.exp(log_sigmoid(score + power * (text - image)))  # of the text in m
         by_score = (share * of_image - (1 - share) * of_text) / power
         return by_score, share * text + (1 - share) * image - mean
 
@@ -358,12 +351,11 @@ def _minimise(part: ArrayModule, loss: Callable[[], tuple[float, dict[str, Any]]
 
     start = {name: x for name, x in part.state_dict().items() if name in part.learned}
 
+    ends = np.cumsum([x.size for x in start.values()])
+
     def load(point: Doubles, dtype: type) -> None:
-        first = 0
-        for name, x in start.items():
-            values = point[first : first + x.size].reshape(x.shape)
-            setattr(part, name, np.asarray(values, dtype))
-            first += x.size
+        for (name, x), values in zip(start.items(), np.split(point, ends[:-1]), strict=True):
+            setattr(part, name, np.asarray(values.reshape(x.shape), dtype))
 
     def value_and_slope(point: Doubles) -> tuple[float, Doubles]:
         load(point, np.float64)

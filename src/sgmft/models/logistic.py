@@ -56,9 +56,8 @@ def log_frequencies(labels: Labels, classes: int, weights: Weights = None) -> Do
     """Logarithm of the share of each class (K,), ABSENT where it has none; equal without labels."""
     weights = np.ones(len(labels)) if weights is None else weights
     counts = (one_hot(labels, classes) * weights[:, None]).sum(0)
-    shares = counts / (counts.sum() or 1)
     with np.errstate(divide="ignore"):
-        return np.maximum(np.log(shares), ABSENT)
+        return np.maximum(np.log(counts / (counts.sum() or 1)), ABSENT)
 
 
 class Regressions:
@@ -81,9 +80,8 @@ class Regressions:
         self.threads, self.number = threads, len(parts)
         count = max(min(threads, len(parts)), math.ceil(len(parts) / together))
         groups = [parts[i::count] for i in range(count)]
-        spaces: list[_Span] | list[_Columns]
         if len(several) == 1 and len(labels) <= min(MAX_SPAN, several[0].shape[1] // 2):
-            spaces = [_Span(several[0], group) for group in groups]
+            spaces: Sequence[_Span | _Columns] = [_Span(several[0], group) for group in groups]
         else:
             axes = [_principal_axes(m) if isinstance(m, np.ndarray) else None for m in several]
             spaces = [_Columns(several, axes, group) for group in groups]
@@ -127,8 +125,7 @@ class _Problem:
         logits = self.columns.logits(point)
         value, probs = self._value(point, logits, penalties)
         for _ in range(MAX_STEPS):
-            slopes = (probs - self.own) * self.share
-            gradient = self._gradient(slopes, point, penalties)
+            gradient = self._gradient((probs - self.own) * self.share, point, penalties)
             step, along, down = self._newton_step(gradient, probs, penalties, gap)
             length = (down > gap).astype(float)  # (F,)
             if not length.any():
@@ -211,9 +208,7 @@ class _Columns:
     def __init__(self, x: Sequence[Any], axes: Sequence[_Axes | None], parts: Sequence[Block]):
         self.x, self.axes, self.parts, self.dtype = x, axes, parts, x[0].dtype
         *self.cuts, self.width = np.cumsum([matrix.shape[1] for matrix in x]).tolist()
-        self.turned = [
-            None if isinstance(m, np.ndarray) else m.T.tocsr() for m in x
-        ]  # of sparse ones
+        self.turned = [None if isinstance(m, np.ndarray) else m.T.tocsr() for m in x]  # if sparse
         self.mean, self.factor = np.empty((2, len(parts), 1, self.width), self.dtype)
         for i, part in enumerate(parts):
             self.mean[i], self.factor[i] = part.mean, 1 / np.asarray(part.deviation)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,10 +55,9 @@ class CrossModalLayer(nn.Module):
         """Both streams, (B, n, D) and (B, m, D); masks are True where a token is real."""
         words = additive_mask(text_mask, text.dtype)
         regions = additive_mask(image_mask, image.dtype)
-        return (
-            self.text(text, image, attention_mask=words, encoder_attention_mask=regions)[0],
-            self.image(image, text, attention_mask=regions, encoder_attention_mask=words)[0],
-        )
+        x = self.text(text, image, attention_mask=words, encoder_attention_mask=regions)[0]
+        y = self.image(image, text, attention_mask=regions, encoder_attention_mask=words)[0]
+        return x, y
 
 
 def lookup(vocabulary: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,10 +93,8 @@ def classifier(
 ) -> nn.Sequential:
     """Layers with ReLU and dropout between, (B, width) to (B, classes): eq. 18, no softmax."""
     sizes = (width, *hidden)
-    layers: list[nn.Module] = []
-    for a, b in pairwise(sizes):
-        layers += [nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], classes))
+    blocks = ((nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout)) for a, b in pairwise(sizes))
+    return nn.Sequential(*chain.from_iterable(blocks), nn.Linear(sizes[-1], classes))
 
 
 Scale = Literal["none", "unit", "standard"]
@@ -128,9 +125,7 @@ class Normalizer(nn.Module):
         """The same shape, rescaled over the last axis."""
         if self.kind == "unit":
             return nn.functional.normalize(x, dim=-1)
-        if self.kind == "standard":
-            return (x - self.mean) / self.deviation
-        return x
+        return (x - self.mean) / self.deviation if self.kind == "standard" else x
 
 
 class ModalityInput(nn.Module):

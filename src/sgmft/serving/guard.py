@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import logging
 import secrets
 import time
@@ -166,6 +165,6 @@ def _keys(headers: dict[bytes, bytes]) -> list[bytes]:
     kind, _, value = headers.get(b"authorization", b"").partition(b" ")
     keys = [headers.get(b"x-api-key", b""), value.strip() if kind.lower() == b"bearer" else b""]
     if kind.lower() == b"basic":
-        with suppress(binascii.Error, ValueError):
+        with suppress(ValueError):
             keys.append(base64.b64decode(value, validate=True).partition(b":")[2])
     return keys

@@ -8,7 +8,6 @@ and keep one of two fields of a name; here a form is complete, its names and tex
 
 import asyncio
 import base64
-import binascii
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -257,8 +256,7 @@ def _post(item: PostRequest, where: str, limits: Limits, files: Files) -> Post:
 def _image(image: str | ImageRequest, number: int, where: str, files: Files) -> Attachment:
     name = f"picture {number + 1}"
     if isinstance(image, str) and files:
-        parts = files.get(image, ())
-        if len(parts) != 1:
+        if len(parts := files.get(image, ())) != 1:
             detail = f"{where}: {len(parts)} files of the form are called {image[:80]!r}."
             raise Problem("invalid-request", detail)
         return Attachment(parts[0].data, parts[0].name or name)
@@ -268,5 +266,5 @@ def _image(image: str | ImageRequest, number: int, where: str, files: Files) -> 
         head, comma, rest = image.partition(",")
         data = rest if comma and head.startswith("data:") and head.endswith(";base64") else image
         return Attachment(base64.b64decode("".join(data.split()), validate=True), name)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise Problem("invalid-request", TEXTS["no file"], post=where, name=name) from None

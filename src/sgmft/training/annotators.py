@@ -80,8 +80,7 @@ def label_by_annotators(
         rows.append(row)
         read.append(replace(post, label=None) if is_answer else post)
     known = [post.label or "" if post.error is None else "" for post in read]
-    labels = sorted({*known, *(label for row in rows for label in row)} - {""})
-    if not labels:
+    if not (labels := sorted({*known, *(label for row in rows for label in row)} - {""})):
         raise SgmftError(TEXTS["no annotations"], columns=",".join(columns))
     place = {label: i for i, label in enumerate(["", *labels], -1)}
     own = np.array([place[label] for label in known])

@@ -269,8 +269,7 @@ def training_set(
     source.warn_about_parts(encoded.posts)
     place = {label: number for number, label in enumerate(labels)}
     classes = np.array([place[name] for name in names])
-    weights = np.array([post.weight for post in encoded.posts])
-    if not weights.any():
+    if not (weights := np.array([post.weight for post in encoded.posts])).any():
         raise SgmftError("All posts that can be used have weight 0: give some of them more.")
     given = weights if (weights != 1).any() else None
     soft = None

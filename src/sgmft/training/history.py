@@ -42,10 +42,8 @@ def classification_figures(logits: Reals, labels: Integers) -> Figures:
 
 def selected_epoch(history: Sequence[Epoch], patience: int) -> Epoch:
     """The epoch whose weights `train` leaves: of the least validation loss; else the last."""
-    validated = [epoch for epoch in history if not math.isnan(epoch.val_loss)]
-    if not patience or not validated:
-        return history[-1]
-    return min(validated, key=lambda epoch: epoch.val_loss)
+    validated = [epoch for epoch in history if patience and not math.isnan(epoch.val_loss)]
+    return min(validated, key=lambda epoch: epoch.val_loss, default=history[-1])
 
 
 @contextmanager

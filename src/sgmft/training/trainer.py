@@ -149,11 +149,10 @@ def train(
         gate, elements = (entropies / len(order)).tolist()
         return Figures(total_loss / len(order), total_accuracy / len(order)), (gate, elements)
 
-    def stalled() -> bool:
+    while len(history) < config.epochs:
         last = selected_epoch(history, config.patience).epoch if history else math.inf
-        return bool(config.patience) and len(history) - last >= config.patience
-
-    while len(history) < config.epochs and not stalled():
+        if config.patience and len(history) - last >= config.patience:
+            break
         figures, guidance = run_epoch(len(history))
         val_figures = UNKNOWN
         if validation is not None:
@@ -178,8 +177,7 @@ def train(
 def schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
     """Share of the learning rate at a step: it rises evenly to 1, and falls from there."""
     steps = steps_per_epoch * config.epochs
-    rising = math.ceil(steps * config.warmup)
-    if step < rising:
+    if step < (rising := math.ceil(steps * config.warmup)):
         return (step + 1) / rising
     if config.schedule == "none":
         return 1.0
@@ -189,11 +187,10 @@ def schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
 def identity_of(model: Network, parts: Iterable[LabelledData | None], config: TrainConfig) -> str:
     """Digest of all that decides a run of a new model, so that only the same run is continued."""
     digest = hashlib.sha256(json.dumps([asdict(model.config), asdict(config)]).encode())
-    for part in parts:
-        if part is not None:
-            weights = [] if part.weights is None else [part.weights]
-            for x in (part.targets, *part.features.contents(), *weights):
-                digest.update(np.ascontiguousarray(x).data)
+    for part in filter(None, parts):
+        weights = [] if part.weights is None else [part.weights]
+        for x in (part.targets, *part.features.contents(), *weights):
+            digest.update(np.ascontiguousarray(x).data)
     for x in model.state_dict().values():
         digest.update(x.detach().float().cpu().flatten()[:64].numpy().tobytes())
     return digest.hexdigest()
@@ -227,8 +224,7 @@ def load_training_state(
     no such process: other numbers of processes go on with the same weights and other dropout.
     Returns the best weights so far, and progress.
     """
-    path = folder / FILE
-    if not path.is_file():
+    if not (path := folder / FILE).is_file():
         return None
     try:
         with safe_open(path, "pt") as file:
@@ -247,8 +243,7 @@ def load_training_state(
     for name, x in _under(tensors, "optimizer/").items():
         index, key = name.split("/")
         state.setdefault(int(index), {})[key] = x
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     alone = tensors.get("random") if process == 0 else None  # as checkpoints had it at first
     random = tensors.get(f"random/{process}", alone)
     if random is not None:

@@ -190,8 +190,7 @@ class _CheckedNetwork(httpcore2.AnyIOBackend):
         except (OSError, UnicodeError):
             raise httpcore2.ConnectError(f"there is no host {host}") from None
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        public = [x for x in addresses if self._allow_private or is_public(x)]
-        if not public:
+        if not (public := [x for x in addresses if self._allow_private or is_public(x)]):
             raise DownloadError(TEXTS["private network"].format(host=host, address=addresses[0]))
         for address in public[:-1]:
             with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):

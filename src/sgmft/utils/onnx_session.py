@@ -65,8 +65,7 @@ class Graph:
         import onnx  # takes half a second: a graph is mostly there
 
         self._onnx = onnx
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
+        self.nodes, self.weights = list[Any](), list[Any]()
 
     def weight(self, name: str, values: ArrayLike) -> str:
         """Add a constant; return its name."""

@@ -88,8 +88,7 @@ def open_image(data: bytes, name: str, file: io.BytesIO | None = None) -> Iterat
     """Open a picture for `square`, from `file` if given; all that fails raises ImageError."""
     name = make_printable(name)
     check_size(len(data), name, MAX_BYTES)
-    plugin = _plugin(data)
-    if plugin is None:
+    if (plugin := _plugin(data)) is None:
         why = TEXTS["other format" if (kind := _identify(data)) else "no format"]
         raise ImageError(why, name=name, kind=kind, kinds=_NAMES)
     try:
@@ -110,11 +109,9 @@ def open_image(data: bytes, name: str, file: io.BytesIO | None = None) -> Iterat
 
 def count_pixels(data: bytes, name: str) -> int | None:
     """Return the pixel count in a picture's header, however large; None for what is no picture."""
-    plugin = _plugin(data)
-    if plugin is None or len(data) > MAX_BYTES:
-        return None
-    with suppress(Exception), silence_libraries(), plugin(io.BytesIO(data)) as picture:
-        return picture.width * picture.height
+    if (plugin := _plugin(data)) is not None and len(data) <= MAX_BYTES:
+        with suppress(Exception), silence_libraries(), plugin(io.BytesIO(data)) as picture:
+            return picture.width * picture.height
     return None
 
 
@@ -152,7 +149,11 @@ def square(picture: Opened, size: int | None) -> Pixels:
     # A JPEG can decode straight to a smaller picture; the margin of 2 keeps bicubic honest.
     if picture.format == "JPEG" and size:  # of a HEIC it would be the thumbnail, of what it shows
         picture.draft(None, (2 * size, 2 * size))
-    small = _to_rgb(_load(picture, size), size)
+    loaded = _load(picture, size)
+    whole = to_8_bits(loaded, loaded.format)  # in the order that keeps colours right
+    small = squash(whole.convert("RGBA" if whole.has_transparency_data else "RGB"), size)
+    if small.mode == "RGBA":
+        small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")
     # TIFF turns itself while loading and then forgets its orientation, so this comes after.
     with suppress(Exception):  # damaged metadata must not cost a good picture
         key = ExifTags.Base.Orientation
@@ -216,15 +217,6 @@ def _load(picture: Opened, size: int | None) -> Image.Image:
     return picture
 
 
-def _to_rgb(picture: Image.Image, size: int | None) -> Image.Image:
-    """Squash and convert to RGB, in the order that keeps colours right."""
-    picture = to_8_bits(picture, picture.format)
-    if picture.has_transparency_data:
-        seen = squash(picture.convert("RGBA"), size)
-        return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
-    return squash(picture.convert("RGB"), size)
-
-
 def squash(picture: Image.Image, size: int | None) -> Image.Image:
     """Bring a picture to (size, size), whatever its proportions, or within the limits."""
     sides = [min(side, LONGEST * min(picture.size)) for side in picture.size]
@@ -233,23 +225,18 @@ def squash(picture: Image.Image, size: int | None) -> Image.Image:
 
 
 def to_8_bits(picture: Image.Image, format: str | None) -> Image.Image:
-    """Return a picture of a file of that format; grey values of more than 8 bits are scaled."""
-    if picture.mode != "F" and not picture.mode.startswith("I"):
-        return picture
-    grey = np.asarray(picture)
-    if format == "PNG":  # 16 bits, whichever mode this version of Pillow gives them
-        grey = grey.astype(np.uint16)
-    return Image.fromarray(_scale(grey))
-
-
-def _scale(values: npt.NDArray[np.generic]) -> Pixels:
-    """Scale grey values of 16-bit, 32-bit or float pixels to 0..255.
+    """Return a picture of a file of that format; grey values of more than 8 bits are scaled.
 
     Unsigned 16-bit ones are of the full range. Others do not say what white is: 1, 255 or 65535 for
     values from 0 up to there (1 for floats only), else the largest, the smallest being black.
     """
+    if picture.mode != "F" and not picture.mode.startswith("I"):
+        return picture
+    values = np.asarray(picture)
+    if format == "PNG":  # 16 bits, whichever mode this version of Pillow gives them
+        values = values.astype(np.uint16)
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return (values // np.asarray(257, values.dtype)).astype(np.uint8)
+        return Image.fromarray((values // np.asarray(257, values.dtype)).astype(np.uint8))
     with np.errstate(all="ignore"):
         grey = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
         low, high = float(grey.min()), float(grey.max())
@@ -257,5 +244,4 @@ def _scale(values: npt.NDArray[np.generic]) -> Pixels:
         white = next((white for white in whites if high <= white), 0.0)
         if low < 0 or not white:
             grey, white = grey - low, max(high - low, 1e-30)
-        scaled: Pixels = np.clip(grey * (255 / white) + 0.5, 0, 255).astype(np.uint8)
-    return scaled
+        return Image.fromarray(np.clip(grey * (255 / white) + 0.5, 0, 255).astype(np.uint8))

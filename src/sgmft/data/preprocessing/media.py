@@ -249,8 +249,7 @@ def decode_media(
     """
     if is_video(data):
         return _decode_video(data, name, size, most)
-    start = _find_motion(data)
-    if start is not None:
+    if (start := _find_motion(data)) is not None:
         pictures = [images.decode_image(data[:start], name, size)]
         if most > 1:
             with suppress(ImageError):  # the photo is what was posted; its motion is an extra
@@ -276,8 +275,7 @@ def _decode_video(data: bytes, name: str, size: int | None, most: int) -> list[P
 
 def _decode_animation(data: bytes, name: str, size: int | None, most: int) -> list[Pixels]:
     """Decode a picture that may move; each frame builds on those before, up to the last taken."""
-    file = TimedFile(data, name)
-    pictures: list[Pixels] = []
+    file, pictures = TimedFile(data, name), list[Pixels]()
     try:
         with images.open_image(data, name, file) as picture:
             count = int(getattr(picture, "n_frames", 1)) if picture.format in _ANIMATED else 1
@@ -324,8 +322,7 @@ def make_thumbnail(file: MediaFile, side: int = SIDE, enlarge: bool = True) -> s
 
 def to_data_url(picture: Image.Image) -> str:
     """Encode an RGB picture as the `data:` URL of a JPEG."""
-    out = io.BytesIO()
-    picture.save(out, format="JPEG", quality=80)
+    picture.save(out := io.BytesIO(), format="JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 

@@ -139,9 +139,8 @@ CLEANINGS: dict[str, Cleaning] = {  # all but the first leave sentences whole, f
 _REMOVED = {"url": "urls", "bare_repost": "retweets", "retweet": "retweets"}  # in this order
 _REMOVED |= {"mention": "mentions", "hash": "hashtags", "emoticon": "emoticons"}
 _JOINERS = frozenset("\u200d\ufe0f") | {chr(code) for code in range(0xE0020, 0xE0080)}
-_BLANKS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0") | {
-    chr(code) for code in (*range(0xFE00, 0xFE0F), *range(0xE0100, 0xE01F0))
-}
+_BLANKS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0")
+_BLANKS |= {chr(code) for code in (*range(0xFE00, 0xFE0F), *range(0xE0100, 0xE01F0))}
 
 
 def get_cleaning(name_or_steps: str | Cleaning) -> Cleaning:
@@ -286,16 +285,14 @@ def split_windows(text: str, cleaning: Cleaning, window: int = LONGEST) -> list[
     text = unmark(text, cleaning)[:MAX_CHARACTERS]
     if len(PATTERNS["word_at_most"].findall(text)) <= window:
         return [text]
-    words = len(split_words(text, cleaning))
-    if words <= window:
+    if (words := len(split_words(text, cleaning))) <= window:
         return [text]
     most = max(window, 2 * words // (MAX_WINDOWS - 1) + 1)  # two neighbours hold more than one may
 
     def cut(pieces: Sequence[str], ends: Sequence[re.Pattern[str]]) -> Iterator[tuple[str, int]]:
         """Yield pieces that hold no more, with their numbers, cut as far as they must be."""
         for piece in pieces:
-            count = len(split_words(piece, cleaning))
-            if count > most and ends:
+            if (count := len(split_words(piece, cleaning))) > most and ends:
                 yield from cut(ends[0].split(piece), ends[1:])
                 continue
             parts = -(-count // most) or 1  # of equal lengths

@@ -93,8 +93,7 @@ def _media(finder: tools.FileFinder, folder: Path, data: dict[str, Any]) -> list
         return [file]
     if "extension" not in data:
         names = (x.name for x in folder.glob(f"{glob.escape(key or '?')}[_.]*"))
-        there = (x for x in names if x.endswith(tools.MEDIA))
-        return [*sorted(there, key=lambda x: (len(x), x))]
+        return [*sorted((x for x in names if x.endswith(tools.MEDIA)), key=lambda x: (len(x), x))]
     number = data["num"] if isinstance(data.get("num"), int) else 0
     media = tools.name_part(data.get("media_id"))
     stems = [file, f"{key}_{number}", f"{key}_{number:02}", f"{key}_{media}", media]

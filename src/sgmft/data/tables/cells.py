@@ -13,16 +13,8 @@ MAX_DEPTH = 100  # of lists and objects in a record: deeper could be read, but n
 
 NO_LABEL = frozenset({"na", "n/a", "nan", "nat", "null", "<na>", "\\n", "undefined"})
 NO_LABEL |= {"nil", "(null)", "[null]", "''", '""'}
-NO_LABEL |= {
-    "#n/a",
-    "#n/a n/a",
-    "#ref!",
-    "#value!",
-    "#name?",
-    "#div/0!",
-    "#num!",
-    "#null!",
-}  # Excel
+# Excel's:
+NO_LABEL |= {"#n/a", "#n/a n/a", "#ref!", "#value!", "#name?", "#div/0!", "#num!", "#null!"}
 NOTHING = NO_LABEL | {"none", "无", "無"}  # None and 无 may be labels
 BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b\u200e\u202a\u202c"
 
@@ -90,8 +82,7 @@ def to_label(value: Any) -> str:
             value = json.loads(value.replace("'", '"'))
     if not isinstance(value, (list, tuple)):
         return to_text(value)
-    labels = [label for label in map(to_text, value) if label]
-    if len(labels) > 1:
+    if len(labels := [label for label in map(to_text, value) if label]) > 1:
         raise ValueError(Message(TEXTS["several labels"], labels=", ".join(labels)))
     return labels[0] if labels else ""
 

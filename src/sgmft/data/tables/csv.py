@@ -152,5 +152,4 @@ def _iter_rows(file: _File, columns: list[str], header: int) -> Iterator[RawRow]
             error = DAMAGED
         yield RawRow(number, values, error)
     if short:
-        about = {"name": file.path.name, "count": len(short), "row": short[0]}
-        warn(Message(TEXTS["short rows"], **about))
+        warn(Message(TEXTS["short rows"], name=file.path.name, count=len(short), row=short[0]))

@@ -80,8 +80,7 @@ def _guess(path: Path) -> str:
 
 
 def _warn(path: Path, encoding: str) -> None:
-    name = encoding.upper().replace("_", "-")
-    warn(Message(TEXTS["other encoding"], path=path, name=name))
+    warn(Message(TEXTS["other encoding"], path=path, name=encoding.upper().replace("_", "-")))
 
 
 def has_undecoded(text: str) -> bool:

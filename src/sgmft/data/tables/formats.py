@@ -72,8 +72,7 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
         named = (x for x in files if not kind and COMMENTS.search(x.stem))
         comments = [x for x in named if len(find_columns(_peek(x), IDS)) > 1]  # their posts', too
         files = [x for x in files if x not in comments]
-        metadata = [file for file in files if file.name in METADATA]
-        if len(metadata) > 1:
+        if len(metadata := [file for file in files if file.name in METADATA]) > 1:
             names = " and ".join(file.name for file in metadata)
             raise SgmftError(f"{path} holds {names}: give the one to read as the table.")
         if metadata:
@@ -126,8 +125,7 @@ def open_table(
         return _adapt(follow_headers(read_standard_input()), Path(), tools)
     path = Path(table)
     if (tool := _reader_of(path, tools)) is None:
-        parts = list_tables(table, name)
-        if len(parts) > 1:
+        if len(parts := list_tables(table, name)) > 1:
             raise SgmftError(f"{table} holds {len(parts)} tables: give one of them.")
         path = Path(parts[0])
         tool = _reader_of(path, tools)
@@ -144,8 +142,7 @@ def open_table(
 def table_file(path: str | Path) -> Path:
     """Return the file of FILE/NAME, and any other path as it is."""
     path = Path(path)
-    inside = path.parent.suffix.lower() in SEVERAL and path.parent.is_file()
-    return path.parent if inside else path
+    return path.parent if path.parent.suffix.lower() in SEVERAL and path.parent.is_file() else path
 
 
 def _chosen(name: str | None) -> tuple[TableFormat | None, Sequence[Collector]]:
@@ -159,8 +156,7 @@ def _chosen(name: str | None) -> tuple[TableFormat | None, Sequence[Collector]]:
 
 
 def _open(path: Path, kind: TableFormat | None) -> RawTable:
-    kind = kind or find_format(path)
-    if kind is None:
+    if (kind := kind or find_format(path)) is None:
         if not path.exists():
             raise SgmftError(f"There is no file or folder {path}: check its name.")
         raise SgmftError(TEXTS["no table"], path=path, kinds=", ".join(READABLE))
@@ -261,8 +257,7 @@ def _members(path: Path, kind: TableFormat | None, tools: Sequence[Collector]) -
     if kind is None or kind.members is None or not path.is_file():
         return [path]
     members = kind.members(path)
-    names = [name for name, columns in members.items() if _tool_of(columns, tools)]
-    if not names:
+    if not (names := [name for name, columns in members.items() if _tool_of(columns, tools)]):
         others = [name for name in members if not COMMENTS.search(name)]
         usable = [name for name in members if holds_posts(members[name])]
         names = [x for x in usable if x in others]
@@ -300,8 +295,7 @@ def _read_once(parts: list[Path]) -> Iterator[Path]:
 @lru_cache(256)
 def _contained(stamped: tuple[tuple[Path, int], ...]) -> dict[Path, Path]:
     """Return tables that another one contains, with that; of equal ones a labelled one is kept."""
-    keys: dict[Path, set[int]] = {}
-    labelled: set[Path] = set()
+    keys, labelled = dict[Path, set[int]](), set[Path]()
     for path, _ in stamped:
         keys[path] = set()
         for row in open_table(path).rows:

@@ -86,8 +86,7 @@ def _parse_text(text: str, files: PathResolver) -> Pictures:
         return [_parse_name(text, files)]
     if _LIKE["quoted"].fullmatch(text):
         return [_parse_name(_unquote(text), files)]
-    members = _parse_list(text, files)
-    if members is not None:
+    if (members := _parse_list(text, files)) is not None:
         return _parse_each(members, _parse_member, files)
     parts = [part for x in _split(text, files) if (part := x.strip())]
     if parts != [text]:
@@ -171,10 +170,9 @@ def _parse_member(member: Any, files: PathResolver) -> Pictures:
     if isinstance(member, dict):  # how Hugging Face stores an image
         data = member.get("bytes")
         path = next((x for key in _PATHS if isinstance(x := member.get(key), str)), None)
-        name = Path(path).name if isinstance(path, str) else "picture"
         if isinstance(data, bytes) and (data or path is None):
-            return [Attachment(data, name)]
-        if isinstance(path, str):
+            return [Attachment(data, "picture" if path is None else Path(path).name)]
+        if path is not None:
             return [path]
     shown = f"{type(member).__name__} {str(member)[:80]}"
     raise ValueError(Message("the image is not a path but {shown}", shown=shown))

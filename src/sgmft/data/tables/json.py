@@ -71,8 +71,7 @@ def open_json(path: Path) -> RawTable:
         posts.setdefault(key, (number, []))[1].append(item)
     rows, columns, controls = list[RawRow](), dict[str, None](), set[str]()
     for number, records in posts.values():
-        reason = _reject(records[0])
-        if reason is not None:
+        if (reason := _reject(records[0])) is not None:
             pieces = json.JSONEncoder(ensure_ascii=False).iterencode(records[0])
             line = "".join(islice(pieces, MAX_DEPTH))[:500]  # the beginning, however deep it is
             rows.append(RawRow(number, {"line": replace_surrogates(line)}, reason))
@@ -105,8 +104,7 @@ class JsonLinesWriter:
 
 def _number_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object; a key that comes again gets a number, as a column of that name does."""
-    found = dict(pairs)
-    if len(found) == len(pairs):
+    if len(found := dict(pairs)) == len(pairs):
         return found
     names, cells = zip(*pairs, strict=True)
     return dict(zip(number_columns(Path("JSON"), names), cells, strict=True))

@@ -52,8 +52,7 @@ def flatten(items: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], set[str
     are tied. Cancelled annotations are left out. A data column with a control's name is kept as
     "data.NAME".
     """
-    first = items[0]
-    if not is_task(first):
+    if not is_task(first := items[0]):
         return _merge([_unwrap_choices(item) for item in items]), set()
     record: dict[str, Any] = {"id": first.get("id"), **first["data"]}
     votes: dict[str, Counter[tuple[str, ...]]] = {}
@@ -85,8 +84,7 @@ def local_path(path: str, folder: Path) -> str:
             continue
         if mark == _LOCAL_FILES:
             return unquote(rest)
-        name = rest.rpartition("/")[2]
-        nested = f"upload/{rest}"
+        name, nested = rest.rpartition("/")[2], f"upload/{rest}"
         return nested if not (folder / name).exists() and (folder / nested).exists() else name
     return path
 
@@ -109,12 +107,10 @@ def write_tasks(
     path = Path(path)
     several = any(len(post.images) > 1 for post in posts)
     shown = "text" if any(post.text for post in posts) else "image"
-    tasks = []
-    for i, post in enumerate(posts):
-        task: dict[str, Any] = {"data": _data(post, folder, several)}
-        if predictions and (predicted := predictions[i]) is not None:
+    tasks: list[dict[str, Any]] = [{"data": _data(post, folder, several)} for post in posts]
+    for task, predicted in zip(tasks, predictions, strict=bool(predictions)):
+        if predicted is not None:
             task["predictions"] = [make_prediction(*predicted, model_version, shown)]
-        tasks.append(task)
     beside = [x for post in posts for x in _paths(post) if os.sep not in os.path.relpath(x, folder)]
     if beside:
         warn(Message(TEXTS["not served"], folder=folder, name=beside[0].name))
@@ -132,9 +128,9 @@ def make_prediction(
     label: str | None, score: float | None, version: str, shown: str, control: str = CONTROL
 ) -> dict[str, Any]:
     """Return a prediction as a task has it: the choice of a label."""
-    choice = {"type": "choices", "from_name": control, "to_name": shown}
-    result = [choice | {"value": {"choices": [label]}}]
-    return {"model_version": version, "score": score, "result": result}
+    value = {"choices": [label]}
+    choice = {"type": "choices", "from_name": control, "to_name": shown, "value": value}
+    return {"model_version": version, "score": score, "result": [choice]}
 
 
 def _merge(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

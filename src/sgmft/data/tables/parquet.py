@@ -18,10 +18,8 @@ from sgmft.errors import TEXTS, SgmftError
 
 GROUP_ROWS = 4096  # rows per row group; they wait in memory until so many have come
 _DAMAGED = "a damaged Parquet file", "write it again"
-_BATCH_ROWS, _BATCH_BYTES = (
-    64,
-    64 * 1024 * 1024,
-)  # read at once; a cell may be packed a thousandfold
+_BATCH_ROWS = 64  # read at once
+_BATCH_BYTES = 64 * 1024 * 1024  # read at once; a cell may be packed a thousandfold
 _MAX_RATIO = 200  # of a column's size to its packed one: no posts pack as well
 _EMPTY = {pa.null(): pa.string(), pa.list_(pa.null()): pa.list_(pa.string())}  # without values yet
 _MAX_EXACT = 2**53  # larger integers may change when they become doubles
@@ -205,8 +203,7 @@ def _decode(cell: bytes | None) -> str | bytes | None:
 def _infer(values: Sequence[Any]) -> Any:
     """Return the type of all values: null if there are none, and text if they differ."""
     cells = (cell for value in values for cell in _members(value))
-    days = {(type(x), getattr(x, "tzinfo", None)) for x in cells if isinstance(x, date)}
-    if len(days) > 1:
+    if len({(type(x), getattr(x, "tzinfo", None)) for x in cells if isinstance(x, date)}) > 1:
         return pa.string()  # Arrow would make them one kind, and drop hours or time zones
     try:
         kind = pa.array(values).type

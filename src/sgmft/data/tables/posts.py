@@ -289,9 +289,8 @@ class _SeenPosts:
 def _to_post(
     row: RawRow, table: str, finder: _ColumnFinder, resolve: PathResolver, seen: _SeenPosts
 ) -> Post:
-    lost: list[str] = []  # of what a label could come from
-    doubts: list[str] = []
-    refused: list[str] = []
+    lost = list[str]()  # of what a label could come from
+    doubts, refused = list[str](), list[str]()
     texts = dict.fromkeys(("text", "id", "label", "user", "time", "weight"), "")
     names = finder.names(row.values)
     for role in texts:
@@ -316,8 +315,7 @@ def _to_post(
             reason = Message(role + ": {reason}", reason=str(error))
             {"text": lost, "weight": refused}.get(role, doubts).append(reason)
     holders = names["image"]
-    images: list[MediaFile] = []
-    pictures: list[str | Attachment] = []
+    images, pictures = list[MediaFile](), list[str | Attachment]()
     for name in holders if "image" in finder.needed else ():
         try:
             pictures += parse_image_cell(row.values[name], resolve)
@@ -334,8 +332,7 @@ def _to_post(
     files = [str(x) if isinstance(x, Path) else x for x in images]
     short = (x.name if isinstance(x, Path) else x for x in images if not texts["time"])
     core = hash((*texts.values(), *short))
-    again = seen.warn(key, row.number, hash((key, text, label, *files)), core)
-    if again is not None:
+    if (again := seen.warn(key, row.number, hash((key, text, label, *files)), core)) is not None:
         doubts.append(again)
     if finder.may_be_rounded and _is_rounded(key, again is not None):
         doubts.append(Message(errors.TEXTS["rounded"], id=key))

@@ -27,9 +27,8 @@ class TableWriter:
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows; a missing key becomes null. ValueError where a key is no column."""
-        known = set(self._columns)
         for row in rows:
-            if unknown := row.keys() - known:
+            if unknown := row.keys() - self._columns:
                 raise ValueError(f"{sorted(unknown)} are none of the columns {self._columns}")
         plain = [[to_plain(row.get(name)) for name in self._columns] for row in rows]
         for i, name in enumerate(self._columns if self._checked else ()):

@@ -190,8 +190,7 @@ def make_plan(
         plans = [replace(x, rows=[key for key in x.rows if key in keys]) for x in plans]
         return [plan for plan in plans if plan.rows]
 
-    tables = chosen(table, every_table, "table")
-    if not tables:
+    if not (tables := chosen(table, every_table, "table")):
         there = (key for x in _names(table, every_table, "table") for key in every_table[x].rows)
         own = ", ".join(dict.fromkeys(there))
         raise SgmftError(f"Table {table} has none of the rows {methods}; it has {own}.")

@@ -78,8 +78,7 @@ def project_representations(key: str, title: str, fused: Array, labels: Sequence
 def _map(features: Doubles) -> Doubles:  # (N, D) -> (N, 2)
     posts = len(features)
     features = features - features.mean(axis=0)
-    spread = float(np.abs(features).max())
-    if spread <= 1e-12:
+    if (spread := float(np.abs(features).max())) <= 1e-12:
         return np.zeros((posts, 2))
     features = np.pad(features / spread, ((0, 0), (0, max(0, 2 - features.shape[1]))))
     if posts <= 4:

@@ -123,8 +123,7 @@ def _read_splits(path: str | Path, posts: Sequence[Post]) -> Iterator[tuple[str,
             raise SgmftError(f"{where}: {row.error or f'no post has the id {name!r}'}.")
         check_name(role, ROLES, f"{where}: {name} has the role")
         split = cells.get("split", cells.get("fold", "1"))
-        own = splits.setdefault(split, {})
-        if own.setdefault(name, role) != role:
+        if (own := splits.setdefault(split, {})).setdefault(name, role) != role:
             raise SgmftError(f"{where}: {name} has another role in this split, further up.")
         if "role" not in cells and tested.setdefault(name, split) != split:
             text = "{where}: {name} is in the fold {fold}, too; name its role in each."
@@ -252,8 +251,7 @@ def prepare_comparison(
     A post that one setting cannot use is left out for all, or refused with `strict`.
     """
     posts = [require_label(post, "has no label to learn from") for post in posts]
-    readable = [post for post in posts if post.error is None]
-    if len(readable) < 2:
+    if len(readable := [post for post in posts if post.error is None]) < 2:
         reasons = describe_errors(JobSummary.of(posts).errors)
         raise SgmftError(f"{len(readable)} posts can be used, and two are needed: {reasons}.")
     # A mistake in the split is reported now, not after an hour of encoding.

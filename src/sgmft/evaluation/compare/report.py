@@ -3,8 +3,8 @@
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count, repeat
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,12 +85,11 @@ def write_report(
     values |= {"commands": "\n".join(commands), "versions": versions, "notes": notes}
     values |= {"differs": differs, "share": format_percent, "language": language}
     fence = next("`" * n for n in count(3) if "`" * n not in values["commands"])
-    functions = {"escape": escape_markdown, "paragraph": escape_paragraph}
-    page = render("evaluation/templates/compare.html", **values)
-    text = render("evaluation/templates/compare.md", **values, **functions, fence=fence)
-    write_file(folder / "report.html", page.encode(errors="replace"))
-    write_file(folder / "report.md", text.encode(errors="replace"))
-    for path, text in _latex(tables, values):
+    own = {"escape": escape_markdown, "paragraph": escape_paragraph, "fence": fence}
+    texts = {"report.html": render("evaluation/templates/compare.html", **values)}
+    texts["report.md"] = render("evaluation/templates/compare.md", **values, **own)
+    texts |= _latex(tables, values)
+    for path, text in texts.items():
         write_file(folder / path, text.encode(errors="replace"))
     return folder / "report.html"
 
@@ -156,21 +155,18 @@ def _columns(table: ResultTable) -> dict[str, list[Cell]]:
     ends = [(x.accuracy.low, x.accuracy.high) if x else () for x in found]
     intervals = [f"{SPACE}to{SPACE}".join(map(format_percent, each)) for each in ends]
 
-    def cells(text: Callable[[ResultRow], str]) -> list[Cell]:
-        return [Cell(text(line)) for line in lines]
-
     return {
         "Accuracy, %": _estimates([x.accuracy if x else None for x in found]),
         "95 % interval": list(map(Cell, intervals)),
         f"Against {table.reference}, points": [_against(x, table.reference) for x in lines],
         "Macro-F1, %": _estimates([x.macro_f1 if x else None for x in found]),
         "Calibration error, %": _estimates(errors, lowest=True),
-        "Reads": cells(lambda x: x.reads),
-        "Parameters": cells(lambda x: "" if x.parameters is None else f"{x.parameters:,}"),
-        "Training time, s": cells(lambda x: "" if x.seconds is None else f"{x.seconds:,.1f}"),
+        "Reads": [Cell(x.reads) for x in lines],
+        "Parameters": [Cell("" if x.parameters is None else f"{x.parameters:,}") for x in lines],
+        "Training time, s": [Cell("" if x.seconds is None else f"{x.seconds:,.1f}") for x in lines],
         # as the paper prints it, which is to a hundredth
-        "Paper (other data), %": cells(lambda x: "" if x.paper is None else f"{x.paper:.2f}"),
-        "Chosen in trials": cells(lambda x: x.setting),
+        "Paper (other data), %": [Cell("" if x.paper is None else f"{x.paper:.2f}") for x in lines],
+        "Chosen in trials": [Cell(x.setting) for x in lines],
     }
 
 
@@ -244,14 +240,11 @@ def _by_group(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[G
 def _shares(
     values: Sequence[float | None], ends: Sequence[tuple[float, float] | None] | None = None
 ) -> list[Cell]:
-    found = [x for x in values if x is not None and math.isfinite(x)]
-    best = max(found) if len(values) > 1 and found else None
-    cells = []
-    for x, of_x in zip(values, ends or repeat(None), strict=False):
-        more = [" to ".join(map(format_percent, of_x))] if of_x else []
-        shown = Cell(format_percent(x), more, strong=x == best) if x is not None else Cell(NOTHING)
-        cells.append(shown)
-    return cells
+    known = [math.nan if x is None else x for x in values]
+    best = max(filter(math.isfinite, known), default=math.nan) if len(known) > 1 else math.nan
+    more = [[" to ".join(map(format_percent, x))] if x else [] for x in ends or [None] * len(known)]
+    pairs = zip(known, more, strict=True)
+    return [Cell(format_percent(x), own, strong=x == best) for x, own in pairs]
 
 
 def format_percent(share: float) -> str:

@@ -163,11 +163,10 @@ def _train_and_predict(run: Run, data: ComparisonData) -> Record:
 def inputs_read(model: Model, posts: Features, encoder: str, names: Iterable[str] = ()) -> str:
     """Name what decides a model's predictions of some posts: inputs that others' change."""
     batch = posts.batch(slice(0, 64), model.uses_ngrams)
-    inputs = {"text": "text vector", "image": "picture vector", "text_tokens": "words"}
+    tokens = "words without their order" if encoder == "compact" else "words"
+    inputs = {"text": "text vector", "image": "picture vector", "text_tokens": tokens}
     inputs |= {"image_tokens": "regions", "joint": "joint vector"}
     inputs |= {"ngrams": "n-grams of the raw text", "attributes": " and ".join(names)}
-    if encoder == "compact":
-        inputs["text_tokens"] = "words without their order"
     logits, read = model.predict(batch).logits, []
     for name, words in inputs.items():
         if (x := getattr(batch, name)) is not None:
@@ -189,9 +188,8 @@ def _training_task(run: Run, data: ComparisonData) -> tuple[TrainingTask, Featur
     posts = LabelledFeatures(every, np.array(data.classes))
     vectors = encoded.prompts.get(method.name)
     prompts = None if vectors is None else np.array([vectors[x] for x in data.labels], np.float32)
-    train, info = np.array(division.train), EncoderInfo(**encoded.info)
-    given = len(data.labels), info, method, run.preset, prompts
-    return TrainingTask(posts.take(train), *given), every
+    given = len(data.labels), EncoderInfo(**encoded.info), method, run.preset, prompts
+    return TrainingTask(posts.take(np.array(division.train)), *given), every
 
 
 @dataclass
@@ -241,13 +239,12 @@ class Comparison:
         method, preset = get_method(row.method), self._run(row, 0).preset
         kinds = method.setting_kinds()
         own = {x.name: x.default for x in fields(method.config) if x.name in kinds}
-        solved = issubclass(method.network, ClosedFormModel)  # without epochs
-        train = {
-            k: x for k, x in asdict(preset.train).items() if not solved or k == "class_weights"
-        }
-        reads = {"attributes": ", ".join(self.plan.attributes)}
-        read = self.plan.attributes and self._run(row, 0).reads_attributes
-        return {**own, **preset.model, **train, **(reads if read else {})}
+        train = asdict(preset.train)
+        if issubclass(method.network, ClosedFormModel):  # without epochs
+            train = {"class_weights": preset.train.class_weights}
+        if self.plan.attributes and self._run(row, 0).reads_attributes:
+            train["attributes"] = ", ".join(self.plan.attributes)
+        return {**own, **preset.model, **train}
 
     def _stages(self) -> Iterator[list[Run]]:
         """Yield what can be run at once, each list after what the one before found is kept."""
@@ -255,8 +252,7 @@ class Comparison:
             rows = [(row, n) for row, n in self._each if (row.like is not None) == is_like]
             ready = [(x, n) for x, n in rows if x.like is None or self.found[x.like][n].choice]
             searched = [row for row in ready if self._is_searched(row[0])]
-            others = (row for row in ready if not self._is_searched(row[0]))
-            yield [run for row in others for run in self._trials(*row)]
+            yield [run for row in ready if row not in searched for run in self._trials(*row)]
             for _ in range(self.plan.trials if searched else 0):
                 yield [self._next_trial(*row) for row in searched]
             for row in rows:

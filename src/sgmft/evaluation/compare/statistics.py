@@ -135,8 +135,7 @@ def summarise(
     each_run = _by_run(probs, true, masks.astype(bool), graded=outputs == classes)
     known = (x[np.isfinite(x)] for x in each_run)
     balanced, loss, area = (float(x.mean()) if len(x) else math.nan for x in known)
-    names = "balanced_accuracy", "log_loss", "auroc"
-    by_name = dict(zip(names, each_run.tolist(), strict=True))
+    by_name = dict(zip(("balanced_accuracy", "log_loss", "auroc"), each_run.tolist(), strict=True))
     return Summary(runs, posts, *common, balanced, loss, area, by_name)
 
 

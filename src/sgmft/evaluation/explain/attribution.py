@@ -96,8 +96,9 @@ class MaskedPredictor:
         row, kept = self.whole, np.asarray(images, bool)
         if not text:
             row = row._replace(text=None, words=None, ngrams=None)
-        features, regions = (_keep_rows(x, kept) for x in (row.images, row.regions))
-        row = row._replace(images=features, regions=regions)
+        whole = (row.images, row.regions) if kept.any() else (None, None)
+        seen, regions = (x if x is None else x[np.repeat(kept, len(x) // len(kept))] for x in whole)
+        row = row._replace(images=seen, regions=regions)
         content = self.text if text else "", list(compress(self.images, kept))
         return self._together([row], [content])[0]
 
@@ -129,12 +130,6 @@ def _with_rows(rows: Array | None, number: int, new: Array | None) -> Array | No
     start, changed = number * len(new), rows.copy()
     changed[start : start + len(new)] = new
     return changed
-
-
-def _keep_rows(rows: Array | None, kept: Flags) -> Array | None:
-    if rows is None or not kept.any():
-        return None
-    return rows[np.repeat(kept, len(rows) // len(kept))]
 
 
 def explain_post(post: Post, model: ExplainedModel, label: str | None = None) -> result.Explanation:
@@ -225,8 +220,7 @@ def _element_guidance(predictor: MaskedPredictor, words: Sequence[str]) -> Float
     batch = predictor.features([predictor.whole]).batch()
     if not hasattr(network, "element_map") or batch.text_tokens is None:
         return None
-    found = network.element_map(batch.to(next(network.parameters()).device))
-    if found is None:
+    if (found := network.element_map(batch.to(next(network.parameters()).device))) is None:
         return None
     rows = found[0].float().cpu().numpy()  # (tokens, m)
     alone = predictor.model.encoder.encode_texts(words, True).tokens
@@ -294,11 +288,9 @@ def _exact_values(game: Game, players: int) -> Doubles:
     members = (codes[:, None] >> np.arange(players) & 1).astype(bool)
     values, sizes = game(members), members.sum(1)
     weights = np.array([1 / (players * math.comb(players - 1, k)) for k in range(players)])
-    shares = np.zeros(players)
-    for i in range(players):
-        without_i = codes[~members[:, i]]
-        shares[i] = weights[sizes[without_i]] @ (values[without_i | 1 << i] - values[without_i])
-    return shares
+    absent = [codes[~joined] for joined in members.T]  # the coalitions S without each player
+    gains = [values[S | 1 << i] - values[S] for i, S in enumerate(absent)]
+    return np.array([weights[sizes[S]] @ gain for S, gain in zip(absent, gains, strict=True)])
 
 
 def _sampled_values(game: Game, players: int, orders: int, seed: int) -> Doubles:

@@ -103,10 +103,9 @@ def encode_joint(
     posts: Sequence[tuple[str, Sequence[Any]]],
 ) -> list[FloatArray | None]:
     """Encode cleaned texts and their images together; None where one is missing, or by others."""
-    found: list[FloatArray | None] = [None] * len(posts)
+    found: dict[int, FloatArray] = {}
     rows = [i for i, (text, images) in enumerate(posts) if text and images]
     if encoder.info.joint_width and rows:
         texts, images = zip(*(posts[i] for i in rows), strict=True)
-        for i, vector in zip(rows, encoder.encode_joint(texts, images), strict=True):
-            found[i] = vector
-    return found
+        found = dict(zip(rows, encoder.encode_joint(texts, images), strict=True))
+    return [found.get(i) for i in range(len(posts))]

@@ -80,8 +80,7 @@ def local_copy(repository: str, revision: str | None, needed: str = "*.json") ->
     nowhere = TEXTS["not fetched"].format(name=repository)
     with raising(nowhere, Exception):  # the client raises many kinds; all mean the same to a user
         _check_hub()
-        folder = str(fetch())
-        if not has_any(folder, *weights):
+        if not has_any((folder := str(fetch())), *weights):
             fetch(allow_patterns=PICKLES)
         return folder
 

@@ -130,12 +130,11 @@ def _add_network(graph: Graph, name: str, pixels: str, size: int, weights: Any) 
         full = f"{name}.{part}"
         # Division by a power of two is exact, and so is its folding.
         weight = weight / np.float32(STD) if given == pixels else weight
-        inputs = [given, graph.weight(f"{full}.weight", weight)]
-        inputs.append(graph.weight(f"{full}.bias", bias))
+        own = graph.weight(f"{full}.weight", weight), graph.weight(f"{full}.bias", bias)
         settings: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2}
         settings["pads"] = [pad // 2] * 2 + [pad - pad // 2] * 2
         settings["group"] = len(weight) if part.endswith("_depthwise_conv") else 1
-        found = graph.node("Conv", full, *inputs, **settings)
+        found = graph.node("Conv", full, given, *own, **settings)
         return graph.node("Clip", f"{full}.relu6", found, "zero", "six") if clip else found
 
     found = convolve("_conv_stem", "_bn0", pixels, stride=2)
@@ -234,10 +233,9 @@ class ImageEncoder:
         image_key = f"{' + '.join(network_keys())}, {computed}, {patch_grid}"
         versions = [version(package) for package in text_encoder.packages]
         texts = repr(get_cleaning(text_encoder.cleaning)), text_encoder.max_words
-        parts = [f"{name}-2", image_key, *texts, *versions]
         self.info = EncoderInfo(
             name=name,
-            fingerprint=short_digest(repr(parts).encode()),
+            fingerprint=short_digest(repr([f"{name}-2", image_key, *texts, *versions]).encode()),
             text_width=text_encoder.width,
             image_width=IMAGE_WIDTH,
             image_size=IMAGE_SIZE,
@@ -322,11 +320,9 @@ def _read_pickle(file: BinaryIO) -> Any:
                 return stack.pop()
             case "MARK":
                 marks.append(len(stack))
-            case "GLOBAL":
-                if value not in (DICTIONARY, TENSOR, *STORAGES):
-                    raise ValueError(f"it names {value}")
-                stack.append(value)
-            case "BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1":
+            case "GLOBAL" if value not in (DICTIONARY, TENSOR, *STORAGES):
+                raise ValueError(f"it names {value}")
+            case "GLOBAL" | "BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1":
                 stack.append(value)
             case "NONE" | "NEWTRUE" | "NEWFALSE":
                 stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])

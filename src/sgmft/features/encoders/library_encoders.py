@@ -148,9 +148,8 @@ class TorchEncoder:
         """See `Encoder`; batches hold images whose arrays have the same shapes."""
         if not len(images):
             return Encoded(np.zeros((0, self.info.image_width), np.float32), [] if tokens else None)
-        prepared = [dict(x) if isinstance(x, dict) else self.prepare_image(x) for x in images]
-        for x in prepared:
-            x.pop(PIXELS, None)
+        given = (x if isinstance(x, dict) else self.prepare_image(x) for x in images)
+        prepared = [{name: y for name, y in x.items() if name != PIXELS} for x in given]
 
         def run() -> Iterator[Batch]:
             for rows in batches.alike_batches(prepared, self._batch_size):
@@ -377,8 +376,7 @@ class SentenceTransformersEncoder(TorchEncoder):
     def prepare_image(self, pixels: Images) -> PreparedImage:
         """See `TorchEncoder`."""
         with self._lock:
-            given = [{"image": Image.fromarray(pixels)}]
-            found = self.model.preprocess(given, prompt=self._prompt)
+            found = self.model.preprocess([{"image": Image.fromarray(pixels)}], prompt=self._prompt)
         self._modality = found["modality"]
         prepared = {name: x.numpy() for name, x in found.items() if isinstance(x, Tensor)}
         return prepared | ({PIXELS: pixels} if self._joint else {})

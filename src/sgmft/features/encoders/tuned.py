@@ -62,8 +62,7 @@ def save_adapter(adapted: Any, folder: Path, base: str, revision: str | None, di
 
 def read_adapter(folder: str | Path) -> Adapter | None:
     """Read what a folder says of the matrices in it; None without any, SgmftError if damaged."""
-    path = Path(folder) / ADAPTED
-    if not path.is_file():
+    if not (path := Path(folder) / ADAPTED).is_file():
         return None
     with raising(f"{path} cannot be read, or is of another kind: {TUNE_AGAIN}.", *MALFORMED):
         described = read_own(path, FORMAT, str(path), TUNE_AGAIN, MATRICES)

@@ -146,8 +146,7 @@ class Shards:
                 aside = path.with_name(f"_damaged-{path.name}")
                 set_aside(path, aside, "shard", "it is written again")
                 continue
-            piece = int(match[1]), int(match[2])
-            if piece in found:
+            if (piece := (int(match[1]), int(match[2]))) in found:
                 path.unlink()
             found.setdefault(piece, summary)
         return found
@@ -183,8 +182,7 @@ def _read_summary(path: Path, job: str, digest: str) -> JobSummary | None:
     import pyarrow.parquet as pq
 
     try:
-        data = path.read_bytes()
-        if short_digest(data) != digest:
+        if short_digest(data := path.read_bytes()) != digest:
             return None
         mark = json.loads(pq.read_schema(pa.BufferReader(data)).metadata[_MARK])
         return JobSummary(**mark) if mark.pop("job") == job else None

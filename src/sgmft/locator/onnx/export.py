@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain, islice
@@ -174,8 +174,7 @@ def quantize_image_network(encoder: Encoder, path: Path, posts: Sequence[Post]) 
     info = encoder.info
     if not isinstance(encoder, ImageEncoder):
         raise SgmftError(errors.TEXTS["not in 8 bits"], name=info.name)
-    pictures = list(readable_images(_halves(posts)[0], info))
-    if not pictures:
+    if not (pictures := list(readable_images(_halves(posts)[0], info))):
         raise SgmftError(errors.TEXTS["no pictures in 8 bits"])
     stacked = np.stack(pictures)
     starts = range(0, len(stacked), exported.BATCH)
@@ -204,15 +203,12 @@ def quantize_graph(path: Path, batches: Iterable[Mapping[str, Array]], out: Path
     how |= {"nodes_to_exclude": first, "per_channel": True, "reduce_range": True}
     how |= {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
     how |= {"quant_format": QuantFormat.QDQ}
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # the quantizer gives advice to the root logger
-    try:
-        with TemporaryDirectory(dir=out.parent, prefix=".") as folder:
-            whole = Path(folder) / out.name
-            quantize_static(path, whole, reader, **how)
-            whole.replace(out)
-    finally:
-        logging.disable(before)
+    with ExitStack() as stack, TemporaryDirectory(dir=out.parent, prefix=".") as folder:
+        stack.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.WARNING)  # the quantizer gives advice to the root logger
+        whole = Path(folder) / out.name
+        quantize_static(path, whole, reader, **how)
+        whole.replace(out)
 
 
 def agreement(one: Predictor, other: Predictor, posts: Sequence[Post]) -> tuple[int, int]:

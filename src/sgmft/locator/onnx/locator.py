@@ -125,12 +125,11 @@ class OnnxLocator(Predictor):
             found = predict_logits(self._model, features)
             probs = temper(found.logits, self._temperatures[features.parts])
             return probs, found.guidance, features.parts
-        parts = [[np.zeros((0, len(self.labels)), np.float32)], [np.zeros((0, 2), np.float32)]]
+        heads = [(np.zeros((0, len(self.labels)), np.float32), np.zeros((0, 2), np.float32))]
         for start in range(0, len(features), HEAD_BATCH):
             inputs = features.batch(slice(start, start + HEAD_BATCH))._asdict()
-            for part, x in zip(parts, self._head.run(HEAD_OUTPUTS, inputs), strict=True):
-                part.append(x)
-        return np.concatenate(parts[0]), np.concatenate(parts[1]), features.parts
+            heads.append(self._head.run(HEAD_OUTPUTS, inputs))
+        return *map(np.concatenate, zip(*heads, strict=True)), features.parts
 
 
 class OnnxEncoder:

@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,15 +59,13 @@ def write_graph(
 @contextmanager
 def _quiet_and_plain() -> Iterator[None]:
     """Switch off torch's fused encoder layer, which ONNX does not have, and exporter's warnings."""
-    log = logging.getLogger("torch.onnx")
-    before, level = torch.backends.mha.get_fastpath_enabled(), log.level
-    torch.backends.mha.set_fastpath_enabled(False)
-    log.setLevel(logging.ERROR)
-    try:
+    log, mha = logging.getLogger("torch.onnx"), torch.backends.mha
+    with ExitStack() as stack:
+        stack.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
+        stack.callback(log.setLevel, log.level)
+        mha.set_fastpath_enabled(False)
+        log.setLevel(logging.ERROR)
         yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-        log.setLevel(level)
 
 
 class _Positional(nn.Module):

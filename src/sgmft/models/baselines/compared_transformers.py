@@ -64,8 +64,7 @@ class MPLUG(BimodalNetwork):
         self.class_token = nn.Parameter(torch.randn(D) * D**-0.5)
         shape = (D, c.heads, c.hidden, c.dropout)
         kinds = network.asymmetric_layer, network.self_attention_layer
-        connected = (i in c.connected_layers for i in range(c.layers))
-        self.layers = nn.ModuleList(kinds[x](*shape) for x in connected)
+        self.layers = nn.ModuleList(kinds[i in c.connected_layers](*shape) for i in range(c.layers))
         self.dropout = nn.Dropout(c.dropout)
         self.classifier = nn.Linear(D, c.classes)
 
@@ -77,9 +76,8 @@ class MPLUG(BimodalNetwork):
         no_image = ~image_mask
         for i, layer in enumerate(self.layers):
             if i in self.config.connected_layers:
-                both = layer(
-                    torch.cat([image, x], 1), src_key_padding_mask=torch.cat([no_image, no_text], 1)
-                )  # (B, m + 1 + n, D)
+                nothing = torch.cat([no_image, no_text], 1)  # (B, m + 1 + n)
+                both = layer(torch.cat([image, x], 1), src_key_padding_mask=nothing)  # (.., D)
                 change, x = both.split([image.shape[1], x.shape[1]], 1)
                 image = image + change  # V <- V + V'
             else:

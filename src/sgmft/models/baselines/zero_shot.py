@@ -135,7 +135,12 @@ class Described(ClosedFormModel):
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K)."""
-        mean, variance = self._moments()
+        before, spread = self.reference
+        several = (self.count > 1)[:, None]  # a post is no measure of itself
+        posts = several * self.count[:, None] + PRIOR
+        mean = (several * self.total + PRIOR * before) / posts  # (2, K), of posts and reference
+        squares = several * self.squares + PRIOR * (spread + np.square(before))
+        variance = squares / posts - np.square(mean)
         scores = np.zeros((len(batch.text), self.config.classes), np.float32)
         for i, (cosines, has) in enumerate(self._cosines(batch)):
             standard = (cosines - mean[i]) / np.sqrt(np.maximum(variance[i], 1e-8))
@@ -163,15 +168,6 @@ class Described(ClosedFormModel):
             cosines.append((self.image_vectors(image) @ self.prompts.T, batch.has_image))
         return cosines
 
-    def _moments(self) -> tuple[Floats, Floats]:
-        """Mean and variance of the cosines, (2, K) each, of posts and reference together."""
-        before, spread = self.reference
-        several = (self.count > 1)[:, None]  # a post is no measure of itself
-        posts = several * self.count[:, None] + PRIOR
-        mean = (several * self.total + PRIOR * before) / posts
-        squares = several * self.squares + PRIOR * (spread + np.square(before))
-        return mean, squares / posts - np.square(mean)
-
 
 def parse_descriptions(words: str, flag: str = "--zero-shot") -> dict[str, list[str]]:
     """Parse labels and their descriptions from `LABEL=DESCRIPTION|DESCRIPTION;LABEL=...`.
@@ -179,9 +175,7 @@ def parse_descriptions(words: str, flag: str = "--zero-shot") -> dict[str, list[
     A label without "=" describes itself. The wide forms ；＝｜ of the marks serve as well.
     """
     found: dict[str, list[str]] = {}
-    for part in words.translate(str.maketrans("；＝｜", ";=|")).split(";"):
-        if not part.strip():
-            continue
+    for part in filter(str.strip, words.translate(str.maketrans("；＝｜", ";=|")).split(";")):
         label, equals, rest = (piece.strip() for piece in part.partition("="))
         descriptions = [text for piece in rest.split("|") if (text := piece.strip())]
         if not label or (equals and not descriptions):

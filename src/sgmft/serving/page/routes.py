@@ -33,14 +33,8 @@ from sgmft.evaluation.explain.page import MOST_CLASSES, explanation_view
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import log_bug
-from sgmft.serving.page.tables import (
-    LANGUAGES,
-    Language,
-    TableJob,
-    TableRefused,
-    columns_html,
-    problem_html,
-)
+from sgmft.serving.page import tables
+from sgmft.serving.page.tables import LANGUAGES, Language, TableJob, TableRefused
 from sgmft.serving.problems import Places, Problem
 from sgmft.serving.requests import ExplainedPost, Form, ParsedRequest, open_form, parse_request
 from sgmft.utils.templates import render
@@ -142,9 +136,9 @@ class Page:
                         raise Problem("invalid-request", "The form has no file 'table'.")
                     file = files[0][1]
                     given = language, self.home, file.filename or "", file.file
-                    html = await asyncio.to_thread(columns_html, *given)
+                    html = await asyncio.to_thread(tables.columns_html, *given)
         except Exception as error:
-            html = problem_html(language, _sentence(language, error))
+            html = tables.problem_html(language, _sentence(language, error))
         return JSONResponse({"html": html}, headers=HEADERS)
 
     async def download(self, token: str) -> FileResponse:
@@ -183,7 +177,7 @@ class Page:
                         raise
                     yield show(prediction, note="too_long_to_explain")
         except Exception as error:
-            yield {"html": problem_html(language, _sentence(language, error))}
+            yield {"html": tables.problem_html(language, _sentence(language, error))}
 
     def _job(self, language: Language, form: Form) -> TableJob:
         files, coverage = dict(form[1]), form[0].get("coverage")
@@ -216,7 +210,7 @@ class Page:
             except Exception as error:
                 stopped = job.stop.is_set()
                 reason = language.text("stopped") if stopped else _sentence(language, error)
-                later(put, {"html": problem_html(language, reason)})
+                later(put, {"html": tables.problem_html(language, reason)})
             finally:
                 later(put, None)
 
@@ -266,7 +260,7 @@ class _PageFiles(StaticFiles):
 
 
 async def _failure(language: Language, problem: Problem) -> Events:
-    yield {"html": problem_html(language, language.describe(problem))}
+    yield {"html": tables.problem_html(language, language.describe(problem))}
 
 
 def _sentence(language: Language, error: Exception) -> str:

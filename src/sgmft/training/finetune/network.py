@@ -373,11 +373,10 @@ def fine_tune(
         folder = Path(temporary.name)
     torch.manual_seed(task.preset.train.seed)
     towers = open_towers(settings, tuning, run.get("device"))
-    tokens = task.method.uses_tokens(task.preset)
     network: Any = head.model
     if isinstance(network, ClosedFormModel):
         network = TrainableModel(network)
-    model = Tuned(network, towers, tokens, task.info.fingerprint)
+    model = Tuned(network, towers, task.method.uses_tokens(task.preset), task.info.fingerprint)
     raw = RawPosts(encoded.posts, encoded.keys, encoded.features, towers.encoder)
     labelled = LabelledPosts(raw, *task.data[1:])
     out = np.isin(np.arange(len(raw)), held_out)
