@@ -150,7 +150,7 @@ class BalanceMLA(BimodalNetwork):
         y_t, y_v = self.text_head(f_t), self.image_head(f_v)  # (B, K)
         fused = torch.cat([f_t, f_v], -1)  # (B, 2D)
         alpha = torch.sigmoid(self.weigh(fused))  # (B, K)
-        parts = {"inputs": (text, image), "alone": (y_t, y_v)}
+        parts = {"text": text, "image": image, "text_logits": y_t, "image_logits": y_v}
         return Output(alpha * y_t + (1 - alpha) * y_v, fused, parts=parts)
 
     def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
@@ -159,7 +159,8 @@ class BalanceMLA(BimodalNetwork):
         As in OGM-GE, all gradients of the dominant modality's projection, null token and image
         index are scaled by `branch_coefficients`; what both share, and the heads, learn unscaled.
         """
-        inputs, alone = output.parts["inputs"], output.parts["alone"]  # of text and image
+        inputs = output.parts["text"], output.parts["image"]  # (B, n, D), (B, m, D)
+        alone = output.parts["text_logits"], output.parts["image_logits"]
         y_t, y_v, y = (criterion.gather(x) for x in (*alone, labels))  # of all posts of the step
         coefficients = branch_coefficients(y_t, y_v, most_probable(y), self.config.modulation)
         for x, coefficient in zip(inputs, coefficients, strict=True):
