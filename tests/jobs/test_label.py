@@ -448,6 +448,13 @@ def test_a_server_that_names_no_label_stops_the_job(ask):
     assert sum(x.error is None for x in found) == 1
 
 
+def test_a_model_is_closed_while_others_ask(ask, tmp_path):
+    for i in range(8):  # the cache was closed under a query, now and then, and the process died
+        with pytest.raises(SgmftError, match="answers with no label"):
+            cache = tmp_path / f"{i}.sqlite"
+            ask(always(completion("?")), map(str, range(60)), workers=8, cache=cache)
+
+
 def test_what_was_paid_for_is_said_where_the_second_answer_fails(ask):
     def half(body, number):
         return refusal(500, "oops") if len(body["messages"]) > 1 else completion("junk")

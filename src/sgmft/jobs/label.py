@@ -162,7 +162,8 @@ class LanguageModel:
     def close(self) -> None:
         """Close the connections to the server, and the cache."""
         self._client.close()
-        self._rows.close()
+        with self._lock:  # after a failure, other threads are still at work
+            self._rows.close()
         os.close(self._turns)
 
     def cost(self, tokens: int, written: int) -> float:
