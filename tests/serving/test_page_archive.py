@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from sgmft.errors import SgmftError
-from sgmft.serving.page.tables import unpack
+from sgmft.serving.page.tables import LANGUAGES, TableRefused, columns_html, unpack
 
 
 def packed(path, files, kind=zipfile.ZIP_DEFLATED):
@@ -91,3 +91,13 @@ def test_a_zip_that_cannot_be_read_is_refused(tmp_path, how):
     (tmp_path / "a.zip").write_bytes(data)
     with pytest.raises(SgmftError, match="password" if how == "encrypted" else "damaged"):
         unpack(tmp_path / "a.zip", tmp_path / "to", 100_000)
+
+
+@pytest.mark.parametrize("cut", [0, 30])
+def test_a_workbook_that_unpacks_to_far_more_or_is_damaged_is_refused(tmp_path, cut):
+    source = packed(tmp_path / "a.xlsx", {"xl/sharedStrings.xml": b"0" * (8 * 2**20)})
+    data = source.read_bytes()
+    damaged = data[: -22 - cut] + data[-22:] if cut else data  # before the record at the end
+    message = "no Excel workbook|not an Excel|damaged" if cut else "too large unpacked"
+    with pytest.raises(TableRefused, match=message):
+        columns_html(LANGUAGES["en"], tmp_path, "a.xlsx", io.BytesIO(damaged))

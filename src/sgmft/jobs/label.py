@@ -304,8 +304,9 @@ class LanguageModel:
 
     def _cached(self, key: str) -> Any:
         """Return the reply of a key; None where there is none, or what is no reply."""
+        found = self._query("SELECT reply FROM replies WHERE key = ?", key)
         with suppress(ValueError, TypeError, LookupError, AttributeError):
-            reply = json.loads(self._query("SELECT reply FROM replies WHERE key = ?", key)[0])
+            reply = json.loads(found[0])
             if isinstance(reply["text"], str) and {"cut", "mass", *COSTS} <= reply.keys():
                 return reply
         return None

@@ -128,3 +128,5 @@ def test_folds_that_contradict_each_other_are_refused(tmp_path, last, message):
 def test_a_size_may_be_a_number_of_posts():
     (found,) = divide(POSTS, Split(size=12.0, by="label"))
     assert len(found.where("test")) == 12
+    with pytest.raises(SgmftError, match=r"The size 0\.0 of the held-out part does not fit"):
+        divide(POSTS, Split(size=0.0, by="label"))

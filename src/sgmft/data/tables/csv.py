@@ -133,11 +133,12 @@ def _iter_records(file: _File) -> Iterator[tuple[int, list[str], bool]]:
 
 
 def _iter_rows(file: _File, columns: list[str], header: int) -> Iterator[RawRow]:
-    width, short = len(columns), list[int]()
+    width, short, first = len(columns), 0, 0  # rows with too few cells, and the first of them
     for number, cells, unclosed in _iter_records(file):
         if number <= header or not cells:  # a blank line is counted, and is no record
             continue
-        short += [number] * (len(cells) < width and not unclosed and any(cells))
+        if len(cells) < width and not unclosed and any(cells):
+            short, first = short + 1, first or number
         values: dict[str, Any] = dict.fromkeys(columns) | dict(zip(columns, cells, strict=False))
         if surplus := any(cells[width:]):
             names = number_columns(file.path, [*columns, *[""] * (len(cells) - width)])
@@ -152,4 +153,4 @@ def _iter_rows(file: _File, columns: list[str], header: int) -> Iterator[RawRow]
             error = DAMAGED
         yield RawRow(number, values, error)
     if short:
-        warn(Message(TEXTS["short rows"], name=file.path.name, count=len(short), row=short[0]))
+        warn(Message(TEXTS["short rows"], name=file.path.name, count=short, row=first))

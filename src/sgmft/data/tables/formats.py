@@ -265,7 +265,7 @@ def _members(path: Path, kind: TableFormat | None, tools: Sequence[Collector]) -
         names = names or (others or [*members])[:1]
         roles = ("label", "image")  # of posts elsewhere, perhaps
         held = [x for x in others if any(find_role([x, *members[x]], role) for role in roles)]
-        _say_left(path, [path / x for x in {*usable, *held} if x not in names])
+        _say_left(path, [path / x for x in members if x in {*usable, *held} - {*names}])
     return [path / name for name in names] or [path]
 
 

@@ -18,8 +18,8 @@ from sgmft.errors import TEXTS, SgmftError
 
 GROUP_ROWS = 4096  # rows per row group; they wait in memory until so many have come
 _DAMAGED = "a damaged Parquet file", "write it again"
-_BATCH_ROWS = 64  # read at once
-_BATCH_BYTES = 64 * 1024 * 1024  # read at once; a cell may be packed a thousandfold
+_BATCH_ROWS = 64  # read at once, for a cell may be packed a thousandfold
+_BATCH_BYTES = 64 * 1024 * 1024  # read at once, by the sizes that the file declares
 _MAX_RATIO = 200  # of a column's size to its packed one: no posts pack as well
 _EMPTY = {pa.null(): pa.string(), pa.list_(pa.null()): pa.list_(pa.string())}  # without values yet
 _MAX_EXACT = 2**53  # larger integers may change when they become doubles

@@ -97,7 +97,7 @@ def _draw(posts: Sequence[Post], split: Split) -> Iterator[tuple[str, list[str]]
         elif split.folds is not None:
             tests += fold_posts(posts, split.folds, seed, _split_by(posts, split))
         else:
-            size = split.size or TEST_SIZE
+            size = TEST_SIZE if split.size is None else split.size
             size = int(size) if size >= 1 and size.is_integer() else size  # of posts
             tests.append(split_posts(posts, size, seed, _split_by(posts, split))[1])
     for number, test in enumerate(map(set, tests), 1):

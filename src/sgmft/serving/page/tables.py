@@ -313,10 +313,9 @@ def _keep(table: BinaryIO, path: Path) -> None:
     """Write a visitor's table to a file; SgmftError where a workbook would unpack to far more."""
     with path.open("wb") as file:
         shutil.copyfileobj(table, file)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as packed:
-            for entry in packed.infolist():
-                _check_ratio(entry)
+    with suppress(*_DAMAGE), zipfile.ZipFile(path) as packed:  # what is no workbook is read later
+        for entry in packed.infolist():
+            _check_ratio(entry)
 
 
 def _name(entry: zipfile.ZipInfo) -> str:
