@@ -22,7 +22,7 @@ def compare_command(
     seeds: Annotated[int, Option(help="Runs of each row, with seeds 0, 1, ...", min=1)] = 5,
     tables: Annotated[str | None, Option(help=opt.HELP["tables"])] = None,
     figures: Annotated[str | None, Option(help=opt.HELP["figures"])] = None,
-    methods: Annotated[str | None, Option(help="Only these rows: sgmft-tokens,mplug,...")] = None,
+    methods: Annotated[str | None, Option(help="Only these rows, and the reference.")] = None,
     rows: Annotated[Path | None, Option(help=opt.HELP["rows"], metavar="FILE")] = None,
     answers: Annotated[list[str] | None, Option(help=opt.HELP["answers"])] = None,
     test: Annotated[str | None, Option(help="COLUMN=VALUE of test posts; else a fifth.")] = None,
@@ -60,7 +60,7 @@ def compare_command(
     named = None if encoder == "compact" else encoder
     some = [name.strip() for name in (encoders or "").split(",") if name.strip()]
     usual = ("6", "") if some else ("1,2,2e,3,4,4e,5", "6,6e,8,9,9e")
-    shown = tables or usual[0], usual[1] if figures is None else figures
+    shown = (x if y is None else y for x, y in zip(usual, (tables, figures), strict=True))
     options: Any = {"seeds": seeds, "trials": trials, "search": search, "epochs": epochs}
     options |= {"attributes": [*filter(None, (attributes or "").split(","))], "device": device}
     options |= {"encoder": opt.pick_encoder(named, features_table) or encoder}

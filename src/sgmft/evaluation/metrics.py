@@ -153,8 +153,6 @@ def evaluate(
     table = accuracy_and_f1(np.vstack([counts, drawn]), rows, cells, len(labels))
     accuracy, macro_f1, *of_labels = (_interval(x[0], x[1:]) for x in table)
     per_class = class_scores(confusion, labels, of_labels)
-    eps = np.finfo(np.float64).eps
-    likely = np.clip(probs[np.arange(len(truth)), true], eps, 1 - eps)
     members: dict[float, Flags] = {}
     if sets is not None:
         for level in LEVELS:
@@ -169,9 +167,9 @@ def evaluate(
         posts=len(truth),
         accuracy=accuracy,
         macro_f1=macro_f1,
-        balanced_accuracy=balanced_accuracy(per_class),
+        balanced_accuracy=balanced_accuracy(confusion),
         auroc=area_under_roc(probs, true),
-        log_loss=float(-np.log(likely).mean()),
+        log_loss=log_loss(probs, true),
         temperature=float(scales.mean()),
         calibration=measure_calibration(probs, true),
         uncalibrated=measure_calibration(before, true),
@@ -238,9 +236,16 @@ def class_scores(
     return [ClassScore(*row) for row in zip(labels, *columns, strict=False)]
 
 
-def balanced_accuracy(scores: Sequence[ClassScore]) -> float:
-    """Return the mean recall of the labels that posts have."""
-    return float(np.mean([score.recall for score in scores if score.support]))
+def balanced_accuracy(confusion: Integers) -> float:
+    """Return the mean recall of the labels that posts have, from their confusion matrix (K, K)."""
+    hits, support = confusion.diagonal(), confusion.sum(axis=1)
+    return float((hits[support > 0] / support[support > 0]).mean())
+
+
+def log_loss(probs: Doubles, true: Integers) -> float:
+    """Return the mean of -log(probability of the true label), in nats, as scikit-learn's."""
+    eps = np.finfo(np.float64).eps
+    return float(-np.log(np.clip(probs[np.arange(len(true)), true], eps, 1 - eps)).mean())
 
 
 def area_under_roc(probs: Doubles, true: Integers) -> float | None:

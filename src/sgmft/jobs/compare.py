@@ -112,8 +112,7 @@ def _may_replace(folder: Path) -> bool:
     values = read_json(folder / "data.json")
     if not folder.is_dir() or (isinstance(values, dict) and "encoded" in values):
         return True
-    names = {file.name for file in folder.iterdir()}
-    names -= {file.name for file in leftovers(folder, "data.json")}
+    names = {x.name for x in folder.iterdir()} - {x.name for x in leftovers(folder, "data.json")}
     return names <= {"features"} or ("cells" in names and values is None)
 
 

@@ -231,6 +231,7 @@ def test_rows_are_tried_run_and_tested_against_the_reference(compare):
     total = 2 + 5 * 2  # trials of the only row that is tuned, runs
     assert [report[:2] for report in reports] == [(done, total) for done in range(1, total + 1)]
     lines = lines_of(comparison)
+    assert lines.pop("gated-experts").against is None  # the reference is shown, too
     assert set(lines) == {"unis-mmc", "linear-probe", "text-only", "late-average"}
     truth = np.array(comparison.data.classes)[comparison.data.divisions[0].where("test")]
     for key, line in lines.items():
@@ -280,7 +281,7 @@ def test_every_row_runs_on_every_split_with_every_seed(compare, small_posts, mon
     write_runs(comparison, make_tables(comparison), path := comparison.folder / "runs.csv")
     with path.open(encoding="utf-8-sig") as file:
         found = [row for row in csv.DictReader(file) if row["metric"] == "accuracy"]
-    assert len(found) == 2 * 5 * 2
+    assert len(found) == 3 * 5 * 2
     values = [float(row["value"]) for row in found if row["row"] == "unis-mmc"]
     assert np.mean(values) == pytest.approx(expected)
     assert np.std(values, ddof=1) == pytest.approx(summary.accuracy.sd)
@@ -505,7 +506,7 @@ def test_answers_from_outside_are_a_row_and_none_is_wrong(compare, small_posts, 
     comparison = compare("text-only", posts, answers=answers, seeds=1)
     comparison.run()
     lines, data = lines_of(comparison), comparison.data
-    assert list(lines) == ["gpt", "truth", "text-only"]
+    assert list(lines) == ["gpt", "truth", "text-only", "gated-experts"]
     test = data.divisions[0].where("test")
     truth = [data.labels[data.classes[i]] for i in test]
     given = [dict(told[:-9]).get(data.places[i][1], "") for i in test]

@@ -137,7 +137,8 @@ def test_table_5_has_every_part_and_choice():
 
 def test_methods_picks_rows_and_keeps_what_they_are_tested_against(monkeypatch):
     plan = make_plan(ALL, "6,8,9", "mplug,clip")
-    assert [list(table.rows) for table in plan.tables] == [["mplug"], ["clip"]]
+    shown = [["mplug", REFERENCE], ["clip", "sgmft-tokens"]]
+    assert [list(table.rows) for table in plan.tables] == shown
     keys = [row.key for row in plan.rows()]
     assert keys == ["mplug", REFERENCE, "clip", "sgmft-tokens"]
     assert [list(figure.rows) for figure in plan.figures] == [["clip"]]
@@ -159,6 +160,7 @@ def test_what_cannot_be_planned_is_refused():
         "no method to compare 'nothing'": (ALL, "", "nothing"),
         "row 'sgmft' is now called 'gated-experts'": (ALL, "", "sgmft"),
         "none of the rows": ("2", "", "mplug"),
+        "no table ''": ("", ""),
         "no table '6'": ("6", ""),
         "encoder 'cnn' gives words": ("6", "", None, ["compact", "cnn"]),
     }.items():
@@ -189,13 +191,13 @@ def test_rows_and_tables_of_a_users_own(tmp_path):
     path.write_text(MINE, "utf-8")
     plan = make_plan("9,1", "", "half,wide,linear-probe", file=path)
     assert [list(x.rows) for x in plan.tables] == [
-        ["linear-probe", "half"],
-        ["linear-probe", "wide"],
+        ["linear-probe", REFERENCE, "half"],
+        ["linear-probe", REFERENCE, "wide"],
     ]
     assert [row.key for row in plan.rows()] == [
         "linear-probe",
-        "half",
         REFERENCE,
+        "half",
         "wide",
         "elements",
     ]

@@ -187,12 +187,14 @@ def make_plan(
 
     def chosen(numbers: str, known: Mapping[str, Any], what: str) -> list[Any]:
         plans = [known[number] for number in _names(numbers, known, what)]
-        plans = [replace(x, rows=[key for key in x.rows if key in keys]) for x in plans]
-        return [plan for plan in plans if plan.rows]
+        plans = [plan for plan in plans if not {*keys}.isdisjoint(plan.rows)]
+        # what the others are tested against is shown, too
+        return [replace(x, rows=[y for y in x.rows if y in (*keys, x.reference)]) for x in plans]
 
     if not (tables := chosen(table, every_table, "table")):
-        there = (key for x in _names(table, every_table, "table") for key in every_table[x].rows)
-        own = ", ".join(dict.fromkeys(there))
+        if not (numbers := _names(table, every_table, "table")):
+            check_name(table, every_table, "There is no table")
+        own = ", ".join(dict.fromkeys(key for x in numbers for key in every_table[x].rows))
         raise SgmftError(f"Table {table} has none of the rows {methods}; it has {own}.")
     return ComparisonPlan(tables, chosen(figure, every_figure, "figure"), rows, **options)
 

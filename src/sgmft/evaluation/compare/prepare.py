@@ -143,9 +143,8 @@ def write_splits(path: Path, places: Places, divisions: Sequence[Division]) -> N
     """Write a row for each post and division: its id, or else its place, split and role."""
     with unwarned(), open_writer(path, ("id", "split", "role")) as writer:  # ids are for programs
         for split in divisions:
-            rows = zip(places, split.roles, strict=True)
-            own = ({"id": name or place, "role": role} for (place, name), role in rows)
-            writer.write([row | {"split": split.name} for row in own])
+            for (place, name), role in zip(places, split.roles, strict=True):
+                writer.write([{"id": name or place, "split": split.name, "role": role}])
 
 
 def _split_by(posts: Sequence[Post], split: Split) -> str:

@@ -18,7 +18,7 @@ from sgmft.evaluation.compare.catalogue import Row
 from sgmft.evaluation.compare.figures import ReportFigure
 from sgmft.evaluation.compare.prepare import TEST, EncoderSetting
 from sgmft.evaluation.compare.runs import Comparison, RowRecords
-from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
+from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary, summarise
 from sgmft.evaluation.figures import confusion_figure, draw_confusion
 from sgmft.models.arrays import Doubles
 from sgmft.utils.files import make_file
@@ -95,7 +95,6 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
         sure = np.array([data.sure[key][i] if key in data.sure else 1.0 for i in test])
         sure = np.clip(np.where(sure > 0, sure, 1.0), 1 / len(place), 1)[:, None]
         probs[key] = np.where(certain > 0, sure, (1 - sure) / len(place))
-    summarise = statistics.summarise
     summaries = {k: summarise(x, truth, data.labels, groups, splits) for k, x in probs.items()}
     tables = []
     for key in data.answers.keys() - data.sure.keys():  # how sure they are is not known

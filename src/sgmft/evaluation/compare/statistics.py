@@ -114,8 +114,7 @@ def summarise(
     else:
         rng, size = np.random.default_rng([0, 0]), max(1, _CHUNK // posts)
         chunks = [min(size, metrics.RESAMPLES - x) for x in range(0, metrics.RESAMPLES, size)]
-        even = np.full(posts, 1 / posts)
-        drawn = [figures(rng.multinomial(posts, even, size=n)).mean(axis=0) for n in chunks]
+        drawn = [figures(rng.multinomial(posts, [1 / posts] * posts, n)).mean(0) for n in chunks]
         low, high = np.percentile(np.concatenate(drawn, axis=1), [2.5, 97.5], axis=1)
     sd = found.std(axis=(0, 2), ddof=1) if runs * len(masks) > 1 else np.full(len(low), np.nan)
     table = np.stack([found.mean(axis=(0, 2)), sd, low, high], axis=1)  # (3 + K, 4)
@@ -130,8 +129,7 @@ def summarise(
         scores.append(replace(of_label[0], **{name: float(x) for name, x in means.items()}))
     each = zip(table.tolist(), found.swapaxes(0, 1).tolist(), strict=True)
     error, accuracy, macro_f1, *_ = (Estimate(a, b, c, d, x) for (a, b, c, d), x in each)
-    confusion = np.sum(confusions, axis=0).tolist()
-    common = accuracy, macro_f1, error, scores, by_group, len(masks), confusion
+    common = accuracy, macro_f1, error, scores, by_group, len(masks), np.sum(confusions, 0).tolist()
     each_run = _by_run(probs, true, masks.astype(bool), graded=outputs == classes)
     known = (x[np.isfinite(x)] for x in each_run)
     balanced, loss, area = (float(x.mean()) if len(x) else math.nan for x in known)
@@ -145,11 +143,10 @@ def _by_run(probs: Doubles, true: Integers, masks: Flags, graded: bool) -> Doubl
     for j, mask in enumerate(masks):
         own = true[mask]
         for s, run in enumerate(probs[:, mask]):
-            right = run.argmax(axis=1) == own
-            found[0, s, j] = np.mean([right[own == k].mean() for k in np.unique(own)])
+            confusion = metrics.count_confusions(own, run.argmax(axis=1), run.shape[1])
+            found[0, s, j] = metrics.balanced_accuracy(confusion)
             if graded and (area := metrics.area_under_roc(run, own)) is not None:
-                likely = np.maximum(run[np.arange(len(own)), own], np.finfo(np.float64).eps)
-                found[1:, s, j] = -np.log(likely).mean(), area
+                found[1:, s, j] = metrics.log_loss(run, own), area
     return found
 
 
