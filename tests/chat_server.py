@@ -90,6 +90,7 @@ class ChatServer(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # a body does not wait until its headers are acknowledged
     server: ChatServer
 
     def log_message(self, *_: Any) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import sample
@@ -97,6 +98,12 @@ def reference() -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="module")
+def group() -> Any:
+    """The commands with their options."""
+    return typer.main.get_command(app)
+
+
 @pytest.fixture
 def registries() -> Iterator[None]:
     """What examples register is taken away again."""
@@ -148,8 +155,7 @@ def test_command_lines_are_found(tmp_path, monkeypatch):
     [(name, words) for name in NAMES for words in commands(name)],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_commands_and_options_exist(name, words):
-    group = typer.main.get_command(app)
+def test_commands_and_options_exist(name, words, group):
     if words[0] in ("--help", "--plugin"):
         assert any(words[0] in option.opts for option in group.get_params(typer.Context(group)))
         words = words[2:] if words[0] == "--plugin" else []
@@ -161,8 +167,7 @@ def test_commands_and_options_exist(name, words):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_options_named_in_the_text_exist(name):
-    group = typer.main.get_command(app)
+def test_options_named_in_the_text_exist(name, group):
     known = {"--help", *(f"--{option}" for option in signature(sample.run).parameters)}
     for command in (group, *group.commands.values()):
         for option in command.params:
@@ -216,6 +221,8 @@ def test_python_runs(name, code, sample, trained, registries, tmp_path, monkeypa
             if len(row["images"]) < 3:  # drawing out what many pictures cost
                 writer.writerow(row | {"images": "|".join(row["images"])})
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
     names: dict[str, object] = {"__name__": "__main__"}
     for number, block in enumerate(code, 1):
         if "import mlflow" in block:

@@ -41,6 +41,7 @@ class Site(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # a body does not wait until its headers are acknowledged
     server: Site
 
     def log_message(self, *_: Any) -> None:

@@ -35,7 +35,7 @@ def test_from_sample_to_labels(run, tmp_path, store):
     table, model, labelled = tmp_path / "posts" / "posts.jsonl", tmp_path / "m", tmp_path / "l.csv"
     few = ["--features", store]
 
-    write_sample(tmp_path / "posts", posts=21, damaged=2, seed=4)
+    write_sample(tmp_path / "posts", posts=21, damaged=2, seed=4, several=0)
     settings = ["--set", "joint=false", "--seed", 3, "--class-weights", "balanced"]
     ended = run("train", table, "-o", model, *settings, "--column", "image=images", *few)
     assert ended.returncode == 0, ended.stderr
@@ -157,10 +157,12 @@ def test_a_reader_that_has_enough(start, trained, sample, store):
     assert process.wait() == 0 and "Traceback" not in errors and "Broken" not in errors
 
 
-@pytest.mark.usefixtures("trained")  # whose features are in the store
-def test_ctrl_c(start, sample, store, tmp_path):
+def test_ctrl_c(start, store, tmp_path):
+    rows = [{"text": text, "label": text[:2]} for text in ("在家睡觉", "上课考试") * 7]
+    table = tmp_path / "posts.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)), "utf-8")
     settings = ["--set", "epochs=500", "--set", "patience=0", "--set", "width=16"]
-    words = ["train", str(sample), "-o", str(tmp_path / "m"), "--preset", "elements", *settings]
+    words = ["train", str(table), "-o", str(tmp_path / "m"), "--preset", "elements", *settings]
     process = start(*words, "--features", store)
     while process.poll() is None and not any(tmp_path.rglob("checkpoint.safetensors")):
         time.sleep(0.005)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,7 +20,7 @@ from sgmft.errors import SgmftError
 
 COLUMNS = ["id", "user", "text", "images", "label", "informative", "split", "synthetic"]
 COLUMNS += ["time", "gender", "followers"]
-POSTS = 70
+POSTS = 35
 
 
 def rows(table: Path) -> list[dict[str, Any]]:
@@ -42,6 +43,11 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sample(tmp_path_factory.mktemp("bad") / "posts", posts=7, damaged=len(KINDS) + 2)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sample(tmp_path_factory.mktemp("few") / "posts", posts=7)
 
 
 def test_columns_labels_and_split(sample: Path) -> None:
@@ -181,11 +187,11 @@ def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ['{"id": 1, "text": "mine"}', "no JSON", "[1]", ""])
-def test_a_foreign_table_is_left_alone(tmp_path: Path, line: str) -> None:
-    table = write_sample(tmp_path, posts=7)
+def test_a_foreign_table_is_left_alone(few: Path, tmp_path: Path, line: str) -> None:
+    table = shutil.copytree(few.parent, tmp_path / "posts") / few.name
     table.write_text(line)
     with pytest.raises(SgmftError, match="choose a new folder for the sample"):
-        write_sample(tmp_path, posts=7)
+        write_sample(table.parent, posts=7)
     assert table.read_text() == line
 
 

@@ -345,7 +345,8 @@ def encoded(tiny, small_posts, tmp_path_factory):
 def test_features_that_encode_wrote_predict_as_encoding_does(
     encoded, tiny, small_posts, preset, tmp_path
 ):
-    options = {} if preset == "gated-experts" else {"preset": preset, "settings": {"epochs": 2}}
+    settings = {"epochs": 2, "width": 16, "heads": 2, "classifier_widths": (12,)}
+    options = {} if preset == "gated-experts" else {"preset": preset, "settings": settings}
     direct = SemanticLocator("tiny", **options).fit(small_posts)
     bare = read_posts(encoded / "ids.csv", columns=BY_ID)  # no texts, and no pictures
     looked_up = SemanticLocator(f"table:{encoded / 'features'}", **options).fit(bare)

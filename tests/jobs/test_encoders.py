@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from unittest.mock import Mock
 
 import numpy as np
@@ -15,7 +16,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoded
 from sgmft.features.encoders.hub import CHINESE_CLIP
 from sgmft.features.encoders.registry import ENCODERS
-from sgmft.jobs.encoders import check_encoder
+from sgmft.jobs.encoders import _make_posts, check_encoder
 from tiny_encoder import JointTinyEncoder, TinyEncoder
 
 TITLES = ["shapes", "determinism", "batches", "order"]
@@ -113,6 +114,14 @@ FAULTS = {
     Broken: FAILS,
     Unnamed: {"fingerprint"},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drawn_once():
+    """The made-up posts, which are always the same, are drawn once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sgmft.jobs.encoders._make_posts", cache(_make_posts))
+        yield
 
 
 @pytest.mark.parametrize("kind", FAULTS, ids=lambda kind: kind.__name__)

@@ -160,12 +160,12 @@ def test_fetched(site, tmp_path, path):
         ("file", "/etc/passwd does not begin with http", 1),
         ("later", "asks to wait", 1),
         ("lost", "is no valid web address", 1),
-        ("stall", "no whole answer within 1 seconds", 2),
-        ("trickle", "no whole answer within 1 seconds", 2),
+        ("stall", "no whole answer within 0.5 seconds", 2),
+        ("trickle", "no whole answer within 0.5 seconds", 2),
     ],
 )
 def test_not_fetched(site, tmp_path, path, reason, requests):
-    settings = {"timeout": 1, "attempts": 2} if path in ("stall", "trickle") else {}
+    settings = {"timeout": 0.5, "attempts": 2} if path in ("stall", "trickle") else {}
     assert reason in fetch_one(tmp_path, f"{site.url}/{path}", **settings)
     assert len(site.seen) == requests
 

@@ -56,6 +56,7 @@ ROWS = [
 @pytest.fixture(autouse=True)
 def few_retries(monkeypatch):
     monkeypatch.setattr("sgmft.jobs.label.RETRIES", 1)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 

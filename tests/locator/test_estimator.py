@@ -40,7 +40,7 @@ def frame(small_posts):
 @pytest.fixture
 def plain(tiny):
     """An untrained locator that is fitted in a moment."""
-    return SemanticLocator("tiny", method="linear-probe")
+    return SemanticLocator("tiny", method="linear-probe", features=None)
 
 
 class OfNumbers(SemanticLocator):
@@ -91,13 +91,13 @@ def _tiny(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks(
-    [OfNumbers("tiny", method="linear-probe")],
-    expected_failed_checks=lambda _: NOT_OURS,
-    xfail_strict=True,
-)
+@parametrize_with_checks([OfNumbers("tiny", method="linear-probe", features=None)])
 def test_checks_of_scikit_learn(estimator, check):
-    check(estimator)
+    if check.func.__name__ in NOT_OURS:  # which pytest's xfail would spend seconds on to show
+        with pytest.raises(Exception):  # noqa: B017
+            check(estimator)
+    else:
+        check(estimator)
 
 
 def test_parameters_are_kept_as_they_were_given():

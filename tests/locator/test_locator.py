@@ -96,8 +96,15 @@ def test_untrained(tiny, tmp_path):
     assert not (tmp_path / "m" / "config.json").exists()
 
 
-@pytest.mark.parametrize("seed", [0, 5])
-@pytest.mark.parametrize("preset", ["elements", "default"])
+@pytest.mark.parametrize(
+    ("preset", "seed"),
+    [
+        ("elements", 0),
+        ("default", 5),
+        pytest.param("elements", 5, marks=pytest.mark.slow),
+        pytest.param("default", 0, marks=pytest.mark.slow),
+    ],
+)
 def test_the_seed_decides_everything(tiny, small_posts, seed, preset):
     def learned(seed, settings=None):
         locator = tiny(settings, preset=preset, seed=seed)

@@ -29,7 +29,6 @@ assert_close = partial(np.testing.assert_allclose, rtol=1.3e-6, atol=1e-5)  # bu
 def tight(monkeypatch):
     """The search goes on to the very end, so that numbers can be compared closely."""
     monkeypatch.setattr("sgmft.models.logistic.GAP", 1e-14)
-    monkeypatch.setattr("sgmft.models.logistic.ROUNDING", 1e-13)
 
 
 def dense(n=60, classes=K, seed=0, slope=1.0):

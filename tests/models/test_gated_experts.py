@@ -205,7 +205,6 @@ def test_the_order_of_the_posts_does_not_matter(monkeypatch):
     order = np.random.default_rng(2).permutation(60)
     new, found = made(40, seed=1)[0], []
     monkeypatch.setattr("sgmft.models.logistic.GAP", 1e-14)
-    monkeypatch.setattr("sgmft.models.logistic.ROUNDING", 1e-13)
     for chosen in (np.arange(60), order):
         fold = chosen % 5
         monkeypatch.setattr("sgmft.models.gated_experts.draw_folds", lambda *_, fold=fold: fold)

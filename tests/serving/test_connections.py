@@ -1,6 +1,7 @@
 """Clients that connect and then say nothing, or not all, or that are too many."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -51,33 +52,62 @@ def read_slowly(client, slowly):
     raise AssertionError("the connection stays open")
 
 
-def test_a_client_that_sends_nothing_is_left_without_a_word(brisk):
-    with brisk.connect() as client:
-        assert read_slowly(client, b"") == b""
+SLOW = {  # what is asked before, what is sent then at once, and what now and then
+    "nothing": (b"", b"", b""),
+    "a letter": (b"", b"P", b"O" * 100),
+    "a header": (b"", b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nX-A: ", b"O" * 100),
+    "nothing more": (ASKED, b"", b""),
+    "half a line": (ASKED, b"GET /hea", b""),
+    "a late body": (b"", ASKED.replace(b"x\r\n", b"x\r\nContent-Length: 1000\r\n"), b"a" * 100),
+}
 
 
-@pytest.mark.parametrize("first", [b"P", b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nX-A: "])
-def test_headers_that_never_end_are_refused(brisk, first):
-    with brisk.connect() as client:
-        client.sendall(first)
-        received = read_slowly(client, b"O" * 100)
+def say_slowly(server, asked, then, slowly):
+    with server.connect() as client:
+        if asked:
+            client.sendall(asked)
+            assert answered(client) == 200
+        client.sendall(then)
+        return read_slowly(client, slowly)
+
+
+def say_in_parts(server):
+    with server.connect() as client:
+        head, _, body = request(b'{"text": "at home"}').partition(b"\r\n\r\n")
+        client.sendall(head + b"\r\n")
+        time.sleep(0.6 * LIMIT)
+        client.sendall(b"\r\n" + body[:-1])
+        time.sleep(0.6 * LIMIT)
+        client.sendall(body[-1:])
+        return answered(client)
+
+
+@pytest.fixture(scope="module")
+def said(brisk):
+    """What the server says to each of these clients, who come at the same time."""
+    with ThreadPoolExecutor(len(SLOW) + 1) as pool:
+        found = {name: pool.submit(say_slowly, brisk, *what) for name, what in SLOW.items()}
+        return found | {"in parts": pool.submit(say_in_parts, brisk)}
+
+
+def test_a_client_that_sends_nothing_is_left_without_a_word(said):
+    assert said["nothing"].result() == b""
+
+
+@pytest.mark.parametrize("first", ["a letter", "a header"])
+def test_headers_that_never_end_are_refused(said, first):
+    received = said[first].result()
     assert problem(received) == (408, "too-slow")
     assert "headers were not complete after 2 seconds" in document(received)["detail"]
 
 
-@pytest.mark.parametrize(("then", "answer"), [(b"", 0), (b"GET /hea", 408)])
-def test_nor_is_there_more_time_after_an_answer(brisk, then, answer):
-    with brisk.connect() as client:
-        client.sendall(ASKED)
-        assert answered(client) == 200
-        client.sendall(then)
-        assert status(read_slowly(client, b"")) == answer
+@pytest.mark.parametrize(("then", "answer"), [("nothing more", 0), ("half a line", 408)])
+def test_nor_is_there_more_time_after_an_answer(said, then, answer):
+    assert status(said[then].result()) == answer
 
 
-def test_a_body_that_comes_after_its_answer_keeps_nothing_open(brisk):
-    with brisk.connect() as client:
-        client.sendall(ASKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 1000\r\n\r\n"))
-        assert status(read_slowly(client, b"a" * 100)) == 200
+def test_a_body_that_comes_after_its_answer_keeps_nothing_open(said):
+    assert status(said["a late body"].result()) == 200
 
 
 @pytest.mark.slow
@@ -90,15 +120,8 @@ def test_a_connection_in_use_stays(brisk):
             time.sleep(0.3)
 
 
-def test_a_body_and_its_answer_have_their_own_time(brisk):
-    with brisk.connect() as client:
-        head, _, body = request(b'{"text": "at home"}').partition(b"\r\n\r\n")
-        client.sendall(head + b"\r\n")
-        time.sleep(0.6 * LIMIT)
-        client.sendall(b"\r\n" + body[:-1])
-        time.sleep(0.6 * LIMIT)
-        client.sendall(body[-1:])
-        assert answered(client) == 200
+def test_a_body_and_its_answer_have_their_own_time(said):
+    assert said["in parts"].result() == 200
 
 
 HEAD = b"--b\r\nContent-Disposition: form-data; name=table; filename=a.csv\r\n\r\n"

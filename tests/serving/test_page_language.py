@@ -152,7 +152,7 @@ def test_shares_in_percent(share, shown):
 
 def test_an_explanation_is_summarized_with_the_same_names_and_numbers(trained, sample):
     locator = SemanticLocator.from_pretrained(trained)
-    for post in list(read_posts(sample))[:4]:
+    for post in list(read_posts(sample))[:2]:
         found = locator.explain(post)
         shown = CHINESE.summarize(found, None)
         assert shown.startswith(f"{found.label}，{CHINESE.percent(found.probability)}：")

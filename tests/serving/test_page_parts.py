@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from loopback import until
 from PIL import Image
 
 from sgmft.data.posts import Post
@@ -231,7 +232,7 @@ def test_a_model_without_reasons_gives_its_prediction_alone(page):
 
 
 def test_a_labelled_table_can_be_downloaded_for_an_hour(page, monkeypatch, tmp_path):
-    monkeypatch.setattr(routes, "KEPT", 3.0)
+    monkeypatch.setattr(routes, "KEPT", 2.0)
     files = {"table": ("场所.csv", b"text\na post\nb post\n")}
     with page:
         *progress, last = events(page.post("/zh/table", files=files, data={"coverage": ""}))
@@ -242,8 +243,7 @@ def test_a_labelled_table_can_be_downloaded_for_an_hour(page, monkeypatch, tmp_p
         assert "a post,a," in answer.text
         assert "%E5%9C%BA%E6%89%80-labelled.csv" in answer.headers["content-disposition"]
         assert page.get(address[:-1]).json()["type"] == "/problems/not-found"
-        page.portal.call(asyncio.sleep, 4)
-        assert page.get(address).status_code == 404
+        until(lambda: page.get(address).status_code == 404)
     assert not list(tmp_path.rglob("*.csv"))
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from sgmft.features.encode import EncodedPosts, encode_all
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.features import Features
-from sgmft.jobs.align import align_encoder
+from sgmft.jobs.align import AlignmentResult, align_encoder
 from sgmft.models.base import NetworkConfig
 from sgmft.training.align import Contrast, Pairs, find_pairs, info_nce, recall
 from sgmft.training.finetune.settings import Tuning
@@ -52,15 +54,22 @@ def source(tiny: Any) -> Any:
     return lambda: EncoderHandle("tiny", device="cpu")
 
 
-def test_texts_find_their_pictures_and_the_folder_is_an_encoder(pairs, source, tmp_path):
-    found = align_encoder(pairs, tmp_path / "a", source(), width=10, seed=3)
+@pytest.fixture(scope="module")
+def aligned(pairs, source, tmp_path_factory) -> tuple[AlignmentResult, Path]:
+    """The tiny encoder aligned, and its folder, to be read and copied only."""
+    folder = tmp_path_factory.mktemp("aligned") / "a"
+    return align_encoder(pairs, folder, source(), width=10, seed=3), folder
+
+
+def test_texts_find_their_pictures_and_the_folder_is_an_encoder(pairs, source, aligned, tmp_path):
+    found, folder = aligned
     assert found.before is None, "the two sides shared no space"
     assert found.skipped == {"has no text or no picture": 2}
     assert found.pairs + found.held_out == 240 and found.held_out >= 24
     assert found.after["text to picture R@10"] > 1.5 * 10 / found.held_out, "of chance"
-    assert json.loads((tmp_path / "a" / "align.json").read_text())["after"] == found.after
-    assert not (tmp_path / "a" / "checkpoint").exists()
-    encoder = load_encoder(str(tmp_path / "a"))
+    assert json.loads((folder / "align.json").read_text())["after"] == found.after
+    assert not (folder / "checkpoint").exists()
+    encoder = load_encoder(str(folder))
     info = encoder.info
     assert (info.text_width, info.image_width, info.word_width) == (10, 10, 10)
     assert info.shared_space and info.logit_scale > 1
@@ -75,9 +84,8 @@ def test_texts_find_their_pictures_and_the_folder_is_an_encoder(pairs, source, t
     assert len({two, info.fingerprint, source().encoder.info.fingerprint}) == 3
 
 
-def test_an_aligned_encoder_trains_and_is_saved_by_name(pairs, source, tmp_path):
-    align_encoder(pairs, tmp_path / "a", source(), width=10)
-    locator = SemanticLocator(str(tmp_path / "a")).fit(pairs)
+def test_an_aligned_encoder_trains_and_is_saved_by_name(pairs, aligned, tmp_path):
+    locator = SemanticLocator(str(aligned[1])).fit(pairs[:60])
     locator.save_pretrained(tmp_path / "m")
     loaded = SemanticLocator.from_pretrained(tmp_path / "m")
     expected = locator.predict_proba(pairs[:5])
@@ -85,6 +93,7 @@ def test_an_aligned_encoder_trains_and_is_saved_by_name(pairs, source, tmp_path)
 
 
 def test_stopped_and_continued_is_the_same(pairs, source, tmp_path):
+    pairs = pairs[:90]  # two steps an epoch
     whole = align_encoder(pairs, tmp_path / "whole", source(), width=6)
     with pytest.raises(StopHereError):
         align_encoder(pairs, tmp_path / "some", source(), width=6, on_epoch=stop_after(3))
@@ -96,9 +105,8 @@ def test_stopped_and_continued_is_the_same(pairs, source, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["projected.json", "projections.safetensors"])
-def test_damage_is_named(pairs, source, tmp_path, name):
-    align_encoder(pairs, tmp_path / "a", source(), width=3)
-    path: Path = tmp_path / "a" / name
+def test_damage_is_named(aligned, tmp_path, name):
+    path = shutil.copytree(aligned[1], tmp_path / "a") / name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -142,7 +150,7 @@ def test_a_dual_encoder_adapts_its_towers(pairs, clip, families, tmp_path, famil
         return "".join(letters[3 * k + "rgb".index(w[0])] for k, w in enumerate(text.split()))
 
     posts = [Post(written(pair.text), pair.images) for pair in pairs[:120]]
-    tuning = Tuning(**{**vars(LEARNING), "kind": kind, "augment": False})
+    tuning = replace(LEARNING, kind=kind, augment=False)
     found = align_encoder(posts, tmp_path / "a", EncoderHandle(base, device="cpu"), tuning=tuning)
     assert found.history[-1].loss < found.history[0].loss
     assert found.before.keys() == found.after.keys()
@@ -152,7 +160,7 @@ def test_a_dual_encoder_adapts_its_towers(pairs, clip, families, tmp_path, famil
     kept = {x.name for x in (tmp_path / "a").iterdir()}
     assert ("adapter_model.safetensors" in kept) == (kind == "lora")
     further = EncoderHandle(str(tmp_path / "a"), device="cpu")
-    again = align_encoder(posts, tmp_path / "b", further, tuning=tuning)
+    again = align_encoder(posts, tmp_path / "b", further, tuning=replace(tuning, epochs=1))
     assert again.before == pytest.approx(found.after), "the same pairs measure"
 
 

@@ -186,7 +186,7 @@ def compare(tiny, small_posts, tmp_path):
 def test_a_comparison_logs_each_run_with_its_settings_and_figures(compare, runs):
     lines = compare("mlflow")
     outer, *own = sorted(runs(), key=lambda x: len(x[0].data.params))
-    assert "command" in outer[0].data.params and len(own) == 2 * 2  # rows, splits
+    assert "command" in outer[0].data.params and len(own) == 3 * 2  # rows, splits
     for run, metrics in own:
         assert run.data.tags["mlflow.parentRunId"] == outer[0].info.run_id
         where = {name: run.data.params[name] for name in ("row", "split", "seed")}
@@ -199,7 +199,7 @@ def test_a_comparison_logs_each_run_with_its_settings_and_figures(compare, runs)
 def test_a_comparison_has_a_folder_of_tensorboard_for_each_run(compare, tmp_path):
     compare(tmp_path / "logs")
     folders = {x.name for x in (tmp_path / "logs").iterdir() if x.is_dir()}
-    assert len(folders) == 4 and "unis-mmc, split 2, seed 0" in folders, folders
+    assert len(folders) == 3 * 2 and "unis-mmc, split 2, seed 0" in folders, folders
 
 
 def test_nor_does_a_comparison_begin_with_a_tool_that_cannot_be_opened(compare, unused, tmp_path):

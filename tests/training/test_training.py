@@ -67,7 +67,7 @@ def test_a_side_that_every_post_lacks(view, lacking):
 @pytest.mark.parametrize("count, classes", [(3, 3), (9, 3), (20, 2)])
 def test_one_post_per_class_a_last_batch_of_one_and_two_classes(count, classes):
     model, data = make_network(replace(SMALL, classes=classes)), make_features(count, classes)
-    history = train(model, data, make_features(6, classes, 1), replace(FAST, epochs=30))
+    history = train(model, data, make_features(6, classes, 1), replace(FAST, epochs=15))
     assert history[-1].loss < history[0].loss
     assert history[-1].val_accuracy == 1 or count < 20
     assert np.isfinite(predict_logits(model, data.features).logits).all()
@@ -202,7 +202,8 @@ def shown(share: float, epochs: int = 1) -> list[Batch]:
     model, seen = make_network(), []
     forward = model.forward
     model.forward = lambda batch: (seen.append(batch), forward(batch))[1]
-    train(model, make_features(200), None, replace(FAST, epochs=epochs, modality_dropout=share))
+    config = replace(FAST, epochs=epochs, batch_size=40, modality_dropout=share)
+    train(model, make_features(200), None, config)
     return seen
 
 

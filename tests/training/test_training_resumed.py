@@ -1,6 +1,7 @@
 """Training stopped and started again: the same to the last bit, or from the first epoch on."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -31,7 +32,7 @@ from small_networks import (
 from synthetic_features import make_features
 
 FILE = "checkpoint.safetensors"
-STOPPED = replace(FAST, epochs=6, batch_size=10, learning_rate=1e-2, schedule="cosine")
+STOPPED = replace(FAST, epochs=4, batch_size=16, learning_rate=1e-2, schedule="cosine")
 DROPPING = replace(SMALL, dropout=0.3)
 
 
@@ -83,16 +84,37 @@ def whole() -> Run:
     return run()
 
 
-@pytest.mark.parametrize("view", ["elements", "tokens"])
-@pytest.mark.parametrize("patience", [0, 4])
-@pytest.mark.parametrize("stop", [1, 2, 4])
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, view, patience, stop):
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a run that was stopped after its second epoch."""
+    return interrupt(tmp_path_factory.mktemp("interrupted"))
+
+
+@pytest.fixture
+def stopped(interrupted: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copy(interrupted, tmp_path))
+
+
+@pytest.fixture(scope="module", params=["elements", "tokens"])
+def view(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module", params=[0, 4])
+def uninterrupted(request: pytest.FixtureRequest, view: str) -> tuple[Run, dict[str, Any]]:
+    """A run with or without patience, and its options."""
     options = {
         "model": replace(DROPPING, view=view),
-        "held": mislabelled(make_features(15, seed=1)) if patience else None,
-        "config": replace(STOPPED, epochs=7, patience=patience),
+        "held": mislabelled(make_features(15, seed=1)) if request.param else None,
+        "config": replace(STOPPED, epochs=7, patience=request.param),
     }
-    expected = run(**options)
+    return run(**options), options
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, uninterrupted, stop):
+    expected, options = uninterrupted
     assert len(expected.history) > stop
     interrupt(tmp_path / "c", stop, **options)
     torch.rand(7)  # whatever else the process drew
@@ -163,9 +185,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("part", OTHERS)
-def test_a_checkpoint_of_another_run_is_ignored(tmp_path, part, steps):
-    interrupt(tmp_path)
-    steps.clear()
+def test_a_checkpoint_of_another_run_is_ignored(tmp_path, stopped, part, steps):
     found, taken = run(tmp_path, **OTHERS[part]), len(steps)
     steps.clear()
     assert found.same_as(run(**OTHERS[part]))
@@ -187,10 +207,9 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_checkpoint_is_named_and_ignored(tmp_path, whole, how):
-    path = interrupt(tmp_path)
-    DAMAGES[how](path, path.read_bytes())
-    with pytest.warns(SgmftWarning, match=f"{path} is damaged"):
+def test_a_damaged_checkpoint_is_named_and_ignored(tmp_path, stopped, whole, how):
+    DAMAGES[how](stopped, stopped.read_bytes())
+    with pytest.warns(SgmftWarning, match=f"{stopped} is damaged"):
         assert run(tmp_path).same_as(whole)
 
 
@@ -208,18 +227,16 @@ def test_a_checkpoint_is_one_safetensors_file_without_pickle(tmp_path):
 
 
 @pytest.mark.filterwarnings("error::sgmft.errors.SgmftWarning")
-def test_a_checkpoint_from_before_there_were_several_processes(tmp_path, whole, steps):
-    path = interrupt(tmp_path)
-    tensors, told = load_file(path), metadata(path)
+def test_a_checkpoint_from_before_there_were_several_processes(tmp_path, stopped, whole, steps):
+    tensors, told = load_file(stopped), metadata(stopped)
     tensors["random"] = tensors.pop("random/0")
-    save_file(tensors, path, {"progress": told["progress"]})  # nor was there a digest
-    steps.clear()
+    save_file(tensors, stopped, {"progress": told["progress"]})  # nor was there a digest
     assert run(tmp_path).same_as(whole)
-    assert len(steps) == 3 * (STOPPED.epochs - 2), "it went on, and did not start anew"
+    assert len(steps) == 2 * (STOPPED.epochs - 2), "it went on, and did not start anew"
 
 
-def test_a_process_that_was_not_there_has_dropout_of_its_own(tmp_path):
-    identity = json.loads(metadata(interrupt(tmp_path))["progress"])["identity"]
+def test_a_process_that_was_not_there_has_dropout_of_its_own(tmp_path, stopped):
+    identity = json.loads(metadata(stopped)["progress"])["identity"]
     model = make_network(DROPPING)
     optimizer = torch.optim.AdamW(model.parameters())
     torch.manual_seed(1)

@@ -1,6 +1,7 @@
 import io
 import sys
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -12,21 +13,38 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(
-    ("stream", "hidden", "seconds", "drawn"),
-    [
-        (Terminal(), False, 1.1, True),
-        (Terminal(), False, 0, False),  # short work
-        (Terminal(), True, 1.1, False),
-        (io.StringIO(), False, 1.1, False),  # a file or a pipe
-    ],
-)
-def test_a_bar_is_for_long_work_in_a_terminal(monkeypatch, stream, hidden, seconds, drawn):
+STREAMS = {  # of each bar, whether it is hidden, and whether it is drawn where work is long
+    "terminal": (Terminal(), False, True),
+    "hidden": (Terminal(), True, False),
+    "file": (io.StringIO(), False, False),  # or a pipe
+}
+
+
+@pytest.fixture(scope="module")
+def waited():
+    """What the bars of work of 1.1 seconds have left on their streams."""
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        bars = []
+        for stream, hidden, _ in STREAMS.values():
+            patch.setattr(sys, "stderr", stream)
+            bars.append(stack.enter_context(progress_bar("Encoding", 20, hidden)))
+        time.sleep(1.1)
+        for bar in bars:
+            bar.update(10)
+    return {name: stream.getvalue() for name, (stream, *_) in STREAMS.items()}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_bar_is_for_long_work_in_a_terminal(waited, name):
+    assert ("10/20" in waited[name]) == STREAMS[name][-1]
+
+
+def test_a_bar_is_not_for_short_work(monkeypatch):
+    stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
-    with progress_bar("Encoding", 20, hidden) as bar:
-        time.sleep(seconds)
+    with progress_bar("Encoding", 20, False) as bar:
         bar.update(10)
-    assert ("10/20" in stream.getvalue()) == drawn
+    assert "10/20" not in stream.getvalue()
 
 
 def test_it_is_filled_by_posts(small_model, small_posts, monkeypatch):

@@ -60,7 +60,7 @@ def compare_command(
     named = None if encoder == "compact" else encoder
     some = [name.strip() for name in (encoders or "").split(",") if name.strip()]
     usual = ("6", "") if some else ("1,2,2e,3,4,4e,5", "6,6e,8,9,9e")
-    shown = (x if y is None else y for x, y in zip(usual, (tables, figures), strict=True))
+    shown = usual[0] if tables is None else tables, usual[1] if figures is None else figures
     options: Any = {"seeds": seeds, "trials": trials, "search": search, "epochs": epochs}
     options |= {"attributes": [*filter(None, (attributes or "").split(","))], "device": device}
     options |= {"encoder": opt.pick_encoder(named, features_table) or encoder}

@@ -34,6 +34,11 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture(scope="module")
+def package() -> USE:
+    return USE(threads=1)
+
+
+@pytest.fixture(scope="module")
 def pictures() -> np.ndarray:
     """Photograph-like: on flat or random pixels bfloat16 strays further."""
     drawn = [np.asarray(make((260, 260))) for make in (scene, quarters)]
@@ -74,17 +79,16 @@ def test_info_says_that_the_towers_share_no_space(name: str, text: int, word: in
     assert not info.shared_space and info.logit_scale is None and info.cleaning == "light"
 
 
-def test_a_text_is_its_sentence_and_the_mean_and_maximum_of_its_words(encoder) -> None:
-    sentences = USE(threads=1)
+def test_a_text_is_its_sentence_and_the_mean_and_maximum_of_its_words(encoder, package) -> None:
     found = encoder.encode_texts(TEXTS, tokens=True)
     assert found.pooled.shape == (len(TEXTS), 1536)
     for text, pooled, tokens in zip(TEXTS, found.pooled, found.tokens, strict=True):
         segmented = split_words(text, CLEANINGS["light"])
         assert tokens.shape == (len(segmented), 512) and len(segmented) > 0
-        alone = [sentences.encode([word])[0] for word in segmented]
+        alone = [package.encode([word])[0] for word in segmented]
         close(tokens, np.array(alone))
         columns = [[float(x) for x in column] for column in zip(*alone, strict=True)]
-        close(pooled[:512], sentences.encode([text])[0])
+        close(pooled[:512], package.encode([text])[0])
         mean = np.array([sum(column) / len(column) for column in columns])
         close(pooled[512:1024], mean)
         close(pooled[1024:], np.array([max(column) for column in columns]))
@@ -230,17 +234,23 @@ def test_an_unknown_cleaning_is_refused(name: str) -> None:
         load_encoder(name, cleaning="thorough")
 
 
-@pytest.mark.parametrize("threads", ["1", "3"])
-def test_texts_are_encoded_as_the_package_itself_encodes_them(monkeypatch, threads) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    package, ours = USE(threads=1), SentenceEncoder()
-    draw = random.Random(0)
-    pieces = package._tokenizer._pieces
+@pytest.fixture(scope="module")
+def encoded(package) -> tuple[list[str], list[list[int]], np.ndarray]:
+    """Texts, their pieces, and their vectors by the package itself."""
+    draw, pieces = random.Random(0), package._tokenizer._pieces
     texts = ["", " ", "在家睡觉", "Ｆｕｌｌ ｗｉｄｔｈ", "Привет, мир", "😀🏳️‍🌈", "ﷺ", "\ue000"]
     texts += ["".join(draw.choices(pieces, k=12)).replace("▁", " ") for _ in range(200)]
-    tokens = [package._tokenizer.encode(text) for text in texts]
-    assert [ours._sentences._tokenizer.encode(text) for text in texts] == tokens
-    np.testing.assert_array_equal(ours._sentences.encode(texts), package.encode(texts))
+    return texts, [package._tokenizer.encode(text) for text in texts], package.encode(texts)
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_texts_are_encoded_as_the_package_itself_encodes_them(
+    encoder, encoded, monkeypatch, threads
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    (texts, tokens, vectors), ours = encoded, encoder.text_encoder._sentences
+    assert [ours._tokenizer.encode(text) for text in texts] == tokens
+    np.testing.assert_array_equal(ours.encode(texts), vectors)
 
 
 def test_what_goes_wrong_in_a_thread_is_raised(monkeypatch) -> None:
@@ -268,31 +278,30 @@ def test_weights_are_kept_and_damaged_ones_made_anew(tmp_path, monkeypatch) -> N
     assert list(cache_folder().iterdir()) == [kept]
 
 
-def test_weights_are_read_where_no_cache_can_be_written(tmp_path, monkeypatch) -> None:
+def test_weights_are_read_where_no_cache_can_be_written(encoder, tmp_path, monkeypatch) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("SGMFT_CACHE", str(tmp_path / "file"))
     found = SentenceEncoder().encode(TEXTS, tokens=False).pooled
-    monkeypatch.setenv("SGMFT_CACHE", str(tmp_path / "folder"))
-    np.testing.assert_array_equal(found, SentenceEncoder().encode(TEXTS, tokens=False).pooled)
+    np.testing.assert_array_equal(found, encoder.encode_texts(TEXTS, tokens=False).pooled)
 
 
-def test_weights_are_read_where_there_is_no_room_for_them(tmp_path, monkeypatch) -> None:
+def test_weights_are_read_where_there_is_no_room_for_them(encoder, tmp_path, monkeypatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setenv("SGMFT_CACHE", str(tmp_path))
-    with monkeypatch.context() as patch:
-        patch.setattr("sgmft.features.encoders.text_encoders.make_whole", full)
-        found = SentenceEncoder().encode(TEXTS, tokens=False).pooled
-    np.testing.assert_array_equal(found, SentenceEncoder().encode(TEXTS, tokens=False).pooled)
+    monkeypatch.setattr("sgmft.features.encoders.text_encoders.make_whole", full)
+    found = SentenceEncoder().encode(TEXTS, tokens=False).pooled
+    np.testing.assert_array_equal(found, encoder.encode_texts(TEXTS, tokens=False).pooled)
 
 
-def test_texts_of_random_pieces_are_cut_as_by_the_package() -> None:
-    expected, draw = UsePureTokenizer(str(RESOURCES / "sp.model")), random.Random(0)
+def test_texts_of_random_pieces_are_cut_as_by_the_package(package) -> None:
+    expected, draw = package._tokenizer, random.Random(0)
+    assert isinstance(expected, UsePureTokenizer)
     known = _read_tokenizer(RESOURCES / "sp.model")
     pieces = [known._piece(i) for i in draw.sample(range(len(known._begins)), 3000)]
     parts = [*pieces, *(x.replace("▁", " ") for x in pieces), *(x[:2] for x in pieces), " ", "▁▁"]
-    for number in range(600):
+    for number in range(300):
         if number % 100 == 0:
             known = _read_tokenizer(RESOURCES / "sp.model")  # which has read no piece yet
         text = "".join(draw.choices(parts, k=draw.randrange(7)))

@@ -162,22 +162,30 @@ def test_other_weights_of_that_name_are_refused(families, clip_posts, tmp_path) 
     assert other == copy
 
 
-@pytest.mark.parametrize("change", [_other_size, _no_lower_case, _other_activation])
-@pytest.mark.parametrize("tune", ["head", "lora"])
-def test_other_settings_of_that_name_are_refused(
-    families, clip_posts, tmp_path, change, tune
-) -> None:
-    copy = Path(shutil.copytree(families["clip"], tmp_path / "clip"))
-    tuning = Tuning(epochs=1, rank=2, batch_size=12, augment=False) if tune == "lora" else tune
+@pytest.fixture(scope="module", params=["head", "lora"])
+def fitted(request, families, clip_posts, tmp_path_factory) -> tuple[SemanticLocator, Path]:
+    """A locator trained with an encoder whose folder is gone, and its own folder."""
+    folder = tmp_path_factory.mktemp("fitted")
+    copy = shutil.copytree(families["clip"], folder / "clip")
+    lora = Tuning(epochs=1, rank=2, batch_size=12, augment=False)
+    tuning = lora if request.param == "lora" else "head"
     locator = SemanticLocator(f"hf:{copy}", tune=tuning).fit(clip_posts)
-    locator.save_pretrained(tmp_path / "model")
-    moved = shutil.move(copy, tmp_path / "moved")
-    again = SemanticLocator.from_pretrained(tmp_path / "model", encoder=f"hf:{moved}")
-    posts = clip_posts[:3]
+    locator.save_pretrained(folder / "model")
+    shutil.rmtree(copy)
+    return locator, folder / "model"
+
+
+@pytest.mark.parametrize("change", [_other_size, _no_lower_case, _other_activation])
+def test_other_settings_of_that_name_are_refused(
+    fitted, families, clip_posts, tmp_path, change
+) -> None:
+    (locator, model), posts = fitted, clip_posts[:3]
+    moved = Path(shutil.copytree(families["clip"], tmp_path / "moved"))
+    again = SemanticLocator.from_pretrained(model, encoder=f"hf:{moved}")
     np.testing.assert_allclose(again.predict_proba(posts), locator.predict_proba(posts), atol=1e-6)
-    change(Path(moved))
+    change(moved)
     with pytest.raises(SgmftError, match="other weights"):
-        SemanticLocator.from_pretrained(tmp_path / "model", encoder=f"hf:{moved}").predict(posts)
+        SemanticLocator.from_pretrained(model, encoder=f"hf:{moved}").predict(posts)
 
 
 @pytest.mark.parametrize("family", ["clip", "xlmr", "st-xlmr"])

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ SOLVED = [
     name for name, (method, _) in SYSTEMS.items() if issubclass(method.network, ClosedFormModel)
 ]
 TRAINED = [name for name in SYSTEMS if name not in SOLVED]
-SMALL = {"width": 32, "heads": 4, "hidden_ratio": 2.0, "dropout": 0.0}
+SMALL = {"width": 32, "heads": 4, "hidden_ratio": 2.0, "dropout": 0.0, "layers": 3, "stride": 1}
 
 
 def kinds_of(name: str) -> dict[str, Any]:
@@ -104,6 +105,12 @@ def fresh(name: str, change: Callable[[Batch], Batch] = lambda batch: batch) -> 
     return model
 
 
+@cache
+def made(name: str) -> Model:
+    """One such model for all tests that do not change it."""
+    return fresh(name)
+
+
 def test_the_default_is_solved_and_sgmft_is_trained():
     assert "gated-experts" in SOLVED
     assert {"sgmft elements", "sgmft tokens"} < set(TRAINED)
@@ -123,8 +130,11 @@ def test_a_hundred_steps_learn_32_posts_by_heart(name):
     batch = everything(network, work.data.features).to("cpu")
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for _ in range(100):
+        output = network(batch)
+        if torch.equal(output.logits.argmax(-1), labels):  # the others would learn no more
+            break
         optimizer.zero_grad()
-        sum(network.losses(network(batch), labels, BatchCrossEntropy())).backward()
+        sum(network.losses(output, labels, BatchCrossEntropy())).backward()
         optimizer.step()
     right = predict_logits(network, work.data.features).logits.argmax(-1) == work.data.labels
     assert right.mean() >= 0.97
@@ -143,7 +153,7 @@ def test_gradients_reach_every_parameter(name):
 
 @pytest.mark.parametrize("name", [n for n in SYSTEMS if "dropout" in kinds_of(n)])
 def test_dropout_is_for_training_only(name):
-    config, found = fresh(name).config, features(name)
+    config, found = made(name).config, features(name)
     torch.manual_seed(0)
     network = SYSTEMS[name][0].network(dataclasses.replace(config, dropout=0.5)).eval()
     batch = everything(network, found).to("cpu")
@@ -157,7 +167,7 @@ def test_dropout_is_for_training_only(name):
 
 @pytest.mark.parametrize("name", [n for n, (m, p) in SYSTEMS.items() if m.uses_tokens(m.preset(p))])
 def test_without_the_tokens_it_needs_it_says_so(name):
-    network = fresh(name)
+    network = made(name)
     with pytest.raises(SgmftError, match="encode the posts again with tokens"):
         network.predict(Batch(*everything(network, features(name))[:4]))
 
@@ -236,7 +246,7 @@ def test_a_setting_out_of_its_range_is_refused_by_name(name):
 @pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_padding_and_what_stands_in_for_a_missing_side_are_not_read(name):
-    model = fresh(name)
+    model = made(name)
     batch = everything(model, features(name))
     other = _spoiled(batch, math.nan if name in SOLVED else 7)
     clean, spoiled = (model.predict(x) for x in (batch, other))
@@ -248,7 +258,7 @@ def test_padding_and_what_stands_in_for_a_missing_side_are_not_read(name):
 @pytest.mark.parametrize("name", SOLVED)
 def test_nor_are_they_when_a_model_is_fitted(name):
     dirty = fresh(name, lambda batch: _spoiled(batch, math.nan))
-    clean, spoiled = fresh(name).state_dict(), dirty.state_dict()
+    clean, spoiled = made(name).state_dict(), dirty.state_dict()
     assert clean.keys() == spoiled.keys()
     for key, x in clean.items():
         np.testing.assert_allclose(spoiled[key], x, rtol=1.3e-6, atol=1e-5, err_msg=key)
@@ -306,15 +316,16 @@ def test_balanced_class_weights_are_those_of_inverse_frequencies(name):
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_an_answer_does_not_depend_on_the_other_posts(name):
-    network, found = fresh(name), features(name)
+    network, found = made(name), features(name)
     together = predict_logits(network, found).logits
-    alone = [predict_logits(network, found.take(np.array([i]))).logits[0] for i in range(POSTS)]
-    np.testing.assert_allclose(alone, together, atol=1e-5, rtol=1e-5)
+    some = range(0, POSTS, 3)  # without a text, without a picture, and with both
+    alone = [predict_logits(network, found.take(np.array([i]))).logits[0] for i in some]
+    np.testing.assert_allclose(alone, together[some], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_settings_and_weights_make_the_same_network_again(name):
-    network = fresh(name)
+    network = made(name)
     method, _ = SYSTEMS[name]
     values = json.loads(json.dumps(dataclasses.asdict(network.config)))
     again = method.network(method.load_config(values))
@@ -352,8 +363,8 @@ def test_every_method_is_a_locator_saved_and_loaded(name, tiny, small_posts, tmp
     again = SemanticLocator.from_pretrained(tmp_path / "model")
     assert again.method is method and again.preset == locator.preset
     assert type(again.network) is type(locator.network) and again.labels == locator.labels
-    probs = locator.predict_proba(small_posts)
-    assert (again.predict_proba(small_posts) == probs).all()
+    probs = locator.predict_proba(small_posts[:13])
+    assert (again.predict_proba(small_posts[:13]) == probs).all()
     assert abs(probs.sum(1) - 1).max() < 1e-5
 
 

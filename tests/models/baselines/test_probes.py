@@ -27,7 +27,6 @@ PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 def _exact(monkeypatch):
     """Searches that end at the solution, not near it."""
     monkeypatch.setattr("sgmft.models.logistic.GAP", 1e-14)
-    monkeypatch.setattr("sgmft.models.logistic.ROUNDING", 1e-13)
 
 
 def features(n=N, classes=K, seed=0, missing=True):
