@@ -88,7 +88,7 @@ class Message(str):
 
     @property
     def kind(self) -> str:
-        """The sentence with … in the place of what is filled in; equal for equal mistakes."""
+        """The sentence with … in place of what is filled in; equal for equal mistakes."""
         values = {k: kind_of(x) if k in SENTENCES else Omitted("…") for k, x in self.values.items()}
         if {"first", "second"} == values.keys():  # the same twice is said once
             return "; ".join(dict.fromkeys("; ".join(values.values()).split("; ")))

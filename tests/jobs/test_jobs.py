@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -70,6 +71,15 @@ def test_every_row_and_column_comes_back_in_order(
         assert all(re.fullmatch(r"[01]\.\d{4}", row["p_Home"]) for row in good)
     assert [row["label"] for row in good] == small_model.predict(posts)
     assert [float(row["probability"]) for row in good] == [max(chance) for chance in probs]
+
+
+@pytest.mark.parametrize("folder", ["", ".", "/"])
+def test_a_lost_picture_is_named_as_its_row_has_it(small_model, tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    Path("new.csv").write_text("text,image\nsofa,photos/lost.jpg\n", "utf-8")
+    table = tmp_path / "new.csv" if folder == "/" else Path(folder) / "new.csv"
+    (found,) = small_model.predictions(read_posts(table))
+    assert [*map(str, found.post.warnings)] == ["there is no file photos/lost.jpg"]
 
 
 def test_damaged_rows_come_back_with_a_reason(small_model, tmp_path):

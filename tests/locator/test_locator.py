@@ -69,6 +69,23 @@ def test_no_posts(small_model):
     assert small_model.predict([UNUSABLE[0]]) == [None]
 
 
+def test_a_training_that_breaks_off_leaves_the_model_as_it_was(tiny, small_posts):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    renamed = [replace(post, label=f"new {post.label}") for post in small_posts]
+    locator = tiny().fit(small_posts)
+    before, labels = locator.predict_proba(small_posts), locator.labels
+    with pytest.raises(KeyboardInterrupt):
+        locator.fit(renamed, on_epoch=stop)
+    assert locator.labels == labels
+    np.testing.assert_array_equal(locator.predict_proba(small_posts), before)
+    untrained = tiny()
+    with pytest.raises(KeyboardInterrupt):
+        untrained.fit(renamed, on_epoch=stop)
+    assert not untrained.labels and not untrained.__sklearn_is_fitted__()
+
+
 def test_posts_are_taken_one_chunk_ahead(small_model):
     taken = 0
 

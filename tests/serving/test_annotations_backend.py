@@ -231,7 +231,7 @@ def write(picture):
 
 
 def test_annotations_are_kept_as_an_export(events, project, export, locator, posts):
-    """Changed ones in the place of what they were, votes of several, without those deleted."""
+    """Changed ones in place of what they were, votes of several, without those deleted."""
     home, work = locator.labels[:2]
     first, second = project[1][:2]
     a, b = posts[0].id, posts[1].id

@@ -187,7 +187,7 @@ def test_the_key_is_written_down_nowhere(keyed):
 
 
 def test_pickles_are_never_read(keyed, run_process, trained, mark, tmp_path):
-    """Neither beside a model, as above, nor in the place of its files."""
+    """Neither beside a model, as above, nor in place of its files."""
     models = [tmp_path / name for name in ("alone", "disguised")]
     for model in models:
         shutil.copytree(trained, model)

@@ -329,6 +329,11 @@ def test_one_of_another_kind_is_saved_and_loaded(
     check_saved_and_loaded(ours, base, kind, posts, tmp_path)
 
 
+def test_without_held_out_posts_there_is_no_fine_tuning(clip):
+    with pytest.raises(SgmftError, match="judged by held-out posts: leave val_size 0 out"):
+        SemanticLocator(clip, tune="lora", val_size=0)
+
+
 def test_where_no_epoch_is_better_all_stays_as_it_was(clip, posts, tmp_path):
     frozen = locator(clip, "tokens", "head", val_size=0.2).fit(posts)
     ruinous = replace(QUICK, encoder_learning_rate=30.0, head_learning_rate=10.0)

@@ -153,7 +153,7 @@ def test_a_tool_that_fails_later_is_warned_of_once_and_training_goes_on(
     def on_epoch(epoch):
         if not seen:
             shutil.rmtree(tmp_path / "store")
-            (tmp_path / "store").write_text("in the place of the folder")
+            (tmp_path / "store").write_text("in place of the folder")
         seen.append(epoch)
 
     with pytest.warns(SgmftWarning) as heard:

@@ -117,7 +117,7 @@ def make_source(
 
 
 def reads_posts(command: Callable[..., None]) -> Callable[..., None]:
-    """Put the parameters of `make_source` in the place of a command's parameter `source`."""
+    """Put the parameters of `make_source` in place of a command's parameter `source`."""
     own, read = (dict(signature(x).parameters) for x in (command, make_source))
     del own["source"], read["features_table"]  # which only some commands have
     every = [x.replace(kind=Parameter.KEYWORD_ONLY) for x in (*own.values(), *read.values())]

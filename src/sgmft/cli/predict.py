@@ -91,11 +91,11 @@ def predict_command(
             from sgmft.jobs.label import PROMPTS, LanguageModel
 
             first = predictor.load() if isinstance(predictor, ModelFolder) else predictor
-            about = {x: [x] for x in first.labels}
-            about |= parse_descriptions(llm_labels, "--llm-labels") if llm_labels else {}
-            if {*about} != {*first.labels}:
+            about = parse_descriptions(llm_labels, "--llm-labels") if llm_labels else {}
+            if not {*about} <= {*first.labels}:
                 raise SgmftError(f"--llm-labels: name the model's, {', '.join(first.labels)}.")
-            how = {x: about[x] for x in first.labels}, PROMPTS / f"{pick_language(None)}.txt"
+            means = {x: about.get(x, [x]) for x in first.labels}
+            how = means, PROMPTS / f"{pick_language(None)}.txt"
             predictor = LanguageModel(
                 llm, llm_model, *how, first=first, below=ask_llm_below, budget=llm_budget
             )

@@ -62,8 +62,7 @@ class Attribute:
         """Return the numbers of N posts (N, width); of one without it they are 0.
 
         A category is 1 in its place. Of a number it is the share of training posts that have less,
-        scaled to mean 0 and variance 1. A time is cosines and sines of 1, 2 and 3 turns in a day,
-        or a week.
+        scaled to mean 0 and variance 1. A time is cosines and sines of 1 to 3 turns a day or week.
         """
         if self.kind == "number":
             x = np.array([*map(to_number, cells)], float)

@@ -11,16 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from sgmft.data.posts import Post
-from sgmft.data.preprocessing import media
+from sgmft.data.preprocessing import media, text as text_tools
 from sgmft.data.preprocessing.images import ImageError, Pixels, describe_cut
-from sgmft.data.preprocessing.text import (
-    MAX_CHARACTERS,
-    clean_text,
-    describe_repair,
-    get_cleaning,
-    hash_ngrams,
-    split_windows,
-)
 from sgmft.errors import TEXTS, Message, SgmftError, join_messages, make_printable, warn
 from sgmft.features.encoders.base import TABLE, Encoder, EncoderInfo, PostFeatures, PreparedImage
 from sgmft.features.encoders.batches import encode_joint
@@ -162,14 +154,15 @@ def encode_windows(
     whole text; as many without them follow, and `Chunk.windows` has their numbers. A text of which
     not all is read is a warning in the post.
     """
+    most, cleaning = text_tools.MAX_CHARACTERS, text_tools.get_cleaning(encoder.info.cleaning)
     for chunk in encode_posts(posts, encoder, tokens=tokens, store=store):
         for i, post in enumerate(chunk.posts):
-            if post.error is None and len(post.text) > MAX_CHARACTERS:
-                cut = Message(TEXTS["cut text"], count=len(post.text), most=MAX_CHARACTERS)
+            if post.error is None and len(post.text) > most:
+                cut = Message(TEXTS["cut text"], count=len(post.text), most=most)
                 chunk.posts[i] = replace(post, warnings=(*post.warnings, cut))
         windows = list[list[PreparedPost]]()
         for i in chunk.good:
-            texts = split_windows(chunk.posts[i].text, get_cleaning(encoder.info.cleaning), window)
+            texts = text_tools.split_windows(chunk.posts[i].text, cleaning, window)
             made = [prepare_post(Post(x), encoder.info) for x in texts] if len(texts) > 1 else []
             windows.append([part for part in made if isinstance(part, PreparedPost)])
         if not (new := {part.key: part for some in windows for part in some}):
@@ -248,9 +241,9 @@ def prepare_post(
     """
     if post.error is not None:
         return post.error
-    cleaning = get_cleaning(info.cleaning)
-    text = clean_text(post.text, cleaning)
-    told = () if (mend := describe_repair(post.text, cleaning)) is None else (mend,)
+    cleaning = text_tools.get_cleaning(info.cleaning)
+    text = text_tools.clean_text(post.text, cleaning)
+    told = () if (mend := text_tools.describe_repair(post.text, cleaning)) is None else (mend,)
     files, bad = _read(post)
     while text or files:
         most = min(media.MAX_FRAMES, MAX_IMAGES // max(1, len(files)))  # images of one file
@@ -287,7 +280,7 @@ def _with_path(reason: object, post: Post, number: int) -> str:
     """Return a reason that names a file by its path as the row has it, where that is longer."""
     reason, parts = str(reason), getattr(post.images[number], "parts", ())
     cells = "\n".join(map(str, post.row.values())).replace("\\", "/")
-    paths = ("/".join(parts[i:]) for i in range(1, len(parts) - 1))
+    paths = ("/".join(parts[i:]).replace("//", "/") for i in range(len(parts) - 1))
     path = next((path for path in paths if path in cells), None)
     if path is None or not isinstance(reason, Message):
         return reason
@@ -348,7 +341,7 @@ def encode_prepared(
             row = text_rows[post.text]
             sentence = text.pooled[row]
             words = None if text.tokens is None else text.tokens[row].astype(np.float16)
-            ngrams = hash_ngrams(post.text)
+            ngrams = text_tools.hash_ngrams(post.text)
         if post.key in seen:
             pooled = seen[post.key].images
             regions = seen[post.key].regions if tokens else None

@@ -1,4 +1,4 @@
-"""Features from a table of vectors by the posts' ids, in the place of an encoder."""
+"""Features from a table of vectors by the posts' ids, in place of an encoder."""
 
 import hashlib
 import os

@@ -48,9 +48,8 @@ def compare_table(
     outside are judged as rows of the first table, each a column or a file of id and label.
     """
     language = pick_language(language)
-    for name in answers or ():
-        if name in plan.known:
-            raise SgmftError(f"--answers {name}: there is a row of that name, take another.")
+    if again := ", ".join(x for x in answers or () if x in plan.known):
+        raise SgmftError(f"--answers {again}: there is a row of that name, take another.")
     folder = Path(output).absolute()
     check_output(folder, _may_replace(folder), "report")
     path, earlier = folder / "data.json", None

@@ -118,7 +118,7 @@ class _Pictures:
                 await asyncio.gather(*(work() for _ in range(WORKERS)))
 
     def write_table(self) -> None:
-        """Write the table with paths in the place of addresses, and the report."""
+        """Write the table with paths in place of addresses, and the report."""
         columns, reasons = dict.fromkeys(self._source.columns_seen()), self._reasons
         columns |= {"images": None} if ADDRESSES in columns else {}
         report = self._folder.with_name(FAILED)

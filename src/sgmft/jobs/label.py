@@ -359,8 +359,7 @@ class LanguageModel:
     def _complete(self, messages: Messages) -> Any:
         """Ask the server, if need be without what it refuses of the settings.
 
-        Those that it names are left out from then on, if that helped; all of them this once, if it
-        names none.
+        Those that it names are left out from then on, if that helped; if none, all this once.
         """
         from openai import BadRequestError, UnprocessableEntityError
 

@@ -29,7 +29,7 @@ class ModelFolder:
     runtime: str | None = None
     features: Path | None = None
     device: str | None = None
-    encoder: str | None = None  # in the place of its own, as a table of vectors
+    encoder: str | None = None  # in place of its own, as a table of vectors
 
     def load(self) -> Predictor:
         """Load the model; its files are checked against their digests."""

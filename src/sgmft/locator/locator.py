@@ -78,7 +78,7 @@ class SemanticLocator(Estimator):
         features: folder of a feature store that keeps what was encoded, so that no post is encoded
             twice; True is the one in the user's cache, which the command line has, None is none.
         device: "cpu", "cuda", ...; by default a GPU if there is one.
-        columns, root: of the tables that are given in the place of posts, see `to_posts`.
+        columns, root: of the tables that are given in place of posts, see `to_posts`.
 
     Attributes:
         labels: the K labels, in the order of the probabilities; set by `fit`.
@@ -120,6 +120,8 @@ class SemanticLocator(Estimator):
         own = ("patch_grid", "trust_remote_code", "features", "device")
         EncoderHandle.__init__(self, name, cleaning, **{x: self.given[x] for x in own})
         self.tuning = tune if isinstance(tune, Tuning) else tuning_of(tune, {})
+        if self.tuning is not None and val_size == 0:
+            raise SgmftError(TEXTS["no validation"])
         self.attributes = AttributeReader(attributes)
         if self.attributes.names and (self.tuning or not self.method.reads_attributes(chosen)):
             what = "An encoder in training" if self.tuning else f"{self.method.name} {chosen.name}"
@@ -167,7 +169,7 @@ class SemanticLocator(Estimator):
 
         Args:
             posts: whatever `to_posts` takes: posts, a DataFrame, dicts, texts, pictures, ...
-            y: a label for each, in the place of those in `posts`; `predict` returns them as here,
+            y: a label for each, in place of those in `posts`; `predict` returns them as here,
                 numbers as numbers, until the model is saved. A dict of labels' probabilities is a
                 soft label; held-out figures and temperatures go by the most probable ones.
             sample_weight: how much each post counts, relative to others; None is `Post.weight`.
@@ -202,19 +204,18 @@ class SemanticLocator(Estimator):
                 how["store"] = self.store(self.uses_tokens)
                 encode = partial(encode_all, encoder=self.encoder, **how, on_disk=True)
                 known = fitting.training_set(posts, encode, strict, [*filter(None, values)])
-            self.labels, self.values, self.left_out = known.labels, values, known.examples
             usable, seed = known.encoded.posts, self.preset.train.seed
             val_size = self.preset.val_size or (self.tuning.val_size if self.tuning else 0)
             val_rows = split_posts(usable, val_size, seed, split_by)[1] if val_size else []
-            self.attributes.check(usable)
-            self.attributes.fit([usable[i] for i in set(range(len(usable))).difference(val_rows)])
-            if read := ", ".join(map(str, self.attributes.columns)):
+            (attributes := AttributeReader(self.attributes.names)).check(usable)
+            attributes.fit([usable[i] for i in set(range(len(usable))).difference(val_rows)])
+            if read := ", ".join(map(str, attributes.columns)):
                 warn(f"Attributes: {read}.", SgmftNotice)
-            features = self.attributes.add(known.encoded.features, usable)
+            features = attributes.add(known.encoded.features, usable)
             data = LabelledFeatures(features, known.classes, known.weights, known.soft)
-            prompts = self.method.encode_prompts(self.labels, self.encoder)
+            prompts = self.method.encode_prompts(known.labels, self.encoder)
             kind = self.encoder.info, self.method, self.preset
-            task = fitting.TrainingTask(data, len(self.labels), *kind, prompts)
+            task = fitting.TrainingTask(data, len(known.labels), *kind, prompts)
             run: dict[str, Any] = {"device": self.device, "on_step": on_step}
             run["on_epoch"] = lambda x: (log(x._asdict(), next(steps)), on_epoch and on_epoch(x))
             run["checkpoint"] = None if checkpoint is None else Path(checkpoint)
@@ -228,7 +229,8 @@ class SemanticLocator(Estimator):
                 choice, tuned = fine_tune(task, known.encoded, *settings, val_rows, **run)
                 self.use_tuned(tuned)
             log(metrics := fitting.validation_metrics(choice.selected), next(steps))
-        self.network, out = choice.model, choice.held_out
+        self.network, out, self.attributes = choice.model, choice.held_out, attributes
+        self.labels, self.values, self.left_out = known.labels, values, known.examples
         temperatures, held_out = _calibrate(out)
         digests = np.unique(digest_keys(known.encoded.keys))
         self.held_out = dataclasses.replace(held_out, digests=digests)

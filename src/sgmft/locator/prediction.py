@@ -77,7 +77,7 @@ class Predictor(ABC):
     labels: list[str]  # the K labels, in the order of the probabilities
     held_out: HeldOutProbabilities  # of posts not learned from; perhaps none
     traits: Mapping[str, int] = MappingProxyType({})  # of the training's posts, see `locator.drift`
-    columns: Names = None  # of what is given in the place of posts, see `to_posts`
+    columns: Names = None  # of what is given in place of posts, see `to_posts`
     root: Folder = None
     values: Mapping[str | None, Any] = MappingProxyType({})  # labels as `fit` got them, by text
 

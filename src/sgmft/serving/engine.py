@@ -95,7 +95,7 @@ class InferenceEngine:
             self._task.cancel()
         for request in self._waiting:
             request.fail(Problem("busy", "The server stops.", retry=5))
-        _kill_workers()  # one may still compute for a client that is gone
+        _kill_worker(self._pool)  # one may still compute for a client that is gone
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 
     @property
@@ -173,10 +173,12 @@ class InferenceEngine:
             computing = asyncio.get_running_loop().run_in_executor(self._pool, call)
             results = await asyncio.wait_for(computing, self.limits.seconds)
         except (BrokenExecutor, TimeoutError) as error:
-            self._retry(batch, late=isinstance(error, TimeoutError))
+            late = isinstance(error, TimeoutError)
+            over = Problem("takes-too-long", f"Over {self.limits.seconds:g} seconds.")
+            self._retry(batch, over if late else Problem("worker-stopped", retry=5), late)
             await self._reload()
-        except SgmftError as error:
-            first.fail(Problem("unusable-post", str(error)))
+        except SgmftError as error:  # of one of them
+            self._retry(batch, Problem("unusable-post", str(error)))
         except Exception as error:  # a bug of ours; its words may hold what a post says
             lines = str(error.__cause__).splitlines()  # of the worker's own traceback
             where = "\n".join(line for line in lines if line.startswith("  File "))
@@ -190,8 +192,8 @@ class InferenceEngine:
                 elif not request.result.done():
                     request.result.set_result(found)
 
-    def _retry(self, batch: list[QueuedRequest], *, late: bool) -> None:
-        """After the worker stopped, refuse a single request, or try several one by one.
+    def _retry(self, batch: list[QueuedRequest], problem: Problem, late: bool = False) -> None:
+        """End a single request with the problem, or try several one by one.
 
         Of those two may be late; the others that still wait are then refused as busy.
         """
@@ -202,8 +204,7 @@ class InferenceEngine:
                 request.alone = True
                 self._waiting.appendleft(request)
             return
-        over = Problem("takes-too-long", f"Over {self.limits.seconds:g} seconds.")
-        batch[0].fail(over if late else Problem("worker-stopped", retry=5))
+        batch[0].fail(problem)
         self._late += late and batch[0].alone
         for request in self._waiting:
             if request.alone and self._late == 2:
@@ -216,7 +217,7 @@ class InferenceEngine:
         """Start a new worker; where the model cannot be loaded any more, refuse all that wait."""
         self._loaded = False
         self.restarts += 1
-        _kill_workers()
+        _kill_worker(self._pool)
         _log.warning("the worker is started again")
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._pool = _new_pool()
@@ -241,6 +242,6 @@ def _new_pool() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, context, worker.start_worker, (tuple(LOADED),))
 
 
-def _kill_workers() -> None:
-    for child in multiprocessing.active_children():  # not by number, which another may have by now
+def _kill_worker(pool: ProcessPoolExecutor) -> None:
+    for child in [*(pool._processes or {}).values()]:  # as `kill_workers` of Python 3.14
         child.kill()

@@ -116,7 +116,7 @@ class LabelStudio:
 
 
 def _keep(export: Path, event: dict[str, Any] | None = None) -> None:
-    """Add annotations to an export, each in the place of what it was before, or delete them."""
+    """Add annotations to an export, each in place of what it was before, or delete them."""
     with raising(Message(TEXTS["no export"], path=export), *MALFORMED, RecursionError):
         text = export.read_text("utf-8-sig") if export.is_symlink() or export.exists() else "[]"
         read = json.loads(text, object_hook=lambda x: x)  # at which other threads have a turn

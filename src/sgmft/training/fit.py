@@ -158,12 +158,12 @@ def _train(
         history = train(model, data, validation, config, **run)
         _check_finite(model, task)
         return model, history, predict_by_parts(model, held_out)
-    unheard = model.on_step
-    model.on_step = run.get("on_step") or unheard
+    before = model.on_step
+    model.on_step = run.get("on_step") or before
     batch, rng = data.features.batch(None, model.uses_ngrams), RandomState(config.seed % 2**32)
     data = data.balanced() if config.class_weights else data
     by_folds = model.fit(batch, data.targets, rng, data.weights)
-    model.on_step = unheard
+    model.on_step = before
     _check_finite(model, task)
     if validation is None and by_folds is not None:
         found = HeldOutLogits(by_folds, data.features.parts, data.labels)
@@ -193,7 +193,8 @@ def taught(task: TrainingTask, data: LabelledFeatures, run: RunOptions) -> Label
 
 def in_subfolder(run: RunOptions, name: str) -> RunOptions:
     """The options with the checkpoint in a folder of that name in its folder."""
-    return {**run, "checkpoint": (folder := run.get("checkpoint")) and folder / name}
+    folder = run.get("checkpoint")
+    return {**run, "checkpoint": folder and folder / name}
 
 
 def _check_finite(model: Model, task: TrainingTask) -> None:

@@ -300,6 +300,14 @@ def test_unnamed_and_doubled_columns(tmp_path):
     assert [*post.row.values()] == ["a", "b.jpg", "c.jpg", "d", "e", "f"]
 
 
+def test_a_header_of_very_many_columns_is_read_at_once(tmp_path):
+    many = table(tmp_path, f"text{',' * 30_000}{',x' * 30_000}\na{',y' * 60_002}\n")
+    with pytest.warns(SgmftWarning, match="are read as x 2, x 3, .*, x 10, …"):
+        (post,) = read_posts(many)
+    assert (post.text, post.row["column 3"], post.row["x 30000"]) == ("a", "y", "y")
+    assert len(post.row) == 60_003 and "60003 cells" in post.error
+
+
 def test_json_lines_in_gb18030(tmp_path):
     path = table(tmp_path, '{"text": "在家煮了面"}\n{"text": "b"}\n'.encode("gb18030"), "p.jsonl")
     with pytest.warns(SgmftWarning, match="is read as GB18030"):

@@ -28,7 +28,8 @@ from sgmft.evaluation.compare.results import (
     write_predictions,
     write_runs,
 )
-from sgmft.evaluation.compare.runs import Comparison, Run, suggest
+from sgmft.evaluation.compare.runs import Comparison, Run, inputs_read, suggest
+from sgmft.features.encode import encode_all
 from sgmft.features.encoders.registry import ENCODERS
 from sgmft.models import registry
 from sgmft.models.registry import METHODS
@@ -412,6 +413,9 @@ def test_a_failed_row_says_why_and_does_not_stop_the_rest(compare, monkeypatch, 
     lines = lines_of(comparison)
     assert lines["broken"].summary is None and lines["text-only"].summary is not None
     assert all(reason in failure for failure in lines["broken"].failed) and lines["broken"].failed
+    early = compare("broken,text-only", finished_only=True)
+    early.run()
+    assert lines_of(early)["broken"].failed == lines["broken"].failed
     monkeypatch.setitem(METHODS, "broken", method)
     fixed = compare("broken,text-only")
     fixed.run()  # a failure is tried again
@@ -635,3 +639,11 @@ def test_posts_of_which_none_can_be_used_are_refused_with_the_reasons(data_of):
 def test_settings_hold_class_weights_and_attributes(compare, small_posts):
     comparison = compare("linear-probe", small_posts, seeds=1, balanced=True)
     assert comparison.settings(comparison.plan.known["linear-probe"])["class_weights"] is True
+
+
+@pytest.mark.parametrize("order", [[4, 1, 8, 1, 4], [4, 1]])
+def test_what_a_model_reads_is_found_of_posts_in_any_order(small_model, small_posts, order):
+    posts = encode_all(small_posts, small_model.encoder, tokens=False).features
+    expected = inputs_read(small_model.network, posts, "tiny")
+    assert "text" in expected
+    assert inputs_read(small_model.network, posts.take(np.array(order)), "tiny") == expected

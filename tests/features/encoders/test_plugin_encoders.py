@@ -77,6 +77,28 @@ def test_what_cannot_be_done_with_it_is_told(counts, tmp_path, monkeypatch):
         SemanticLocator.from_pretrained(tmp_path / "model").predict(POSTS)
 
 
+def test_a_post_that_the_encoder_fails_on_is_refused_and_those_beside_it_are_not(counts, tmp_path):
+    SemanticLocator("counts").fit(POSTS).save_pretrained(tmp_path / "model")
+    made = "        pooled = np.array(rows, np.float32).reshape(-1, 64)\n"
+    failing = "        pooled[['unlucky' in text for text in texts]] = np.nan\n"
+    counts.write_text(COUNTS.replace(made, made + failing))
+
+    async def answers():
+        engine = InferenceEngine(ModelFolder(str(tmp_path / "model")), Limits(seconds=60))
+        engine.start()
+        engine.run()
+        texts = "sofa 1", "unlucky", "desk 1"
+        try:  # all wait, and are given to the worker at once
+            asked = [engine.predict([Post(text)]) for text in texts]
+            return await asyncio.gather(*asked, return_exceptions=True)
+        finally:
+            await engine.close()
+
+    (first,), problem, (last,) = asyncio.run(answers())
+    assert (first.label, last.label) == ("A", "B")
+    assert problem.kind == "unusable-post" and "not all finite" in problem.detail
+
+
 @pytest.mark.parametrize("change", [(8, np.nan), (64, np.nan), (64, np.inf)])
 def test_features_that_cannot_be_are_kept_nowhere(counts, tmp_path, change):
     encoder = ENCODERS["counts"]()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from sgmft.data.tables.columns import NAMES, fold_name
+from sgmft.data.tables.columns import NAMES, fold_name, number_columns
 from sgmft.errors import TEXTS, Message, SgmftError, make_printable, warn
 
 DAMAGED = "holds bytes that are no text in the encoding of the table"  # else UTF-8 or GB18030
@@ -93,11 +93,8 @@ def follow_headers(raw: RawTable) -> RawTable:
                 error = None if getattr(row.error, "template", "") == SURPLUS else row.error
                 if error is None and len(there) > len(names):
                     error = Message(SURPLUS, cells=len(there), width=len(names))
-                values = dict[str, Any]()
-                for column, cell in there.items():
-                    column = names.get(column, column)
-                    values[f"{column} 2" if column in values else column] = cell
-                yield RawRow(row.number, values, error)
+                columns = number_columns(names.get(x, x) for x in there)
+                yield RawRow(row.number, dict(zip(columns, there.values(), strict=True)), error)
             else:
                 yield row
         for key, found in met.items():

@@ -55,7 +55,7 @@ class Collector:
     adapt: Callable[[RawTable, Path, str], RawTable] | None = None  # returns the posts of such
     parts: Callable[[Path], list[Path]] | None = None
     read: Callable[[Path, str], RawTable] | None = None
-    to_post: ToPost | None = None  # in the place of `adapt`, where a record tells all of a post
+    to_post: ToPost | None = None  # in place of `adapt`, where a record tells all of a post
 
 
 def adapt_table(

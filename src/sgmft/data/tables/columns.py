@@ -3,6 +3,7 @@
 import re
 import tomllib
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -82,13 +83,20 @@ def find_header(rows: Iterable[tuple[int, Sequence[Any]]]) -> tuple[int, list[st
     return first
 
 
-def number_columns(path: Path, names: Sequence[str]) -> list[str]:
-    """Return columns of which each has a name of its own; warns where two had the same."""
-    columns = list[str]()
-    for i, name in enumerate(names, 1):
-        columns.append(name or f"column {i}")
-        while columns[-1] in columns[:-1]:
-            columns[-1] += " 2"
-    if again := [x for x, name in zip(columns, names, strict=True) if name not in ("", x)]:
-        warn(f"{path}: columns with the name of an earlier one are read as {', '.join(again)}.")
-    return columns
+def number_columns(names: Iterable[str], where: str | Path | None = None) -> list[str]:
+    """Return columns of which each has a name of its own: "text 2" for a second text.
+
+    One without a name gets its number, "column 3". Warns where two had the same, if told where.
+    """
+    columns, met = dict[str, str](), Counter[str]()
+    for i, given in enumerate(names, 1):
+        name = column = given or f"column {i}"
+        while column in columns:
+            met[name] += 1
+            column = f"{name} {met[name] + 1}"
+        columns[column] = given
+    again = [x for x, given in columns.items() if given not in ("", x)]
+    if again and where is not None:
+        some = ", ".join(again[:9]) + ", …" * (len(again) > 9)
+        warn(f"{where}: columns with the name of an earlier one are read as {some}.")
+    return [*columns]

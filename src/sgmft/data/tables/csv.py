@@ -37,7 +37,7 @@ def open_delimited(path: Path, delimiters: str = ",;\t|") -> RawTable:
     _, file, header, names = max(headers, key=lambda found: found[0])
     if not names:
         raise SgmftError("{name} is empty: a table needs at least a header.", name=path)
-    columns = number_columns(path, names)
+    columns = number_columns(names, path)
     if {"annotation_id", "annotator", "lead_time"} <= {*columns}:
         raise SgmftError(TEXTS["csv of label studio"], path=path)
     file = file._replace(escaped=_has_escaped_quotes(file, len(columns)))
@@ -56,9 +56,8 @@ class DelimitedWriter:
 
     def write(self, rows: Sequence[Sequence[Any]]) -> None:
         """Write rows."""
-        self._writer.writerows(
-            [to_json(x) if isinstance(x, (bool, list, dict)) else x for x in row] for row in rows
-        )
+        cells = ([to_json(x) if isinstance(x, (bool, list, dict)) else x for x in y] for y in rows)
+        self._writer.writerows(cells)
 
 
 CSV = TableFormat((".csv",), open_delimited, DelimitedWriter)
@@ -83,7 +82,7 @@ def _iter_headers(file: _File, second: bool) -> Iterator[tuple[int, list[str]]]:
             raise SgmftError(TEXTS["unclosed header"], path=file.path, number=number)
         if number > second:
             names = map(replace_surrogates, cells)
-            yield number, [re.sub(r'^\ufeff+"?(.*?)"?$', r"\1", x) for x in names]  # twice
+            yield number, [re.sub(r'^\ufeff+"?(.*?)"?$', r"\1", x) for x in names]  # marked twice
             begun = True
 
 
@@ -141,7 +140,7 @@ def _iter_rows(file: _File, columns: list[str], header: int) -> Iterator[RawRow]
             short, first = short + 1, first or number
         values: dict[str, Any] = dict.fromkeys(columns) | dict(zip(columns, cells, strict=False))
         if surplus := any(cells[width:]):
-            names = number_columns(file.path, [*columns, *[""] * (len(cells) - width)])
+            names = number_columns([*columns, *[""] * (len(cells) - width)])
             values = dict(zip(names, cells, strict=True))
         error = None
         if unclosed:

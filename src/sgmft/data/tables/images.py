@@ -66,7 +66,7 @@ def find_web_address(picture: str | Attachment) -> str | None:
 
 
 def strip_bytes(cell: Any) -> Any:
-    """Return an image cell with names, or None, in the place of the pictures' bytes."""
+    """Return an image cell with names, or None, in place of the pictures' bytes."""
     if isinstance(cell, (list, tuple)):
         return [strip_bytes(member) for member in cell]
     if isinstance(cell, bytes):

@@ -107,7 +107,7 @@ def _number_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found := dict(pairs)) == len(pairs):
         return found
     names, cells = zip(*pairs, strict=True)
-    return dict(zip(number_columns(Path("JSON"), names), cells, strict=True))
+    return dict(zip(number_columns(names, "JSON"), cells, strict=True))
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_number_keys)

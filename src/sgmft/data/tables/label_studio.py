@@ -49,8 +49,7 @@ def flatten(items: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], set[str
 
     Of tasks that are the data, an id unless the data have one, and for each control what most
     annotators chose: a text, or a list when the control allows several choices or the annotators
-    are tied. Cancelled annotations are left out. A data column with a control's name is kept as
-    "data.NAME".
+    are tied. Cancelled annotations are left out. A data column named as a control is "data.NAME".
     """
     if not is_task(first := items[0]):
         return _merge([_unwrap_choices(item) for item in items]), set()

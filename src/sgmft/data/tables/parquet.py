@@ -35,7 +35,7 @@ def open_parquet(path: Path) -> RawTable:
                 size = column.total_uncompressed_size
                 if size > max(_BATCH_BYTES, _MAX_RATIO * column.total_compressed_size):
                     raise SgmftError(TEXTS["unpacks to more"], path=path, size=size / 2**20)
-    columns = number_columns(path, schema.names)
+    columns = number_columns(schema.names, path)
     classes = () if find_role(columns, "label") else tuple(_class_names(schema))
     labels = classes if len(classes) == 1 else ("label",)
     return RawTable(path.name, path.parent, columns, _iter_rows(path, columns), labels)

@@ -18,11 +18,8 @@ def _members(path: Path) -> dict[str, list[str]]:
     with _open(path) as database:
         names = [name for (name,) in database.execute(query) if not name.startswith("sqlite_")]
         first = {name: database.execute(f"{_select(name)} LIMIT 1") for name in names}
-        return {
-            name: [column[0] for column in found.description]
-            for name, found in first.items()
-            if found.fetchone() is not None
-        }
+        held = [name for name, found in first.items() if found.fetchone() is not None]
+        return {name: [column[0] for column in first[name].description] for name in held}
 
 
 def open_sqlite(path: Path) -> RawTable:

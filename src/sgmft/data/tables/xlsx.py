@@ -32,7 +32,7 @@ def list_sheets(path: Path) -> dict[str, list[str]]:
     with _open(path) as book:
         shown = [x for x in book.worksheets if x.sheet_state == "visible"]
         found = {x.title: [*map(str.strip, find_header(_iter_cells(x))[1])] for x in shown}
-        headers = {title: number_columns(path / title, names) for title, names in found.items()}
+        headers = {title: number_columns(names, path / title) for title, names in found.items()}
         if hidden := ", ".join(x.title for x in book.worksheets if x.title not in headers):
             warn(f"{path}: sheets that are hidden are not read: {hidden}; unhide what is needed.")
         if any(name.startswith("xl/media/") for name in zipfile.ZipFile(path).namelist()):

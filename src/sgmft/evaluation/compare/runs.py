@@ -94,14 +94,16 @@ class Run:
         return Path(self.folder) / kind / f"{self.name(data)}.{ending}"
 
 
-def load_record(run: Run, data: ComparisonData) -> Record | None:
-    """Return what was found if this run was done before; warn of files that are not as written."""
+def load_record(run: Run, data: ComparisonData, failed: bool = False) -> Record | None:
+    """Return what a run found if it was done, or `failed` if asked; warn of damaged files."""
     if run.features not in data.encoded or not (path := run.path(data, "cells", "json")).exists():
         return None
     record, damaged = read_json(path), [path]
     if isinstance(record, dict) and checksum_matches(record):
         files = [run.path(data, "predictions", "parquet"), run.path(data, "fused", "safetensors")]
-        if "failed" in record or (run.keep_fused and not files[1].is_file()):
+        if "failed" in record:
+            return record if failed else None
+        if run.keep_fused and not files[1].is_file():
             return None
         known, found = record.get(FILES, {}), file_digests(files)
         damaged = [x for x in files if x.name in known and found.get(x.name) != known[x.name]]
@@ -167,11 +169,13 @@ def inputs_read(model: Model, posts: Features, encoder: str, names: Iterable[str
     inputs = {"text": "text vector", "image": "picture vector", "text_tokens": tokens}
     inputs |= {"image_tokens": "regions", "joint": "joint vector"}
     inputs |= {"ngrams": "n-grams of the raw text", "attributes": " and ".join(names)}
-    logits, read = model.predict(batch).logits, []
+    logits, read = model.predict(batch).logits, list[str]()
+    others = np.roll(np.arange(len(logits)), 1)  # each post gets its neighbour's
     for name, words in inputs.items():
         if (x := getattr(batch, name)) is not None:
-            changed = model.predict(batch._replace(**{name: x[::-1].copy()})).logits
-            read += [words] * (not np.allclose(changed, logits))
+            changed = model.predict(batch._replace(**{name: x[others]})).logits
+            if not np.allclose(changed, logits):
+                read.append(words)
     width = getattr(getattr(getattr(model, "image", None), "project", None), "out_features", 0)
     return ", ".join([*read, f"projected to {width} numbers"] if width else read)
 
@@ -224,7 +228,9 @@ class Comparison:
             total += self.plan.trials if self._is_searched(x[0]) else len(self._trials(*x))
         with _workers(self.plan.workers) as execute:
             for runs in self._stages():
-                known = [(run, load_record(run, self.data)) for run in runs]
+                known = [
+                    (run, load_record(run, self.data, self.plan.finished_only)) for run in runs
+                ]
                 left = [run for run, x in known if x is None and not self.plan.finished_only]
                 for run, record in chain(known, execute(left)):
                     if record is not None:
@@ -315,8 +321,8 @@ class Comparison:
 
     def _next_trial(self, row: Row, division: int) -> Run:
         found = self.found[row.key][division]
-        losses = {str(x["settings"]): x["val_loss"] for x in found.trials}
-        known = [losses.get(str(settings), math.inf) for settings in found.searched]
+        losses = [(x["settings"], x["val_loss"]) for x in found.trials]
+        known = [next((y for x, y in losses if x == tried), math.inf) for tried in found.searched]
         found.searched.append(suggest(row, found.searched, known))
         return self._run(row, division, settings=found.searched[-1])
 

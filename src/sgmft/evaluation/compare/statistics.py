@@ -19,7 +19,6 @@ from sgmft.models.arrays import Doubles, Flags, Integers, Reals
 
 FLIPS = 10_000  # random sign flips behind each p-value, beside the observed signs
 Groups = Mapping[str, Sequence[str]]  # column -> value of each post
-_SHARES = ("precision", "recall", "f1")  # of a `ClassScore`
 _CHUNK = 4_000_000  # resampled posts held at once: 32 MB
 
 
@@ -125,8 +124,8 @@ def summarise(
     by_run = [metrics.class_scores(confusion, labels, intervals) for confusion in confusions]
     scores = []
     for of_label in zip(*by_run, strict=True):
-        means = {x: np.mean([getattr(one, x) for one in of_label]) for x in _SHARES}
-        scores.append(replace(of_label[0], **{name: float(x) for name, x in means.items()}))
+        values = {x: [getattr(one, x) for one in of_label] for x in ("precision", "recall", "f1")}
+        scores.append(replace(of_label[0], **{x: float(np.mean(y)) for x, y in values.items()}))
     each = zip(table.tolist(), found.swapaxes(0, 1).tolist(), strict=True)
     error, accuracy, macro_f1, *_ = (Estimate(a, b, c, d, x) for (a, b, c, d), x in each)
     common = accuracy, macro_f1, error, scores, by_group, len(masks), np.sum(confusions, 0).tolist()

@@ -33,7 +33,7 @@ FORMAT = 2  # raised when an older sgmft could not read it
 MANIFEST = "onnx.json"
 FIX = "export the model again"
 HEAD, PICTURES, TEXTS, TOKENIZER = "head.onnx", "pictures.onnx", "texts.onnx", "tokenizer.json"
-WEIGHTS = "model.safetensors"  # of a closed-form model, in the place of a head
+WEIGHTS = "model.safetensors"  # of a closed-form model, in place of a head
 HEAD_OUTPUTS = ("probabilities", "guidance")  # (B, K) calibrated, (B, 2) relative entropies
 TEXT_OUTPUTS = ("pooled", "tokens")  # (N, D), (N, n, Dw)
 # Inputs of the graph of texts that a tokenizer makes, and what it calls them.

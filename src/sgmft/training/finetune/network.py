@@ -186,7 +186,7 @@ class RawBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class RawPosts:
-    """N posts whose texts and images are read batch by batch; in the place of `Features`."""
+    """N posts whose texts and images are read batch by batch; in place of `Features`."""
 
     posts: Sequence[Post]  # that could be encoded
     keys: Sequence[str]
