@@ -260,9 +260,9 @@ def test_a_label_in_another_spelling_is_the_models():
     assert require_known(true, ["True", "true"]).error is not None  # either
 
 
-def test_a_column_that_unpacks_to_far_more_is_refused(tmp_path):
+def test_a_row_group_that_unpacks_to_far_more_is_refused(tmp_path):
     path = tmp_path / "p.parquet"
     table = pa.table({"text": ["a" * (80 * 2**20)]})
     pq.write_table(table, path, compression="zstd", use_dictionary=False)
-    with pytest.raises(SgmftError, match=r"p\.parquet has a column that unpacks to 80 MiB"):
+    with pytest.raises(SgmftError, match=r"p\.parquet has a row group that unpacks to 80 MiB"):
         list(read_posts(path))

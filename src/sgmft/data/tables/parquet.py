@@ -20,7 +20,7 @@ GROUP_ROWS = 4096  # rows per row group; they wait in memory until so many have 
 _DAMAGED = "a damaged Parquet file", "write it again"
 _BATCH_ROWS = 64  # read at once, for a cell may be packed a thousandfold
 _BATCH_BYTES = 64 * 1024 * 1024  # read at once, by the sizes that the file declares
-_MAX_RATIO = 200  # of a column's size to its packed one: no posts pack as well
+_MAX_RATIO = 200  # of a row group's size, unpacked, to the file's: no posts pack as well
 _EMPTY = {pa.null(): pa.string(), pa.list_(pa.null()): pa.list_(pa.string())}  # without values yet
 _MAX_EXACT = 2**53  # larger integers may change when they become doubles
 
@@ -30,11 +30,10 @@ def open_parquet(path: Path) -> RawTable:
     with parsing(path, *_DAMAGED):
         about = pq.read_metadata(path)
         schema = about.schema.to_arrow_schema()
-        for group in map(about.row_group, range(about.num_row_groups)):
-            for column in map(group.column, range(about.num_columns)):
-                size = column.total_uncompressed_size
-                if size > max(_BATCH_BYTES, _MAX_RATIO * column.total_compressed_size):
-                    raise SgmftError(TEXTS["unpacks to more"], path=path, size=size / 2**20)
+        groups = map(about.row_group, range(about.num_row_groups))
+        size = max((x.total_byte_size for x in groups), default=0)  # a damaged column's aborts
+        if size > max(_BATCH_BYTES, _MAX_RATIO * path.stat().st_size):
+            raise SgmftError(TEXTS["unpacks to more"], path=path, size=size / 2**20)
     columns = number_columns(schema.names, path)
     classes = () if find_role(columns, "label") else tuple(_class_names(schema))
     labels = classes if len(classes) == 1 else ("label",)
