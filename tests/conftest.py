@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -18,6 +19,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import typer
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
@@ -143,6 +145,7 @@ def run() -> Callable[..., subprocess.CompletedProcess[str]]:
     The result is that of `subprocess.run`; `cwd` and `input` as there. Plugins are forgotten
     afterwards. Not for threads, and not for what ends the process: see `run_process`.
     """
+    built = cache(typer.main.get_command)  # from hundreds of options
 
     def run(
         *words: Any, input: str = "", cwd: Path | None = None
@@ -158,6 +161,7 @@ def run() -> Callable[..., subprocess.CompletedProcess[str]]:
                 patch.setattr(sys, name, io.TextIOWrapper(file, "utf-8", write_through=True))
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(input.encode()), "utf-8"))
             patch.setattr(sys, "argv", command)
+            patch.setattr(typer.main, "get_command", built)
             patch.setenv("COLUMNS", "200")
             if cwd is not None:
                 patch.chdir(cwd)

@@ -135,9 +135,8 @@ def test_first_posts_again_and_again(files: Path, expected: dict[str, str], thre
         assert in_a_new_process(files, threads, seed) == expected
 
 
-@pytest.mark.parametrize(
-    "threads", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 8))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", range(1, 9))
 def test_features_of_first_posts(files: Path, features: list[list[str]], threads: int) -> None:
     assert len(features) > len(TEXTS) + len(list(files.iterdir()))
     assert in_a_new_process(files, threads) == features
