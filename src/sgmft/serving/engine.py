@@ -193,10 +193,7 @@ class InferenceEngine:
                     request.result.set_result(found)
 
     def _retry(self, batch: list[QueuedRequest], problem: Problem, late: bool = False) -> None:
-        """End a single request with the problem, or try several one by one.
-
-        Of those two may be late; the others that still wait are then refused as busy.
-        """
+        """End a single request, or try several one by one; after two late ones refuse the rest."""
         if len(batch) > 1:
             self._late = 0
             batch.sort(key=lambda x: sum(1 + len(post.images) for post in x.item.posts))

@@ -38,24 +38,30 @@ def fold_name(name: str) -> str:
 
 def find_columns(columns: Iterable[str], names: Iterable[str]) -> list[str]:
     """List those of `columns` that have one of the names, in any case, in the order of these."""
-    there = list(columns)
-    folded = {fold_name(name): name for name in reversed(there)}
+    there, folded = _fold_all((*columns,))
     found = [name if name in there else folded.get(fold_name(name)) for name in names]
     return [name for name in found if name is not None]
 
 
+@lru_cache(8)  # a table's columns are looked through dozens of times
+def _fold_all(columns: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return names as `fold_name` has them, and of each of these the first column's name."""
+    folds = {name: fold_name(name) for name in columns}
+    return folds, {fold: name for name, fold in reversed(folds.items())}
+
+
 def find_role(columns: Iterable[str], role: str) -> list[str]:
     """List the columns that can hold a role by their usual names, by one synonym, or by part."""
-    there = list(columns)
+    there, _ = _fold_all((*columns,))
     found = find_columns(there, (*_KNOWN[role].get("first", "").split(), *USUAL[role]))
     if role == "image":  # and "image1", "image_2", "图片3"
-        found += [name for name in there if _NUMBERED.fullmatch(fold_name(name))]
+        found += [name for name, fold in there.items() if _NUMBERED.fullmatch(fold)]
     if not found and (found := find_columns(there, SYNONYMS[role])[:1]) and role == "text":
         found += find_columns(there, _TITLES)[:1]
     if found:
         return found
     for affix in (_BEFORE, _AFTER[role]):
-        bare = {affix.sub("", fold_name(name)): name for name in reversed(there)}
+        bare = {affix.sub("", fold): name for name, fold in reversed(there.items())}
         if found := find_columns(bare, (*USUAL[role], *SYNONYMS[role])):
             break
     return [bare[name] for name in found]

@@ -101,10 +101,8 @@ def load_record(run: Run, data: ComparisonData, failed: bool = False) -> Record 
     record, damaged = read_json(path), [path]
     if isinstance(record, dict) and checksum_matches(record):
         files = [run.path(data, "predictions", "parquet"), run.path(data, "fused", "safetensors")]
-        if "failed" in record:
-            return record if failed else None
-        if run.keep_fused and not files[1].is_file():
-            return None
+        if "failed" in record or (run.keep_fused and not files[1].is_file()):
+            return record if failed and "failed" in record else None
         known, found = record.get(FILES, {}), file_digests(files)
         damaged = [x for x in files if x.name in known and found.get(x.name) != known[x.name]]
         if not damaged:
