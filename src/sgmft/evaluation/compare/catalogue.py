@@ -187,9 +187,9 @@ def make_plan(
 
     def chosen(numbers: str, known: Mapping[str, Any], what: str) -> list[Any]:
         plans = [known[number] for number in _names(numbers, known, what)]
-        plans = [plan for plan in plans if not {*keys}.isdisjoint(plan.rows)]
+        some = [plan for plan in plans if not {*keys}.isdisjoint(plan.rows)]
         # what the others are tested against is shown, too
-        return [replace(x, rows=[y for y in x.rows if y in (*keys, x.reference)]) for x in plans]
+        return [replace(x, rows=[y for y in x.rows if y in keys or y == x.reference]) for x in some]
 
     if not (tables := chosen(table, every_table, "table")):
         if not (numbers := _names(table, every_table, "table")):

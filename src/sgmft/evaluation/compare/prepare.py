@@ -143,8 +143,9 @@ def write_splits(path: Path, places: Places, divisions: Sequence[Division]) -> N
     """Write a row for each post and division: its id, or else its place, split and role."""
     with unwarned(), open_writer(path, ("id", "split", "role")) as writer:  # ids are for programs
         for split in divisions:
-            for (place, name), role in zip(places, split.roles, strict=True):
-                writer.write([{"id": name or place, "split": split.name, "role": role}])
+            rows = zip(places, split.roles, strict=True)
+            own = {"split": split.name}
+            writer.write([own | {"id": name or at, "role": role} for (at, name), role in rows])
 
 
 def _split_by(posts: Sequence[Post], split: Split) -> str:

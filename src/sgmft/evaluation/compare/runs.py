@@ -226,10 +226,9 @@ class Comparison:
             total += self.plan.trials if self._is_searched(x[0]) else len(self._trials(*x))
         with _workers(self.plan.workers) as execute:
             for runs in self._stages():
-                known = [
-                    (run, load_record(run, self.data, self.plan.finished_only)) for run in runs
-                ]
-                left = [run for run, x in known if x is None and not self.plan.finished_only]
+                only = self.plan.finished_only
+                known = [(run, load_record(run, self.data, only)) for run in runs]
+                left = [run for run, x in known if x is None and not only]
                 for run, record in chain(known, execute(left)):
                     if record is not None:
                         self._keep(run, record)

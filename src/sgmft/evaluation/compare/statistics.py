@@ -113,7 +113,8 @@ def summarise(
     else:
         rng, size = np.random.default_rng([0, 0]), max(1, _CHUNK // posts)
         chunks = [min(size, metrics.RESAMPLES - x) for x in range(0, metrics.RESAMPLES, size)]
-        drawn = [figures(rng.multinomial(posts, [1 / posts] * posts, n)).mean(0) for n in chunks]
+        even = np.full(posts, 1 / posts)
+        drawn = [figures(rng.multinomial(posts, even, size=n)).mean(axis=0) for n in chunks]
         low, high = np.percentile(np.concatenate(drawn, axis=1), [2.5, 97.5], axis=1)
     sd = found.std(axis=(0, 2), ddof=1) if runs * len(masks) > 1 else np.full(len(low), np.nan)
     table = np.stack([found.mean(axis=(0, 2)), sd, low, high], axis=1)  # (3 + K, 4)
