@@ -38,8 +38,6 @@ class Cases:
 def test_bad_input(name, engine):
     cases = Cases(name)
     count = (6 if name in ("stills", "texts") else 2) * settings().max_examples  # of the profile
-    if engine is hypothesis and name.startswith("tables"):  # whose cases take longest
-        count //= 2
     engine(cases.target, cases, count, seed=1)
     assert cases.accepted and cases.refused
 

@@ -130,11 +130,8 @@ def test_a_hundred_steps_learn_32_posts_by_heart(name):
     batch = everything(network, work.data.features).to("cpu")
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for _ in range(100):
-        output = network(batch)
-        if torch.equal(output.logits.argmax(-1), labels):  # the others would learn no more
-            break
         optimizer.zero_grad()
-        sum(network.losses(output, labels, BatchCrossEntropy())).backward()
+        sum(network.losses(network(batch), labels, BatchCrossEntropy())).backward()
         optimizer.step()
     right = predict_logits(network, work.data.features).logits.argmax(-1) == work.data.labels
     assert right.mean() >= 0.97
